@@ -1,0 +1,175 @@
+"""Checks of what users pass in, made before anything is compiled."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from common import losses
+from common.errors import BatchError, choose
+from common.protocol import Loss, Shaped, Spec
+
+
+def require_positive(spec: Spec, *fields: str) -> None:
+    """Checks that hyper-parameters (or all their elements) are positive."""
+    for field in fields:
+        value = getattr(spec, field)
+        if not np.all(np.asarray(value) > 0):
+            raise ValueError(
+                f"{spec.name} {field}: got {value!r}, expected a positive "
+                "value. Raise it."
+            )
+
+
+def require_within(spec: Spec, field: str, low: float, high: float) -> None:
+    """Checks that a hyper-parameter lies in [low, high)."""
+    value = getattr(spec, field)
+    if not low <= value < high:
+        raise ValueError(
+            f"{spec.name} {field}: got {value!r}, expected a value in "
+            f"[{low}, {high}). Move it into this range."
+        )
+
+
+def require_choice(spec: Spec, field: str, choices: Sequence[str]) -> None:
+    """Checks that a hyper-parameter is one of some names."""
+    value = getattr(spec, field)
+    if value not in choices:
+        raise choose(f"{spec.name} {field}", value, choices)
+
+
+def check_inputs(xs: Any, spec: Spec, dtype: str) -> None:
+    """Checks the rank, the sizes and the dtype of a batch of inputs.
+
+    Raises:
+        BatchError: naming both sides.
+    """
+    expected, tree = jax.tree.flatten(
+        spec.inputs, is_leaf=lambda x: isinstance(x, Shaped)
+    )
+    leaves, got = jax.tree.flatten(xs)
+    if got != tree:
+        raise BatchError(
+            f"inputs: got the structure {got}, expected {tree}. Pass them "
+            "in the spec's structure."
+        )
+    for leaf, shaped in zip(leaves, expected, strict=True):
+        _check_input(leaf, shaped, dtype)
+
+
+def _check_input(x: Any, expected: Shaped, dtype: str) -> None:
+    _check_array("inputs", x)
+    want = ("B", *expected.shape)
+    if x.ndim != len(want) or x.shape[1:] != expected.shape:
+        raise BatchError(
+            f"inputs: got shape {_shape(x.shape)}, expected {_shape(want)} "
+            "(batch first, channels last). Reshape them, or set the sizes in "
+            "`build`."
+        )
+    if expected.kind == "int":
+        fits, want_dtype = jnp.issubdtype(x.dtype, jnp.integer), "an integer"
+    else:
+        fits, want_dtype = x.dtype == dtype, dtype
+    if not fits:
+        raise BatchError(
+            f"inputs: got dtype {x.dtype}, expected {want_dtype}. Cast them "
+            f'with `.astype("{dtype}")`, or pass another `dtype` to `build`.'
+        )
+
+
+def check_batch(
+    spec: Spec, loss: Loss, xs: Any, ys: Any, dtype: str, *, training: bool
+) -> None:
+    """Checks a batch of inputs and targets against a spec and a loss.
+
+    Raises:
+        BatchError: naming both sides.
+    """
+    check_inputs(xs, spec, dtype)
+    size = batch_size(xs)
+    for leaf in jax.tree.leaves(ys):
+        _check_array("targets", leaf)
+        if leaf.ndim == 0 or len(leaf) != size:
+            raise BatchError(
+                f"targets: got shape {_shape(leaf.shape)}, expected one for "
+                f"each of the {size} inputs. Pass as many targets as inputs."
+            )
+    if training and size < spec.min_batch_size:
+        raise BatchError(
+            f"batch: got {size} example(s), expected at least "
+            f"{spec.min_batch_size} to train {spec.name!r}, whose BatchNorm "
+            "has no variance otherwise. Use a larger batch."
+        )
+    predictions = predictions_like(spec, xs, dtype)
+    if loss in TARGET_CHECKS:
+        TARGET_CHECKS[loss](predictions, ys)
+    value = jax.eval_shape(loss, predictions, jax.tree.map(_struct, ys))
+    if getattr(value, "shape", None) != ():
+        raise BatchError(
+            f"loss: got {value}, expected a scalar. Average over the batch."
+        )
+
+
+def _check_mse_targets(predictions, ys) -> None:
+    # A target of another shape would broadcast, without a word.
+    if _describe(ys) != _describe(predictions):
+        raise BatchError(
+            f"targets: got {_describe(ys)}, expected "
+            f"{_describe(predictions)} like the predictions. Reshape or cast "
+            "the targets."
+        )
+
+
+def _check_label_targets(predictions, ys) -> None:
+    want = predictions.shape[:-1]
+    if ys.shape != want or not jnp.issubdtype(ys.dtype, jnp.integer):
+        raise BatchError(
+            f"targets: got {_describe(ys)}, expected integer labels of shape "
+            f"{_shape(want)}. Pass class indices."
+        )
+
+
+TARGET_CHECKS = {
+    losses.mse: _check_mse_targets,
+    losses.cross_entropy: _check_label_targets,
+}
+
+
+def batch_size(xs: Any) -> int:
+    """Returns the length of the leading axis of a batch."""
+    return len(jax.tree.leaves(xs)[0])
+
+
+def predictions_like(spec: Spec, xs: Any, dtype: str) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of a spec's predictions, running nothing."""
+
+    def forward(xs):
+        params, buffers = jax.tree.map(
+            lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x,
+            spec.init(jax.random.key(0)),
+        )
+        return spec.forward(params, buffers, xs, key=None, training=False)[0]
+
+    return jax.eval_shape(forward, jax.tree.map(_struct, xs))
+
+
+def _check_array(what: str, x: Any) -> None:
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        raise BatchError(
+            f"{what}: got {type(x).__name__}, expected an array. Wrap it in "
+            "`jnp.asarray`."
+        )
+
+
+def _struct(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def _describe(x: Any) -> str:
+    return f"{x.dtype}{_shape(x.shape)}"
+
+
+def _shape(shape: Sequence[Any]) -> str:
+    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"

@@ -1,0 +1,114 @@
+"""optax on parameters that go by canonical name.
+
+Masks and labels are functions of the parameter tree, which is a different
+tree in every library. Here every optimizer sees one and the same: a flat dict
+by canonical name. What it keeps goes back into the library's own tree, so a
+native optimizer state is what plain optax would have made.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from common.protocol import Arrays
+
+OPTIMIZER = "optimizer"
+"""First word of the keys in `State.opt`."""
+
+
+def on_names(
+    optimizer: optax.GradientTransformation,
+    to_names: Callable[[Any], Any],
+    to_native: Callable[[Any], Any],
+) -> optax.GradientTransformationExtraArgs:
+    """Shows an optimizer flat dicts in place of a library's own trees.
+
+    Costs nothing at run time: the arrays themselves are left alone.
+
+    Args:
+        optimizer: any optax transformation.
+        to_names: replaces each native parameter tree in a tree by a dict.
+        to_native: its inverse.
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params):
+        return to_native(inner.init(to_names(params)))
+
+    def update(updates, state, params=None, **extra_args):
+        updates, state = inner.update(
+            to_names(updates), to_names(state), to_names(params), **extra_args
+        )
+        return to_native(updates), to_native(state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def flatten(state: Any) -> Arrays:
+    """Flattens an optimizer state over named parameters into `State.opt`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {_key(path): leaf for path, leaf in leaves}
+
+
+def unflatten(like: Any, arrays: Arrays) -> Any:
+    """Inverts `flatten`, given a state of the same structure."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: arrays[_key(path)], like
+    )
+
+
+def map_named(
+    function: Callable[[str, Any], Any], state: Any, names: Collection[str]
+) -> Any:
+    """Maps `(name, leaf) -> leaf` over the parameter-shaped leaves."""
+
+    def visit(path, leaf):
+        name = _name(path)
+        return function(name, leaf) if name in names else leaf
+
+    return jax.tree_util.tree_map_with_path(visit, state)
+
+
+def require_crossing(
+    optimizer: optax.GradientTransformation, params: Mapping[str, Any]
+) -> None:
+    """Checks that an optimizer's state means the same in every library.
+
+    It does where each array of it is a scalar or shaped like a parameter.
+    Adafactor keeps rows and columns; muon's update depends on the axis order
+    of a matrix.
+
+    Args:
+        optimizer: any optax transformation.
+        params: by canonical name; only shapes and dtypes are read.
+
+    Raises:
+        ValueError: naming the array that does not cross.
+    """
+    state = jax.eval_shape(optimizer.init, dict(params))
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        name = _name(path)
+        want = params[name].shape if name in params else ()
+        if leaf.shape != want:
+            raise ValueError(
+                f"optimizer state {_key(path)!r}: got shape {leaf.shape}, "
+                f"expected {want}. It does not cross between backends (as "
+                "those of adafactor and muon); use an optimizer that keeps "
+                "scalars and parameter-shaped arrays, such as adamw."
+            )
+
+
+def _key(path: tuple[Any, ...]) -> str:
+    return ".".join([OPTIMIZER, *map(_word, path)])
+
+
+def _name(path: tuple[Any, ...]) -> str | None:
+    """The last dict key on the way: a parameter's name, if any is."""
+    last = path[-1] if path else None
+    return last.key if isinstance(last, jax.tree_util.DictKey) else None
+
+
+def _word(entry: Any) -> str:
+    return jax.tree_util.keystr((entry,), simple=True)

@@ -1,0 +1,1 @@
+"""The models, layers and backend in Flax NNX."""

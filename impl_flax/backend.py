@@ -1,0 +1,134 @@
+"""One training step with mutable state: modules and optimizer change in
+place.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from flax import nnx
+
+from common import optimizers
+from common.protocol import Loss, Spec
+from common.state import State
+from impl_flax import state as canonical
+
+
+class Native(NamedTuple):
+    """All that training needs, each updated in place."""
+
+    module: nnx.Module
+    optimizer: nnx.Optimizer
+    rngs: nnx.Rngs
+
+
+class Backend:
+    """Trains a spec as Flax's documentation does."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        optimizer: optax.GradientTransformation,
+        loss: Loss,
+        metrics: Mapping[str, Loss],
+    ):
+        module = importlib.import_module(f"impl_flax.models.{spec.name}")
+        self.model_class = getattr(module, type(spec).__name__)
+        self.hyper_parameters = dataclasses.asdict(spec)
+        self.spec = spec
+        self.loss = loss
+        self.metrics = metrics
+
+        module = self._abstract()
+        self.parameters = canonical.layouts(module, nnx.Param)
+        self.buffers = canonical.layouts(module, nnx.BatchStat)
+        self.named = canonical.NamedParameters(module)
+        self.optimizer = optimizers.on_names(
+            optimizer, self.named.to_names, self.named.to_native
+        )
+
+    def init(self, params, buffers, key):
+        module = self._abstract()
+        canonical.write(module, self.parameters, params)
+        canonical.write(module, self.buffers, buffers)
+        optimizer = nnx.Optimizer(module, self.optimizer, wrt=nnx.Param)
+        return Native(module, optimizer, nnx.Rngs(dropout=key))
+
+    def step(self, native, batch):
+        module, optimizer, rngs = native
+        xs, ys = batch
+
+        def compute_loss(module, rngs):
+            pred_ys = module(xs, rngs=rngs)
+            loss = self.loss(pred_ys, ys)
+            metrics = {k: f(pred_ys, ys) for k, f in self.metrics.items()}
+            return loss, {"loss": loss, **metrics}
+
+        train_module = nnx.view(
+            module,
+            deterministic=False,
+            use_running_average=False,
+            raise_if_not_found=False,
+        )
+        grads, metrics = nnx.grad(compute_loss, has_aux=True)(
+            train_module, rngs.fork()
+        )
+        optimizer.update(module, grads)
+        return native, metrics
+
+    def predict(self, native, xs):
+        inference_module = nnx.view(
+            native.module,
+            deterministic=True,
+            use_running_average=True,
+            raise_if_not_found=False,
+        )
+        return inference_module(xs)
+
+    def split(self, native):
+        graphdef, state = nnx.split(native)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
+        names = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+        def rebuild(leaves):
+            return nnx.merge(graphdef, jax.tree.unflatten(treedef, leaves))
+
+        return names, rebuild
+
+    def state(self, native):
+        module, optimizer, rngs = native
+        return State(
+            params=canonical.read(module, self.parameters),
+            buffers=canonical.read(module, self.buffers),
+            opt=self.named.optimizer_to_canonical(optimizer.opt_state),
+            rng={"key": jr.key_data(rngs.dropout.key[...])},
+            step=optimizer.step[...],
+        )
+
+    def load(self, native, state):
+        module, optimizer, rngs = native
+        canonical.write(module, self.parameters, state.params)
+        canonical.write(module, self.buffers, state.buffers)
+        opt_state = self.named.optimizer_to_native(
+            optimizer.opt_state, state.opt
+        )
+        nnx.update(optimizer.opt_state, nnx.state(opt_state))
+        step = jnp.asarray(state.step, jnp.uint32)
+        optimizer.step.set_value(step)
+        rngs.dropout.key.set_value(
+            jr.wrap_key_data(jnp.asarray(state.rng["key"]))
+        )
+        # A fork is taken at each step, so the stream counts the steps.
+        rngs.dropout.count.set_value(step)
+        return native
+
+    def _abstract(self) -> nnx.Module:
+        """Makes the module with shapes in place of arrays."""
+        return nnx.eval_shape(
+            lambda: self.model_class(**self.hyper_parameters, rngs=nnx.Rngs(0))
+        )

@@ -1,0 +1,1 @@
+"""The models, one file each, by the name of their spec."""
