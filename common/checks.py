@@ -88,7 +88,7 @@ def check_batch(
         BatchError: naming both sides.
     """
     check_inputs(xs, spec, dtype)
-    size = batch_size(xs)
+    size = batch_size_of(xs)
     for leaf in jax.tree.leaves(ys):
         _check_array("targets", leaf)
         if leaf.ndim == 0 or len(leaf) != size:
@@ -110,6 +110,39 @@ def check_batch(
         raise BatchError(
             f"loss: got {value}, expected a scalar. Average over the batch."
         )
+
+
+def check_fit(
+    spec: Spec,
+    loss: Loss,
+    inputs: Any,
+    targets: Any,
+    dtype: str,
+    *,
+    epochs: int,
+    batch_size: int,
+) -> int:
+    """Checks a whole data set and the settings of `fit`.
+
+    Returns:
+        The number of examples.
+
+    Raises:
+        BatchError: naming both sides.
+    """
+    check_batch(spec, loss, inputs, targets, dtype, training=True)
+    size = batch_size_of(inputs)
+    if not spec.min_batch_size <= batch_size <= size:
+        raise BatchError(
+            f"batch_size: got {batch_size}, expected a value from "
+            f"{spec.min_batch_size} to {size}, the number of examples. "
+            "Change it."
+        )
+    if epochs < 0:
+        raise BatchError(
+            f"epochs: got {epochs}, expected 0 or more. Change it."
+        )
+    return size
 
 
 def _check_mse_targets(predictions, ys) -> None:
@@ -137,7 +170,7 @@ TARGET_CHECKS = {
 }
 
 
-def batch_size(xs: Any) -> int:
+def batch_size_of(xs: Any) -> int:
     """Returns the length of the leading axis of a batch."""
     return len(jax.tree.leaves(xs)[0])
 

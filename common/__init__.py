@@ -1,0 +1,43 @@
+"""The same model in Equinox and in Flax NNX, behind one training API.
+
+    from common import build, compare
+
+    trainer = build(backend="flax")
+    report = compare(build(backend="equinox"), trainer, xs, ys)
+
+Names are imported when first used, so `import common` is quick and loads
+neither library.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from common.agreement import compare as compare
+    from common.registry import backends as backends
+    from common.registry import build as build
+    from common.registry import specs as specs
+    from common.report import Report as Report
+    from common.state import State as State
+    from common.trainer import Trainer as Trainer
+
+_HOMES = {
+    "Report": "common.report",
+    "State": "common.state",
+    "Trainer": "common.trainer",
+    "backends": "common.registry",
+    "build": "common.registry",
+    "compare": "common.agreement",
+    "specs": "common.registry",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'common' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

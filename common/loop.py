@@ -1,0 +1,189 @@
+"""The compiled training loop: chunks of steps, a tick and a check for each.
+
+On CPU a convolution inside a compiled loop runs on one thread without its
+fast kernels (jax #12868), so there the loop dispatches single steps.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.progress
+from jax import lax
+from jaxtyping import Array
+
+from common import data as data_module
+from common.errors import NonFiniteLossError
+
+MAX_CHUNK = 1024
+CHUNK_SECONDS = 0.2
+
+Leaves = list[Array]
+Run = dict[str, np.ndarray]
+
+
+class Loop:
+    """Runs a pure step over rows of example indices."""
+
+    def __init__(self, pure_step: Callable[..., Any]):
+        self._pure_step = pure_step
+        self._step = jax.jit(self._step_at, donate_argnums=0)
+        # Not donated: what goes in is the copy to go back to.
+        self._chunk = jax.jit(self._run_chunk)
+        self._copy = jax.jit(lambda xs: jax.tree.map(jnp.copy, xs))
+        self._finite = jax.jit(_all_finite)
+        self._dispatches: bool | None = None
+
+    def fit(
+        self, trainer: Any, data: Any, size: int, epochs: int, batch_size: int
+    ) -> Iterator[Run]:
+        """Trains a trainer, yielding the metrics of each chunk of steps.
+
+        The trainer is brought up to date before each yield.
+
+        Raises:
+            NonFiniteLossError: as `Trainer.fit` says.
+        """
+        key_data = trainer.state().rng["key"]
+        count, seconds = 16, None
+        for epoch in range(trainer._epoch, trainer._epoch + epochs):
+            order = data_module.order(key_data, epoch, size)
+            start = trainer._position
+            steps = (size - start) // batch_size
+            stop = start + steps * batch_size
+            rows = order[start:stop].reshape(steps, batch_size)
+            while len(rows):
+                now, rows = rows[:count], rows[count:]
+                began = time.perf_counter()
+                leaves, run, finite = self.run(trainer._leaves, data, now)
+                if not (finite and np.isfinite(run["loss"]).all()):
+                    self._recover(trainer, data, now, batch_size)
+                trainer._leaves = leaves
+                trainer._position += len(now) * batch_size
+                if not len(rows):
+                    trainer._epoch, trainer._position = epoch + 1, 0
+                yield run
+                if seconds is not None:  # the first chunk compiles
+                    seconds = (time.perf_counter() - began) / len(now)
+                    count = int(CHUNK_SECONDS / max(seconds, 1e-6))
+                    count = min(max(count, 1), MAX_CHUNK)
+                seconds = seconds or 0.0
+            if not steps:
+                trainer._epoch, trainer._position = epoch + 1, 0
+
+    def run(
+        self, leaves: Leaves, data: Any, rows: np.ndarray
+    ) -> tuple[Leaves, Run, bool]:
+        """Takes a step for each row, leaving `leaves` usable.
+
+        Returns:
+            The leaves, the metrics of each step, and whether the leaves are
+            all finite.
+        """
+        if self._dispatches is None:
+            self._dispatches = self._decide(leaves, data, rows[0])
+        if self._dispatches:
+            leaves = self._copy(leaves)
+            runs = []
+            for row in rows:
+                leaves, metrics = self._step(leaves, data, row)
+                runs.append(metrics)
+            run = {
+                name: np.asarray([metrics[name] for metrics in runs])
+                for name in runs[0]
+            }
+            return leaves, run, bool(self._finite(leaves))
+        padded = np.zeros((MAX_CHUNK, rows.shape[1]), np.int32)
+        padded[: len(rows)] = rows
+        leaves, run, finite = self._chunk(
+            leaves, data, padded, np.int32(len(rows))
+        )
+        run = {name: np.asarray(x)[: len(rows)] for name, x in run.items()}
+        return leaves, run, bool(finite)
+
+    def _recover(self, trainer, data, rows, batch_size) -> None:
+        """Replays a chunk up to the step before the bad one, and raises."""
+        for row in rows:
+            leaves, run, finite = self.run(trainer._leaves, data, row[None])
+            loss = run["loss"][0]
+            if not np.isfinite(loss) or not finite:
+                step = int(trainer.state().step) + 1
+                what = (
+                    "non-finite values in the updated model"
+                    if np.isfinite(loss)
+                    else f"a loss of {loss}"
+                )
+                raise NonFiniteLossError(step, what)
+            trainer._leaves = leaves
+            trainer._position += batch_size
+        raise AssertionError("a replayed chunk came out finite")
+
+    def _decide(self, leaves, data, row) -> bool:
+        """Whether to dispatch steps one by one."""
+        if jax.default_backend() != "cpu":
+            return False
+        jaxpr = jax.make_jaxpr(self._step_at)(leaves, data, row)
+        return "conv_general_dilated" in str(jaxpr)
+
+    def _step_at(self, leaves, data, row):
+        batch = jax.tree.map(
+            lambda x: jnp.take(x, row, axis=0, mode="clip"), data
+        )
+        return self._pure_step(leaves, batch)
+
+    def _run_chunk(self, leaves, data, rows, count):
+        metrics = jax.eval_shape(self._step_at, leaves, data, rows[0])[1]
+        run = {k: jnp.zeros(MAX_CHUNK, x.dtype) for k, x in metrics.items()}
+
+        def body(i, carry):
+            leaves, run = carry
+            leaves, metrics = self._step_at(leaves, data, rows[i])
+            return leaves, {k: run[k].at[i].set(metrics[k]) for k in run}
+
+        leaves, run = lax.fori_loop(0, count, body, (leaves, run))
+        return leaves, run, _all_finite(leaves)
+
+
+def _all_finite(leaves: Leaves) -> Array:
+    floats = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in floats]))
+
+
+class Progress:
+    """A progress bar of `fit` on the terminal's error stream."""
+
+    def __init__(self, steps: int, *, enabled: bool):
+        console = rich.console.Console(stderr=True)
+        self._progress = rich.progress.Progress(
+            rich.progress.TextColumn("epoch {task.fields[epoch]}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[metrics]}"),
+            rich.progress.TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not (enabled and console.is_terminal),
+        )
+        self._task = self._progress.add_task(
+            "fit", total=steps, epoch=0, metrics=""
+        )
+
+    def advance(self, epoch: int, run: Run) -> None:
+        """Ticks by the steps of a chunk; shows their mean metrics."""
+        metrics = " ".join(f"{k} {np.mean(x):.4g}" for k, x in run.items())
+        self._progress.update(
+            self._task,
+            advance=len(run["loss"]),
+            epoch=epoch,
+            metrics=metrics,
+        )
+
+    def __enter__(self):
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_):
+        self._progress.stop()

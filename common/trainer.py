@@ -1,0 +1,318 @@
+"""The one handle on a model in training, written once over any backend."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from common import checks
+from common.loop import Loop, Progress
+from common.protocol import Backend, Loss, Metrics, Spec
+from common.state import State
+
+VERSIONED = ("jax", "equinox", "flax", "optax")
+
+
+class Trainer:
+    """A model of one backend, its optimizer and its place in the data.
+
+    It keeps the native object as a flat list of arrays, which one jitted
+    program takes, donated, and returns: a step costs what hand-written
+    `jax.jit` costs, whatever the library's own transforms do. Arrays are
+    copied in and out; `load` is the only way to change them.
+
+    Attributes:
+        spec: what the model means.
+        backend: the library that trains it.
+        dtype: of all its floating arrays.
+        seed: what it was built with.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        make_backend: Callable[..., Backend],
+        *,
+        optimizer: optax.GradientTransformation,
+        loss: Loss,
+        metrics: Mapping[str, Loss],
+        seed: int,
+        dtype: str,
+    ):
+        self.spec = spec
+        self.dtype = dtype
+        self.seed = seed
+        self.optimizer = optimizer
+        self._make_backend = make_backend
+        with self._x64():
+            self.backend = make_backend(spec, optimizer, loss, metrics)
+            init_key, run_key = jr.split(jr.key(seed))
+            params, buffers = jax.tree.map(
+                lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x,
+                spec.init(init_key),
+            )
+            native = self.backend.init(params, buffers, run_key)
+            arrays, self._rebuild = self.backend.split(native)
+        self._names = list(arrays)
+        self._leaves = _own(arrays.values())
+        self._signature = [(x.shape, x.dtype) for x in self._leaves]
+        self._epoch = 0
+        self._position = 0
+
+        self._checked: set[Any] = set()
+        self._step = jax.jit(self.pure_step, donate_argnums=0)
+        self._predict = jax.jit(self._pure_predict)
+        self._evaluate = jax.jit(self._pure_evaluate)
+        self._state = jax.jit(self._pure_state)
+        self._loop: Loop | None = None
+
+    # --- training -----------------------------------------------------------
+
+    def step(self, xs: Any, ys: Any) -> Metrics:
+        """Takes one jitted training step.
+
+        Args:
+            xs: a batch of inputs, channels last, of the trainer's dtype.
+            ys: as many targets.
+
+        Returns:
+            The loss and the metrics of the forward pass, before the update.
+
+        Raises:
+            BatchError: if the batch does not fit, before anything compiles.
+        """
+        self._check(xs, ys, training=True)
+        with self._x64():
+            self._leaves, metrics = self._step(self._leaves, (xs, ys))
+        return metrics
+
+    def fit(
+        self,
+        inputs: Any,
+        targets: Any,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        progress: bool = True,
+    ) -> np.ndarray:
+        """Trains for some epochs in one compiled loop.
+
+        Every epoch sees the examples in a new order, a pure function of the
+        seed and the epoch; those that do not fill a last batch are left out
+        of it. A run that was interrupted, or loaded from a State, first ends
+        the epoch that it was in.
+
+        Args:
+            inputs: all examples, channels last, of the trainer's dtype.
+            targets: as many targets.
+            epochs: how many epochs to end.
+            batch_size: examples a step.
+            progress: shows a progress bar on a terminal.
+
+        Returns:
+            The loss of every step.
+
+        Raises:
+            BatchError: if the data does not fit, before anything compiles.
+            NonFiniteLossError: naming the first step that met a NaN or an
+                infinity; the trainer then holds the state before that step.
+        """
+        size = checks.check_fit(
+            self.spec, self.backend.loss, inputs, targets, self.dtype,
+            epochs=epochs, batch_size=batch_size,
+        )  # fmt: skip
+        with self._x64():
+            data = jax.tree.map(jnp.asarray, (inputs, targets))
+            if self._loop is None:
+                self._loop = Loop(self.pure_step)
+            losses = []
+            bar = Progress(epochs * (size // batch_size), enabled=progress)
+            with bar:
+                for run in self._loop.fit(
+                    self, data, size, epochs, batch_size
+                ):
+                    losses.append(run["loss"])
+                    bar.advance(self._epoch, run)
+        return np.concatenate(losses) if losses else np.zeros(0, self.dtype)
+
+    # --- inference ----------------------------------------------------------
+
+    def predict(self, xs: Any) -> Any:
+        """Runs the model in inference mode; its buffers stay as they are.
+
+        Raises:
+            BatchError: if the inputs do not fit, before anything compiles.
+        """
+        self._check(xs)
+        with self._x64():
+            return self._predict(self._leaves, xs)
+
+    def evaluate(self, xs: Any, ys: Any) -> Metrics:
+        """Returns the loss and the metrics in inference mode.
+
+        Raises:
+            BatchError: if the batch does not fit, before anything compiles.
+        """
+        self._check(xs, ys, training=False)
+        with self._x64():
+            return self._evaluate(self._leaves, (xs, ys))
+
+    # --- state --------------------------------------------------------------
+
+    def state(self) -> State:
+        """Returns a copy of all that another backend needs to go on."""
+        with self._x64():
+            state = State.from_flat(self._state(self._leaves))
+        place = {"epoch": self._epoch, "position": self._position}
+        rng = {**state.rng, **{k: np.int32(v) for k, v in place.items()}}
+        return dataclasses.replace(state, rng=rng).numpy()
+
+    def load(self, state: State) -> "Trainer":
+        """Continues from a State, of this or of another backend.
+
+        Returns:
+            The trainer itself.
+
+        Raises:
+            StateError: naming the entries that are missing, extra or of the
+                wrong shape or dtype. Nothing has changed then.
+        """
+        state.require_like(self.state())
+        with self._x64():
+            native = self.backend.load(self.native, state)
+            arrays, _ = self.backend.split(native)
+            self._leaves = _own(arrays.values())
+        self._epoch = int(state.rng["epoch"])
+        self._position = int(state.rng["position"])
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the State to a safetensors file, whole or not at all.
+
+        The header tells how to build the trainer again.
+        """
+        meta = {
+            "spec": self.spec.name,
+            "hyper_parameters": dataclasses.asdict(self.spec),
+            "dtype": self.dtype,
+            "seed": self.seed,
+            "versions": {name: metadata.version(name) for name in VERSIONED},
+        }
+        self.state().save(path, meta)
+
+    @property
+    def native(self) -> Any:
+        """A copy of the library's own objects.
+
+        `(model, state, opt_state, key, step)` in Equinox,
+        `(module, nnx.Optimizer, nnx.Rngs)` in Flax.
+        """
+        with self._x64():
+            return self._rebuild(_own(self._leaves))
+
+    # --- for people who compose their own loops -----------------------------
+
+    @property
+    def leaves(self) -> list[Array]:
+        """A copy of the arrays that `pure_step` takes."""
+        return _own(self._leaves)
+
+    def pure_step(
+        self, leaves: list[Array], batch: Any
+    ) -> tuple[list[Array], Metrics]:
+        """Takes one step as a pure function of arrays: jit it, vmap it, ...
+
+        Args:
+            leaves: as `Trainer.leaves` returns them.
+            batch: `(xs, ys)`.
+
+        Returns:
+            The leaves after the step, in the same order, and the metrics.
+
+        Raises:
+            TypeError: if a step would change the shape or dtype of a leaf.
+        """
+        with self._x64():
+            native, metrics = self.backend.step(self._rebuild(leaves), batch)
+            arrays, _ = self.backend.split(native)
+        for name, (shape, dtype), x in zip(
+            self._names, self._signature, arrays.values(), strict=True
+        ):
+            if (x.shape, x.dtype) != (shape, dtype):
+                raise TypeError(
+                    f"leaf {name!r} after a step: got {x.dtype}{x.shape}, "
+                    f"expected {dtype}{shape}. Keep the dtype in the loss "
+                    "and the optimizer."
+                )
+        return list(arrays.values()), metrics
+
+    def with_optimizer(self, optimizer: optax.GradientTransformation):
+        """Returns a new trainer like this one, but for its optimizer."""
+        return Trainer(
+            self.spec,
+            self._make_backend,
+            optimizer=optimizer,
+            loss=self.backend.loss,
+            metrics=self.backend.metrics,
+            seed=self.seed,
+            dtype=self.dtype,
+        )
+
+    # --- private ------------------------------------------------------------
+
+    def _pure_predict(self, leaves, xs):
+        return self.backend.predict(self._rebuild(leaves), xs)
+
+    def _pure_evaluate(self, leaves, batch):
+        xs, ys = batch
+        predictions = self._pure_predict(leaves, xs)
+        metrics = {"loss": self.backend.loss, **self.backend.metrics}
+        return {name: f(predictions, ys) for name, f in metrics.items()}
+
+    def _pure_state(self, leaves):
+        return self.backend.state(self._rebuild(leaves)).flat()
+
+    def _x64(self):
+        # With x64 on, a float32 model would draw its masks in float64.
+        return jax.enable_x64(self.dtype == "float64")
+
+    def _check(self, xs, ys=None, *, training=False) -> None:
+        """Checks a batch, once for each shape and dtype."""
+        try:
+            seen = (xs.shape, xs.dtype, training)
+            seen += () if ys is None else (ys.shape, ys.dtype)
+        except AttributeError:  # a pytree, or no array at all
+            seen = None
+        if seen is not None and seen in self._checked:
+            return
+        if ys is None:
+            checks.check_inputs(xs, self.spec, self.dtype)
+        else:
+            checks.check_batch(
+                self.spec,
+                self.backend.loss,
+                xs,
+                ys,
+                self.dtype,
+                training=training,
+            )
+        if seen is not None:
+            self._checked.add(seen)
+
+
+def _own(leaves: Any) -> list[Array]:
+    """Copies arrays, so that donation hurts nobody, without weak types."""
+    return [
+        jnp.copy(x)
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        else jnp.array(x, x.dtype, copy=True)
+        for x in leaves
+    ]
