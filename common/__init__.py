@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from common.agreement import compare as compare
+    from common.comparison import compare as compare
     from common.registry import backends as backends
     from common.registry import build as build
     from common.registry import specs as specs
@@ -27,7 +27,7 @@ _HOMES = {
     "Trainer": "common.trainer",
     "backends": "common.registry",
     "build": "common.registry",
-    "compare": "common.agreement",
+    "compare": "common.comparison",
     "specs": "common.registry",
 }
 __all__ = sorted(_HOMES)

@@ -23,7 +23,9 @@ def require_positive(spec: Spec, *fields: str) -> None:
             )
 
 
-def require_within(spec: Spec, field: str, low: float, high: float) -> None:
+def require_within(
+    spec: Spec, field: str, low: float | int, high: float | int
+) -> None:
     """Checks that a hyper-parameter lies in [low, high)."""
     value = getattr(spec, field)
     if not low <= value < high:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.random as jr
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt32
 
 from common.protocol import Spec
 
@@ -20,7 +20,7 @@ class Dataset(NamedTuple):
 
 
 def order(
-    key_data: Int[np.ndarray, " K"], epoch: int, size: int
+    key_data: UInt32[np.ndarray, " K"], epoch: int, size: int
 ) -> Int[np.ndarray, " N"]:
     """Returns the order of `size` examples in an epoch.
 

@@ -143,8 +143,8 @@ def conv2d(
 
 
 def relu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """Computes `max(x, 0)`, with gradient 0 at 0."""
-    return jnp.where(x > 0, x, jnp.zeros_like(x))
+    """Computes `max(x, 0)`, with gradient 0 at 0; NaN stays NaN."""
+    return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
 
 def max_pool2d(

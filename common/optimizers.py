@@ -52,7 +52,7 @@ def flatten(state: Any) -> Arrays:
     return {_key(path): leaf for path, leaf in leaves}
 
 
-def unflatten(like: Any, arrays: Arrays) -> Any:
+def unflatten(like: Any, arrays: Mapping[str, Any]) -> Any:
     """Inverts `flatten`, given a state of the same structure."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: arrays[_key(path)], like

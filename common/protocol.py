@@ -88,6 +88,14 @@ class Spec(abc.ABC):
         """
         return {}
 
+    @property
+    def noise_reaches(self) -> frozenset[str]:
+        """The quantities of a report that such parameters reach.
+
+        They matter in float32 only, where the noise is as large as a step.
+        """
+        return frozenset()
+
     @abc.abstractmethod
     def variables(self) -> dict[str, Variable]:
         """Returns every parameter and buffer by canonical name."""
@@ -146,6 +154,7 @@ class Backend(Protocol[Native]):
     spent.
     """
 
+    name: str
     spec: Spec
     optimizer: optax.GradientTransformation
     loss: Loss

@@ -28,6 +28,8 @@ class Native(NamedTuple):
 class Backend:
     """Trains a spec in plain JAX."""
 
+    name = "reference"
+
     def __init__(
         self,
         spec: Spec,

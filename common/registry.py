@@ -116,12 +116,12 @@ def build(
     spec = find_spec(spec, hyper_parameters)
     if dtype not in DTYPES:
         raise choose("dtype", dtype, DTYPES)
-    if dtype == "float64" and not jax.config.jax_enable_x64:
+    if dtype == "float64" and not _config("jax_enable_x64"):
         raise ValueError(
             "dtype: got 'float64' while x64 is off, expected x64 to be on. "
             'Call `jax.config.update("jax_enable_x64", True)` first.'
         )
-    if not jax.config.jax_threefry_partitionable:
+    if not _config("jax_threefry_partitionable"):
         raise ValueError(
             "jax_threefry_partitionable: got False, expected True: the "
             "libraries' random numbers differ otherwise. Call "
@@ -148,3 +148,8 @@ def build(
         seed=seed,
         dtype=dtype,
     )
+
+
+def _config(flag: str) -> Any:
+    """Reads a flag of jax as it is here, in a context manager too."""
+    return getattr(jax.config, flag)

@@ -130,7 +130,7 @@ class State:
         """
         path = pathlib.Path(path)
         arrays = {
-            name: np.ascontiguousarray(x)
+            name: np.asarray(x, order="C")
             for name, x in self.numpy().flat().items()
         }
         header = {"format": FORMAT, "meta": json.dumps(dict(meta))}

@@ -89,7 +89,7 @@ class Trainer:
         Raises:
             BatchError: if the batch does not fit, before anything compiles.
         """
-        self._check(xs, ys, training=True)
+        self.check(xs, ys, training=True)
         with self._x64():
             self._leaves, metrics = self._step(self._leaves, (xs, ys))
         return metrics
@@ -125,11 +125,16 @@ class Trainer:
             NonFiniteLossError: naming the first step that met a NaN or an
                 infinity; the trainer then holds the state before that step.
         """
-        size = checks.check_fit(
-            self.spec, self.backend.loss, inputs, targets, self.dtype,
-            epochs=epochs, batch_size=batch_size,
-        )  # fmt: skip
         with self._x64():
+            size = checks.check_fit(
+                self.spec,
+                self.backend.loss,
+                inputs,
+                targets,
+                self.dtype,
+                epochs=epochs,
+                batch_size=batch_size,
+            )
             data = jax.tree.map(jnp.asarray, (inputs, targets))
             if self._loop is None:
                 self._loop = Loop(self.pure_step)
@@ -151,7 +156,7 @@ class Trainer:
         Raises:
             BatchError: if the inputs do not fit, before anything compiles.
         """
-        self._check(xs)
+        self.check(xs)
         with self._x64():
             return self._predict(self._leaves, xs)
 
@@ -161,9 +166,39 @@ class Trainer:
         Raises:
             BatchError: if the batch does not fit, before anything compiles.
         """
-        self._check(xs, ys, training=False)
+        self.check(xs, ys, training=False)
         with self._x64():
             return self._evaluate(self._leaves, (xs, ys))
+
+    def check(
+        self, xs: Any, ys: Any = None, *, training: bool = False
+    ) -> None:
+        """Checks a batch, once for each shape and dtype.
+
+        Raises:
+            BatchError: if it does not fit, before anything compiles.
+        """
+        try:
+            seen = (xs.shape, xs.dtype, training)
+            seen += () if ys is None else (ys.shape, ys.dtype)
+        except AttributeError:  # a pytree, or no array at all
+            seen = None
+        if seen is not None and seen in self._checked:
+            return
+        with self._x64():
+            if ys is None:
+                checks.check_inputs(xs, self.spec, self.dtype)
+            else:
+                checks.check_batch(
+                    self.spec,
+                    self.backend.loss,
+                    xs,
+                    ys,
+                    self.dtype,
+                    training=training,
+                )
+        if seen is not None:
+            self._checked.add(seen)
 
     # --- state --------------------------------------------------------------
 
@@ -283,29 +318,6 @@ class Trainer:
     def _x64(self):
         # With x64 on, a float32 model would draw its masks in float64.
         return jax.enable_x64(self.dtype == "float64")
-
-    def _check(self, xs, ys=None, *, training=False) -> None:
-        """Checks a batch, once for each shape and dtype."""
-        try:
-            seen = (xs.shape, xs.dtype, training)
-            seen += () if ys is None else (ys.shape, ys.dtype)
-        except AttributeError:  # a pytree, or no array at all
-            seen = None
-        if seen is not None and seen in self._checked:
-            return
-        if ys is None:
-            checks.check_inputs(xs, self.spec, self.dtype)
-        else:
-            checks.check_batch(
-                self.spec,
-                self.backend.loss,
-                xs,
-                ys,
-                self.dtype,
-                training=training,
-            )
-        if seen is not None:
-            self._checked.add(seen)
 
 
 def _own(leaves: Any) -> list[Array]:

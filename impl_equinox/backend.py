@@ -31,6 +31,8 @@ class Native(NamedTuple):
 class Backend:
     """Trains a spec as Equinox's documentation does."""
 
+    name = "equinox"
+
     def __init__(
         self,
         spec: Spec,

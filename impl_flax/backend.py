@@ -30,6 +30,8 @@ class Native(NamedTuple):
 class Backend:
     """Trains a spec as Flax's documentation does."""
 
+    name = "flax"
+
     def __init__(
         self,
         spec: Spec,

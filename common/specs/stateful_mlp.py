@@ -57,11 +57,17 @@ class StatefulMLP(Spec):
 
     @property
     def zero_gradient(self):
-        # `norm2` takes off again whatever this bias adds. In "ema" it takes
-        # off the running mean, so there a gradient remains after step 1.
-        if self.batch_norm == "ema":
-            return {}
+        # `norm2` takes off again whatever this bias adds. In "ema" that is so
+        # in the first step only, but Adam makes a full-sized step of it.
         return {"spectral_linear.bias": ("norm2.running_mean",)}
+
+    @property
+    def noise_reaches(self):
+        # At inference the running mean lags behind the bias; "ema" also
+        # trains on it.
+        if self.batch_norm == "ema":
+            return frozenset({"parameters", "moments", "eval"})
+        return frozenset({"eval"})
 
     def variables(self):
         spectral = layers.linear_variables(self.in_size, self.hidden_size)

@@ -1,0 +1,234 @@
+"""What a comparison found: rows, a verdict, the first divergence."""
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import jax
+import rich.console
+
+from common.agreement import EPS
+
+VERSIONED = ("jax", "jaxlib", "equinox", "flax", "optax", "numpy")
+
+# The order of proof: the first row that fails tells where to look.
+QUANTITIES = {
+    "state": "the initial State, and the State after a hand-over",
+    "forward": "predictions before training",
+    "loss": "loss of step 1",
+    "buffers": "buffers after step 1",
+    "gradients": "gradients of step 1",
+    "update": "parameters and optimizer state after step 1",
+    "trained": "number of buffers that training left as they were",
+    "trajectory": "loss of every step",
+    "parameters": "parameters and buffers after every step",
+    "moments": "optimizer state after every step",
+    "eval": "predictions after the last step",
+    "kept": "number of arrays that inference changed",
+    "noise": "arrays whose true gradient is zero, after every step",
+}
+COUNTS = frozenset({"trained", "kept"})
+
+
+class Place(NamedTuple):
+    """Where two runs are apart.
+
+    Attributes:
+        step: number of training steps taken, 0 before the first.
+        leaf: the canonical name of the array, `""` for the loss.
+        difference: by how much.
+    """
+
+    step: int
+    leaf: str
+    difference: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One quantity of one pair.
+
+    Attributes:
+        quantity: a key of `QUANTITIES`.
+        left: a backend.
+        right: the backend it is held against.
+        worst: where the difference is largest.
+        tolerance: what is allowed there.
+        first: the first place beyond its tolerance, if there is one.
+    """
+
+    quantity: str
+    left: str
+    right: str
+    worst: Place
+    tolerance: float
+    first: Place | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the pair agrees on this quantity."""
+        return self.first is None
+
+
+class Divergence(NamedTuple):
+    """The first difference in the order of proof that is none of rounding.
+
+    Attributes:
+        quantity: a key of `QUANTITIES`.
+        step: number of training steps taken, 0 before the first.
+        leaf: the canonical name of the array, `""` for the loss.
+        difference: by how much the two are apart.
+        left: a backend.
+        right: the backend it is held against.
+    """
+
+    quantity: str
+    step: int
+    leaf: str
+    difference: float
+    left: str
+    right: str
+
+    def __str__(self) -> str:
+        leaf = f", {self.leaf}" if self.leaf else ""
+        return (
+            f"{self.quantity} (step {self.step}{leaf}): {self.left} and "
+            f"{self.right} are {self.difference:.2g} apart"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A comparison of two or more backends on one model and one dtype.
+
+    Attributes:
+        spec: the model's name.
+        hyper_parameters: of the model.
+        dtype: of all floating arrays.
+        steps: training steps taken.
+        seed: of the trainers.
+        pairs: which backends were held against which.
+        rows: by quantity in the order of proof, then by pair.
+        losses: of every step, by backend.
+    """
+
+    spec: str
+    hyper_parameters: Mapping[str, Any]
+    dtype: str
+    steps: int
+    seed: int
+    pairs: Sequence[tuple[str, str]]
+    rows: Sequence[Row]
+    losses: Mapping[str, Sequence[float]]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all agree on everything."""
+        return all(row.ok for row in self.rows)
+
+    @property
+    def first_divergence(self) -> Divergence | None:
+        """Where two backends first part: by step, then by order of proof."""
+        failed = [
+            Divergence(row.quantity, *row.first, row.left, row.right)
+            for row in self.rows
+            if row.first is not None
+        ]
+        return min(failed, key=lambda it: it.step, default=None)
+
+    @property
+    def verdict(self) -> str:
+        """One line: agree or not, and the first divergence."""
+        if self.ok:
+            return f"{self.spec} {self.dtype}: all agree."
+        return f"{self.spec} {self.dtype}: DISAGREE. {self.first_divergence}"
+
+    def __str__(self) -> str:
+        from common import report_text
+
+        console = rich.console.Console(width=80, force_terminal=False)
+        with console.capture() as capture:
+            console.print(*report_text.render(self), sep="\n")
+        return capture.get().rstrip()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON values, infinities as strings."""
+        values = dataclasses.asdict(self) | {
+            "ok": self.ok,
+            "first_divergence": self.first_divergence
+            and self.first_divergence._asdict(),
+        }
+        for row, source in zip(values["rows"], self.rows, strict=True):
+            row["ok"] = source.ok
+            row["worst"] = source.worst._asdict()
+            row["first"] = source.first and source.first._asdict()
+        return _plain(values)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a self-contained `.html` page, or `.json`.
+
+        Raises:
+            ValueError: for any other suffix.
+        """
+        save([self], path)
+
+
+def save(reports: Sequence[Report], path: str | os.PathLike[str]) -> None:
+    """Writes some reports into one `.html` or `.json` file.
+
+    Raises:
+        ValueError: for any other suffix.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".json":
+        values = {
+            "environment": environment(),
+            "reports": [report.to_json() for report in reports],
+        }
+        text = json.dumps(values, indent=1) + "\n"
+    elif path.suffix == ".html":
+        from common import report_html
+
+        text = report_html.render(reports, environment())
+    else:
+        raise ValueError(
+            f"report file: got {str(path)!r}, expected a name that ends in "
+            "'.html' or '.json'. Rename it."
+        )
+    path.write_text(text, encoding="utf-8")
+
+
+def environment() -> dict[str, Any]:
+    """Returns what the figures depend on: versions, device, command, date."""
+    device = jax.devices()[0]
+    return {
+        "command": " ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device": f"{len(jax.devices())} x {device.device_kind}"
+        f" ({device.platform})",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}",
+        "versions": {name: metadata.version(name) for name in VERSIONED},
+    }
+
+
+def ulps(difference: float, dtype: str) -> float:
+    """Returns a relative difference in units in the last place."""
+    return difference / EPS[dtype]
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, Mapping):
+        return {key: _plain(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_plain(value) for value in x]
+    if isinstance(x, float) and not abs(x) < float("inf"):
+        return str(x)
+    return x

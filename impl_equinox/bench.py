@@ -1,0 +1,51 @@
+"""A training step as Equinox's documentation writes it: `eqx.filter_jit`
+around a function that takes model, state and optimizer state and returns them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from impl_equinox.backend import Native
+
+
+def compute_loss(model, state, xs, ys):
+    batch_model = jax.vmap(
+        model, axis_name="batch", in_axes=(0, None), out_axes=(0, None)
+    )
+    pred_ys, state = batch_model(xs, state)
+    loss = jnp.mean((pred_ys - ys) ** 2)
+    return loss, state
+
+
+def filter_jit(
+    native: Native, optim: optax.GradientTransformation
+) -> Callable[[Any, Any], Any]:
+    """Returns `(xs, ys) -> loss`, which trains the model of `native`."""
+    model, state = native.model, native.state
+    opt_state = optim.init(eqx.filter(model, eqx.is_inexact_array))
+
+    @eqx.filter_jit
+    def make_step(model, state, opt_state, xs, ys):
+        (loss, state), grads = eqx.filter_value_and_grad(
+            compute_loss, has_aux=True
+        )(model, state, xs, ys)
+        updates, opt_state = optim.update(grads, opt_state)
+        model = eqx.apply_updates(model, updates)
+        return model, state, opt_state, loss
+
+    def step(xs, ys):
+        nonlocal model, state, opt_state
+        model, state, opt_state, loss = make_step(
+            model, state, opt_state, xs, ys
+        )
+        return loss
+
+    return step
+
+
+CONTENDERS = {"eqx.filter_jit": filter_jit}

@@ -1,0 +1,154 @@
+"""The axes of the matrix, fed by the registries, and JAX set up for tests.
+
+A test that takes `model`, `backend` or `dtype` runs for every one there is,
+and its id names the cell: `test_step[deep_mlp-flax-float64]`.
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from common import State, Trainer
+from common.checks import predictions_like
+from common.protocol import Spec
+from common.registry import DTYPES, backends, build, find_spec, specs
+
+CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
+
+jax.config.update("jax_enable_x64", True)
+# A test compiles many small programs, and few of them change between two
+# runs: with all of them kept, the suite runs several times faster.
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# jax's strict promotions cannot be on: the definitions add a (C,) bias to a
+# (B, C) batch, and optax's Adam raises a float to the power of an integer.
+
+TINY: dict[str, dict[str, Any]] = {
+    "stateful_mlp": {"hidden_size": 5},
+    "digits_cnn": {"channels": (2, 3)},
+    "deep_mlp": {"depth": 1, "size": 3},
+}
+"""Sizes at which a model still has every kind of array it can have."""
+
+
+class Batch(NamedTuple):
+    xs: np.ndarray
+    ys: np.ndarray
+
+
+@pytest.fixture(params=specs())
+def model(request) -> str:
+    """The name of a spec."""
+    return request.param
+
+
+@pytest.fixture
+def spec(model: str) -> Spec:
+    """A tiny instance of the spec called `model`."""
+    return find_spec(model, TINY.get(model, {}))
+
+
+@pytest.fixture(params=backends())
+def backend(request) -> str:
+    """The name of a backend."""
+    return request.param
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request) -> str:
+    """The name of a dtype."""
+    return request.param
+
+
+@pytest.fixture
+def make() -> Callable[..., Trainer]:
+    """Builds a tiny model: `make("deep_mlp", "flax", dtype=...)`."""
+
+    def make(model: str | Spec, backend: str, **options) -> Trainer:
+        sizes = {} if isinstance(model, Spec) else TINY.get(model, {})
+        options = {"dtype": "float64", **sizes, **options}
+        return build(model, backend=backend, **options)
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    """Makes random data that a spec takes: `make_batch(spec, size=8)`."""
+
+    def make_batch(
+        spec: Spec, *, size: int = 8, dtype: str = "float64", seed: int = 0
+    ) -> Batch:
+        rng = np.random.default_rng(seed)
+        xs = rng.normal(size=(size, *spec.inputs.shape)).astype(dtype)
+        shape = predictions_like(spec, xs, dtype).shape
+        if spec.loss == "cross_entropy":
+            return Batch(xs, rng.integers(0, shape[-1], size, np.int32))
+        return Batch(xs, rng.normal(size=shape).astype(dtype))
+
+    return make_batch
+
+
+@pytest.fixture
+def assert_same() -> Callable[[State, State], None]:
+    """Asserts that two States hold the same bits under the same names."""
+
+    def assert_same(actual: State, expected: State) -> None:
+        got, want = actual.flat(), expected.flat()
+        assert got.keys() == want.keys()
+        for name, x in want.items():
+            y = np.asarray(got[name])
+            assert (y.dtype, y.shape) == (x.dtype, x.shape), name
+            assert y.tobytes() == np.asarray(x).tobytes(), (
+                f"state[{name!r}]: got {y}, expected {x}"
+            )
+
+    return assert_same
+
+
+@pytest.fixture
+def fill() -> Callable[..., State]:
+    """Fills a State with random values: nothing agrees by being zero."""
+
+    def fill(state: State, seed: int = 0) -> State:
+        rng = np.random.default_rng(seed)
+
+        def draw(x):
+            if np.issubdtype(x.dtype, np.floating):
+                return np.asarray(rng.normal(size=x.shape), x.dtype)
+            if x.dtype == np.bool_:
+                return ~x
+            return np.asarray(rng.integers(1, 1000, x.shape), x.dtype)
+
+        return State.from_flat({k: draw(x) for k, x in state.flat().items()})
+
+    return fill
+
+
+@pytest.fixture
+def compiles() -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
+    """Lists what is compiled: `with compiles() as names: ...`."""
+
+    @contextlib.contextmanager
+    def compiles() -> Iterator[list[str]]:
+        names: list[str] = []
+
+        def listen(event: str, seconds: float, **details: Any) -> None:
+            del seconds
+            if event == "/jax/core/compile/backend_compile_duration":
+                names.append(str(details.get("fun_name", event)))
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        try:
+            yield names
+        finally:
+            jax.monitoring.unregister_event_duration_listener(listen)
+
+    return compiles
+
