@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import rich.box
 import rich.table
 import rich.text
 from rich.console import RenderableType
@@ -17,9 +18,9 @@ WANTED = 1.1
 
 NOTES = (
     "A ratio is taken within one round, in which every contender runs once "
-    "in a shuffled order; shown are the median over the rounds and, in "
-    "brackets, the quartiles. The times are medians of their own, so they "
-    "do not divide into the ratios.",
+    "in a shuffled order; shown are its median and its quartiles over the "
+    "rounds. The times are medians of their own, so they do not divide into "
+    "the ratios.",
     "The models are tiny on purpose. Such a step is bound by dispatch: the "
     "figures say what a call costs in Python and in the runtime. In a step "
     "of many milliseconds the same cost is hidden by asynchronous dispatch, "
@@ -212,15 +213,16 @@ def _race(race: Race) -> Table:
             "contender",
             "first call",
             "a step",
-            "ratio [quartiles]",
-            f"at most {WANTED:.2f}",
+            "ratio",
+            "quartiles",
+            f"<= {WANTED:.2f}",
         ),
         [
             (
                 timing.contender,
                 seconds(timing.first_call),
                 seconds(timing.median),
-                _ratio(race, timing),
+                *_ratio(race, timing),
                 race.verdict(timing),
             )
             for timing in race.timings
@@ -229,22 +231,23 @@ def _race(race: Race) -> Table:
     )
 
 
-def _ratio(race: Race, timing: Timing) -> str:
+def _ratio(race: Race, timing: Timing) -> tuple[str, str]:
     if timing == race.floor:
-        return "1 (the floor)"
+        return "1", "the floor"
     median, low, high = race.ratio(timing)
-    return f"{median:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{median:.2f}", f"{low:.2f} to {high:.2f}"
 
 
 def _programs(race: Race) -> Table:
     floor = next(p for p in race.programs if p.contender in race.floors)
 
-    def beside(value: float, of: float) -> str:
-        return f"{value:,.0f} ({value / of:.2f})" if of else f"{value:,.0f}"
+    def beside(value: float | int, of: float | int) -> str:
+        shown = f"{value / 1000:,.0f}k" if value >= 1e5 else f"{value:,.0f}"
+        return f"{shown} ({value / of:.2f})" if of else shown
 
     return Table(
         f"Compiled program: {race.title}",
-        ("contender", "flops", "bytes", "instructions", "fusions", "arrays"),
+        ("contender", "flops", "bytes", "ops", "fusions", "arrays"),
         [
             (
                 p.contender,
@@ -256,7 +259,10 @@ def _programs(race: Race) -> Table:
             )
             for p in race.programs
         ],
-        ("In brackets: beside the floor's program.",),
+        (
+            "`ops`: instructions of the optimized module; `arrays`: what goes "
+            "into a call. In brackets: beside the floor's program.",
+        ),
     )
 
 
@@ -285,15 +291,15 @@ def render(benchmark: Benchmark) -> list[RenderableType]:
     for table in tables(benchmark):
         grid = rich.table.Table(
             title=table.title,
-            caption=" ".join(table.notes) or None,
             title_justify="left",
-            caption_justify="left",
+            box=rich.box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
         )
         for i, column in enumerate(table.columns):
             grid.add_column(column, justify="right" if i else "left")
         for row in table.rows:
             grid.add_row(*(rich.text.Text(x, _style(x)) for x in row))
-        renderables += [grid, ""]
+        renderables += [grid, *map(rich.text.Text, table.notes), ""]
     notes = [*NOTES, about(benchmark)]
     return renderables + [rich.text.Text(f"- {note}") for note in notes]
 

@@ -1,6 +1,8 @@
 """Trains backends in lockstep and holds them against each other."""
 
+import concurrent.futures
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -79,15 +81,21 @@ def compare_all(
     if steps < 1:
         raise ValueError(f"steps: got {steps}, expected 1 or more. Raise it.")
     judge = _Judge(first.spec, first.dtype, pairs)
-    runs = {name: _Run(trainer) for name, trainer in trainers.items()}
 
-    def each(read: Callable[[_Run], Any]) -> dict[str, Any]:
-        return {name: read(run) for name, run in runs.items()}
+    # In threads, because compiling is most of the work and leaves the
+    # interpreter free.
+    with concurrent.futures.ThreadPoolExecutor(len(trainers)) as pool:
 
-    # Comparisons are not the place for a device's fast matmuls.
-    with jax.default_matmul_precision("highest"):
+        def each(read: Callable[[Any], Any], of: Any = None) -> dict[str, Any]:
+            of = runs if of is None else of
+            results = pool.map(
+                functools.partial(_precisely, read), of.values()
+            )
+            return dict(zip(of, results, strict=True))
+
+        runs: dict[str, _Run] = each(_Run, trainers)
         before = each(lambda run: run.state)
-        judge.handed_over(before, {n: t.state() for n, t in trainers.items()})
+        judge.handed_over(before, each(lambda it: it.state(), trainers))
         judge.values("forward", 0, each(lambda run: run.predict(xs)))
 
         losses: dict[str, list[float]] = {name: [] for name in runs}
@@ -117,6 +125,12 @@ def compare_all(
         rows=judge.rows(),
         losses=losses,
     )
+
+
+def _precisely(read: Callable[[Any], Any], run: Any) -> Any:
+    # A comparison is not the place for a device's fast matmuls.
+    with jax.default_matmul_precision("highest"):
+        return read(run)
 
 
 def recording(
