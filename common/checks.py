@@ -114,6 +114,12 @@ def check_batch(
         )
 
 
+def check_steps(steps: int) -> None:
+    """Checks a number of training steps."""
+    if steps < 1:
+        raise ValueError(f"steps: got {steps}, expected 1 or more. Raise it.")
+
+
 def check_fit(
     spec: Spec,
     loss: Loss,

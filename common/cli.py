@@ -106,11 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(options: argparse.Namespace, console: rich.console.Console) -> int:
     """Runs `compare`."""
-    from common import data, registry, report, report_text
+    from common import checks, data, registry, report, report_text
     from common.comparison import compare_all
 
     _require_file(options.json, ".json")
     _require_file(options.html, ".html")
+    checks.check_steps(options.steps)
     models = options.model or registry.specs()
     cells = [(model, dtype) for model in models for dtype in options.dtype]
     built = [

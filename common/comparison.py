@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from common import agreement
+from common import agreement, checks
 from common.optimizers import OPTIMIZER
 from common.protocol import Spec
 from common.report import QUANTITIES, Place, Report, Row
@@ -78,8 +78,7 @@ def compare_all(
     for trainer in trainers.values():
         _require_same(first, trainer)
         trainer.check(xs, ys, training=True)
-    if steps < 1:
-        raise ValueError(f"steps: got {steps}, expected 1 or more. Raise it.")
+    checks.check_steps(steps)
     judge = _Judge(first.spec, first.dtype, pairs)
 
     # In threads, because compiling is most of the work and leaves the
@@ -358,16 +357,9 @@ class _Judge:
                 for x in arrays.values()
                 if np.issubdtype(x.dtype, np.floating)
             )
-            self._add(
-                "noise",
-                left,
-                right,
-                step,
-                {
-                    name: agreement.difference(a[name], b[name], scale)
-                    for name in noise
-                },
-            )
+            scales = dict.fromkeys(noise, scale)
+            apart = agreement.differences(a, b, scales)
+            self._add("noise", left, right, step, {n: apart[n] for n in noise})
 
     def _is_noise(self, name: str) -> bool:
         return any(name == n or name.endswith(f".{n}") for n in self._noise)

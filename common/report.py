@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -209,7 +210,7 @@ def environment() -> dict[str, Any]:
     """Returns what the figures depend on: versions, device, command, date."""
     device = jax.devices()[0]
     return {
-        "command": " ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "device": f"{len(jax.devices())} x {device.device_kind}"
         f" ({device.platform})",
@@ -217,6 +218,17 @@ def environment() -> dict[str, Any]:
         f"Python {platform.python_version()}",
         "versions": {name: metadata.version(name) for name in VERSIONED},
     }
+
+
+def command() -> str:
+    """Returns how this process was started, to be started again."""
+    program = pathlib.Path(sys.argv[0])
+    name = (
+        f"python -m {program.parent.name}"
+        if program.name == "__main__.py"
+        else program.name
+    )
+    return shlex.join([*name.split(), *sys.argv[1:]])
 
 
 def ulps(difference: float, dtype: str) -> float:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from common.report import QUANTITIES, Report
+from common.report import QUANTITIES, Report, Row
 from common.report_text import amount, by_quantity
 
 WIDTH, HEIGHT, MARGIN = 640, 240, 44
@@ -60,11 +60,17 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
                 {
                     "text": " ".join(amount(row, report.dtype)),
                     "ok": row.ok,
-                    "place": f"step {row.worst.step} {row.worst.leaf}".strip(),
+                    "place": _place(row),
                 }
                 for row in rows
             ],
         }
+
+
+def _place(row: Row) -> str:
+    if row.worst.difference == 0:
+        return ""
+    return f"step {row.worst.step} {row.worst.leaf}".strip()
 
 
 def curves(losses: Mapping[str, Sequence[float]]) -> Iterator[Curve]:

@@ -55,16 +55,18 @@ def amount(row: Row, dtype: str) -> Sequence[str]:
     if bound == 0:
         return [_short(value), "=0"]
     if dtype == "float64":
-        return [_short(value), f"<{_short(bound)}"]
+        return [_short(value), f"≤{_short(bound)}"]
     return [
         _short(value),
         f"{_short_ulps(ulps(value, dtype))}u",
-        f"<{_short_ulps(ulps(bound, dtype))}u",
+        f"≤{_short_ulps(ulps(bound, dtype))}u",
     ]
 
 
 def _short(x: float) -> str:
-    return "0" if x == 0 else f"{x:.0e}".replace("e-0", "e-")
+    if x == 0:
+        return "0"
+    return f"{x:.1e}".replace(".0e", "e").replace("e-0", "e-")
 
 
 def _short_ulps(x: float) -> str:
@@ -72,4 +74,4 @@ def _short_ulps(x: float) -> str:
         return f"{x:.2g}"
     if x < 99999:
         return f"{x:.0f}"
-    return f"{x:.0e}".replace("e+0", "e")
+    return f"{x:.1e}".replace(".0e", "e").replace("e+0", "e")

@@ -72,6 +72,7 @@ class Trainer:
         self._predict = jax.jit(self._pure_predict)
         self._evaluate = jax.jit(self._pure_evaluate)
         self._state = jax.jit(self._pure_state)
+        self._load = jax.jit(self._pure_load)
         self._loop: Loop | None = None
 
     # --- training -----------------------------------------------------------
@@ -222,9 +223,7 @@ class Trainer:
         """
         state.require_like(self.state())
         with self._x64():
-            native = self.backend.load(self.native, state)
-            arrays, _ = self.backend.split(native)
-            self._leaves = _own(arrays.values())
+            self._leaves = self._load(self._leaves, state.flat())
         self._epoch = int(state.rng["epoch"])
         self._position = int(state.rng["position"])
         return self
@@ -276,6 +275,7 @@ class Trainer:
             TypeError: if a step would change the shape or dtype of a leaf.
         """
         with self._x64():
+            batch = jax.tree.map(jnp.asarray, batch)
             native, metrics = self.backend.step(self._rebuild(leaves), batch)
             arrays, _ = self.backend.split(native)
         for name, (shape, dtype), x in zip(
@@ -304,16 +304,24 @@ class Trainer:
     # --- private ------------------------------------------------------------
 
     def _pure_predict(self, leaves, xs):
+        xs = jax.tree.map(jnp.asarray, xs)
         return self.backend.predict(self._rebuild(leaves), xs)
 
     def _pure_evaluate(self, leaves, batch):
-        xs, ys = batch
+        xs, ys = jax.tree.map(jnp.asarray, batch)
         predictions = self._pure_predict(leaves, xs)
         metrics = {"loss": self.backend.loss, **self.backend.metrics}
         return {name: f(predictions, ys) for name, f in metrics.items()}
 
     def _pure_state(self, leaves):
         return self.backend.state(self._rebuild(leaves)).flat()
+
+    def _pure_load(self, leaves, arrays):
+        state = State.from_flat(arrays)
+        native = self.backend.load(self._rebuild(leaves), state)
+        arrays, _ = self.backend.split(native)
+        # A copy, or an array that passes through would stay the caller's.
+        return [jnp.copy(x) for x in arrays.values()]
 
     def _x64(self):
         # With x64 on, a float32 model would draw its masks in float64.

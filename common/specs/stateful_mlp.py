@@ -66,7 +66,7 @@ class StatefulMLP(Spec):
         # At inference the running mean lags behind the bias; "ema" also
         # trains on it.
         if self.batch_norm == "ema":
-            return frozenset({"parameters", "moments", "eval"})
+            return frozenset({"trajectory", "parameters", "moments", "eval"})
         return frozenset({"eval"})
 
     def variables(self):

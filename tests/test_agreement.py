@@ -1,0 +1,107 @@
+"""The ruler itself: it must see what is there, and raise."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common.agreement import (
+    EPS,
+    TOLERANCES,
+    assert_close,
+    difference,
+    differences,
+    magnitude,
+    tolerance,
+)
+
+ONE = np.array([1.0, 2.0, -4.0])
+
+
+def test_difference_is_relative_to_the_largest_magnitude():
+    assert difference(ONE, ONE) == 0
+    assert difference(ONE + [0, 0, 1e-3], ONE) == pytest.approx(1e-3 / 4)
+    assert difference(ONE * 1e6, (ONE + [1e-3, 0, 0]) * 1e6) == pytest.approx(
+        1e-3 / 4
+    )
+    assert difference(ONE + [1, 0, 0], ONE, scale=100.0) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ONE.astype(np.float32),
+        ONE[:2],
+        ONE[None],
+        np.array([1.0, 2.0, np.nan]),
+        np.array([1.0, 2.0, np.inf]),
+    ],
+    ids=["dtype", "shape", "rank", "nan", "inf"],
+)
+def test_difference_of_another_kind_is_infinite(other):
+    assert difference(ONE, other) == np.inf
+    assert difference(other, ONE) == np.inf
+
+
+def test_difference_of_equal_nans_and_infinities_is_zero():
+    odd = np.array([np.nan, np.inf, -np.inf, 1.0])
+    assert difference(odd, odd) == 0
+    assert difference(odd, odd * [1, 1, -1, 1]) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [(np.int32(3), np.int32(4)), (np.True_, np.False_)],
+    ids=["int", "bool"],
+)
+def test_anything_but_floats_must_be_equal(left, right):
+    assert difference(left, left) == 0
+    assert difference(left, right) == np.inf
+
+
+def test_zeros_against_something_is_the_whole_difference():
+    assert difference(np.zeros(3), ONE) == 1
+    assert difference(np.zeros(3), np.zeros(3)) == 0
+    assert difference(np.zeros(0), np.zeros(0)) == 0
+
+
+def test_differences_counts_a_missing_name():
+    assert differences({"a": ONE}, {"a": ONE, "b": ONE}) == {
+        "a": 0,
+        "b": np.inf,
+    }
+
+
+def test_magnitude_ignores_what_is_not_finite():
+    assert magnitude(np.array([1.0, -3.0, np.nan, np.inf])) == 3
+    assert magnitude(np.zeros(0)) == 0
+
+
+@pytest.mark.parametrize("quantity", TOLERANCES["float64"])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_assert_close_is_as_wide_as_its_tolerance(dtype, quantity):
+    bound = tolerance(dtype, quantity)
+    x = np.array([1.0, 0.5], dtype)
+    inside = x - np.array([0, bound / 2], dtype)
+    outside = x - np.array([0, 2 * bound + 2 * EPS[dtype]], dtype)
+    assert_close(inside, x, dtype=dtype, quantity=quantity)
+    with pytest.raises(AssertionError, match=f"it.*{quantity}.*off by"):
+        assert_close(outside, x, dtype=dtype, quantity=quantity, what="it")
+
+
+def test_assert_close_names_every_leaf():
+    left = {"a": jnp.ones(2), "b": jnp.ones(2), "c": jnp.ones(2)}
+    right = {**left, "a": jnp.zeros(2), "c": jnp.ones(3)}
+    with pytest.raises(AssertionError) as caught:
+        assert_close(left, right, dtype="float64", quantity="forward")
+    assert "['a']" in str(caught.value)
+    assert "['b']" not in str(caught.value)
+    assert "['c']" in str(caught.value)
+
+
+def test_assert_close_checks_the_structure():
+    with pytest.raises(AssertionError, match="got the tree .* expected"):
+        assert_close({"a": ONE}, {}, dtype="float64", quantity="forward")
+
+
+def test_state_must_be_exact_everywhere():
+    assert {column["state"] for column in TOLERANCES.values()} == {0.0}

@@ -1,0 +1,181 @@
+"""The command line, through its real entry point."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from common import cli, registry
+
+from . import test_comparison
+
+
+def run(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    """Starts `python -m common` as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "common", *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture(autouse=True)
+def compile_cache(monkeypatch):
+    """Processes share the tests' compile cache."""
+    from .conftest import CACHE
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def test_compare(tmp_path):
+    done = run(
+        *"compare --model deep_mlp --steps 3".split(),
+        *("--json", str(tmp_path / "r.json")),
+        *("--html", str(tmp_path / "r.html")),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "deep_mlp float64: all agree." in done.stdout
+    assert "deep_mlp float32: all agree." in done.stdout
+    assert "All agree." in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert [it["dtype"] for it in found["reports"]] == ["float64", "float32"]
+    assert {it["seed"] for it in found["reports"]} == {0}
+    assert "</html>" in (tmp_path / "r.html").read_text()
+
+
+def test_compare_is_the_default_command():
+    words = "--model deep_mlp --dtype float32 --steps 1 --batch-norm ema"
+    done = run(*words.split())
+    assert done.returncode == 0, done.stderr
+    assert "deep_mlp float32: all agree." in done.stdout
+
+
+def test_a_disagreement_exits_with_1(monkeypatch, capsys):
+    monkeypatch.setitem(
+        registry.BACKENDS,
+        "flax",
+        ("tests.test_cli", "flax", "flax"),
+    )
+    monkeypatch.setattr(
+        sys.modules[__name__],
+        "Backend",
+        test_comparison.respec(test_comparison.FLAX, eps=1e-3),
+        raising=False,
+    )
+    words = "compare --model deep_mlp --dtype float64 --steps 1"
+    assert cli.main(words.split()) == 1
+    said = capsys.readouterr().out
+    assert "They disagree." in said and "FAIL" in said
+    assert "forward (step 0" in said
+
+
+def test_train_and_resume_in_the_other_library(tmp_path):
+    file = str(tmp_path / "run.safetensors")
+    first = run(
+        *"train --backend equinox --model deep_mlp --epochs 2".split(),
+        *("--save", file),
+    )
+    assert first.returncode == 0, first.stderr
+    assert "(8 in all)" in first.stdout and "loss" in first.stdout
+    second = run(*"train --backend flax --epochs 1 --resume".split(), file)
+    assert second.returncode == 0, second.stderr
+    assert "deep_mlp in flax: 4 steps (12 in all)" in second.stdout
+
+
+def test_differences():
+    done = run("differences", "--name", "spectral")
+    assert done.returncode == 0, done.stderr
+    assert "5576" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+def test_help_teaches_by_example(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command.split(), "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "python -m common" in text
+    assert max(map(len, text.splitlines())) <= 80
+    if command:
+        _, _, examples = text.partition("examples:")
+        assert f"python -m common {command}".rstrip() in examples
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("compare --model nope", "spec: got 'nope', expected one of"),
+        ("compare --dtype half", "dtype: got 'half', expected one of"),
+        ("compare --steps 0", "steps: got 0, expected 1 or more"),
+        ("compare --html r.txt", "file: got 'r.txt', expected a name that"),
+        ("compare --json no/r.json", "file: got 'no/r.json', expected a"),
+        ("train --backend torch", "backend: got 'torch', expected one of"),
+        ("train --backend flax --resume no", "No such file"),
+        ("train --backend flax --batch-size 0", "batch_size: got 0, expected"),
+        ("differences --name zzz", "--name: got 'zzz', expected a part of"),
+    ],
+)
+def test_bad_input_exits_with_2(words, message, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
+    assert cli.main(words.split()) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_an_unknown_dialect_is_refused():
+    # In a process of its own: beartype would be first to complain here.
+    done = run(
+        "compare", "--batch-norm", "x", env=os.environ | {"COLUMNS": "500"}
+    )
+    assert done.returncode == 2
+    assert "stateful_mlp batch_norm: got 'x', expected one of" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("model", "digits_cnn"),
+        ("dtype", "float64"),
+        ("seed", "3"),
+        ("batch-norm", "ema"),
+    ],
+)
+def test_resume_refuses_another_run(tmp_path, capsys, option, value):
+    from common import build
+
+    build("deep_mlp", backend="flax").save(tmp_path / "r")
+    words = f"train --backend flax --resume {tmp_path / 'r'}".split()
+    assert cli.main([*words, f"--{option}", value]) == 2
+    assert f"--{option}: got" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["comparre"])
+    assert caught.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_console_script_is_installed():
+    script = pathlib.Path(sys.executable).parent / "eqx-vs-nnx"
+    found = shutil.which(str(script))
+    assert found is not None
+    done = subprocess.run(
+        [found, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    for command in cli.COMMANDS:
+        assert command in done.stdout
