@@ -148,7 +148,7 @@ def differences(
         name: difference(left[name], right[name], scales.get(name))
         if name in left and name in right
         else np.inf
-        for name in left | right
+        for name in [*left, *(right.keys() - left.keys())]
     }
 
 

@@ -8,15 +8,12 @@ order each round, so that a slow second of the machine hits all of them.
 import contextlib
 import dataclasses
 import datetime
-import gc
 import importlib
 import os
 import platform
-import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +24,21 @@ import rich.progress
 
 from common import bench_plain
 from common import data as data_module
-from common.bench_report import Benchmark, Program, Race, Timing
+from common.bench_measure import (
+    BURST_SECONDS,
+    DTYPE,
+    MAX_BURST,
+    SEED,
+    Contender,
+    measure,
+    read_program,
+    verify,
+)
+from common.bench_report import Benchmark, Program, Race
 from common.registry import build, find_spec
 from common.specs.deep_mlp import DeepMLP
 from common.trainer import VERSIONED, Trainer
 
-DTYPE = "float32"
 LIBRARIES = {"equinox": "Equinox", "flax": "Flax"}
 FLOOR = "plain JAX"
 LOOP, SCAN = "plain JAX, Python loop", "plain JAX, lax.scan"
@@ -41,37 +47,17 @@ BATCH_SIZE = 32
 # The loss before any update, after one, and after one that needed the first
 # one's moments. Float32 runs drift apart soon after.
 CHECK_STEPS = 3
-BURST_SECONDS = 0.01
-MAX_BURST = 50
-SEED = 0
 
 DEPTHS = (2, 20, 100)
-ROUNDS = 60
+ROUNDS = 40
 # Epochs of each model's `fit`: enough to train for 40 ms and more.
 FITS = {"stateful_mlp": 256, "digits_cnn": 1}
-FIT_ROUNDS = 20
+FIT_ROUNDS = 16
 
+CACHE = "jax_compilation_cache_dir"
 COMMAND = "python -m common bench"
 
 Tick = Callable[[str], None]
-
-
-class UnverifiedContenderError(ValueError):
-    """A contender that does not compute what the floor computes."""
-
-
-class Contender(NamedTuple):
-    """Something to time.
-
-    Attributes:
-        name: what tables call it.
-        call: trains on; returns the losses, not waited for.
-        steps: training steps in one call.
-    """
-
-    name: str
-    call: Callable[[], Any]
-    steps: int = 1
 
 
 def run(
@@ -105,6 +91,7 @@ def run(
         rounds = 3 if quick else ROUNDS
     fit_rounds = max(2, rounds * FIT_ROUNDS // ROUNDS)
     total = len(depths) * rounds + len(fits) * fit_rounds
+    load = _load()
     # The models' own precision and JAX's defaults, whatever the caller set.
     with (
         jax.enable_x64(False),
@@ -130,12 +117,20 @@ def run(
             "burst_seconds": BURST_SECONDS,
             "max_burst": MAX_BURST,
             "seed": SEED,
-            "compile_cache": jax.config.read("jax_compilation_cache_dir"),
+            "compile_cache": getattr(jax.config, CACHE, None),
             "xla_flags": os.environ.get("XLA_FLAGS"),
+            # What else the machine did: quartiles widen when it is loaded.
+            "load_before": load,
+            "load_after": _load(),
         },
         command=command,
         **_environment(),
     )
+
+
+def _load() -> float | None:
+    """Returns how many processes wanted a core in the last minute."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _environment() -> dict[str, Any]:
@@ -187,10 +182,7 @@ def step_race(depth: int, rounds: int, tick: Tick) -> Race:
         timings=measure(contenders, firsts, rounds, lambda: tick(title)),
         floors=(FLOOR,),
         held=tuple(held),
-        programs=tuple(
-            read_program(name, lowered.compile())
-            for name, lowered in lowerings.items()
-        ),
+        programs=_programs(lowerings),
     )
 
 
@@ -221,10 +213,16 @@ def fit_race(name: str, epochs: int, rounds: int, tick: Tick) -> Race:
                 f"`{what}` takes {plain.steps} steps only: on CPU a "
                 "convolution in a compiled loop is slow (jax #12868)."
             )
+    batch = tuple(jnp.asarray(x[:BATCH_SIZE]) for x in data)
+    native = build(spec, backend="reference", dtype=DTYPE).native
+    leaves, step = bench_plain.make_step(spec, native)
+    step = jax.jit(step, donate_argnums=0)
+    lowerings = {LOOP: step.lower(leaves, *batch, native.key)}
     held = []
     for backend, library in LIBRARIES.items():
         trainer = build(spec, backend=backend, dtype=DTYPE)
         held.append(f"Trainer over {library}")
+        lowerings[held[-1]] = trainer._step.lower(trainer.leaves, batch)
         contenders.append(
             Contender(held[-1], _fit(trainer, data, epochs), steps)
         )
@@ -235,6 +233,7 @@ def fit_race(name: str, epochs: int, rounds: int, tick: Tick) -> Race:
         timings=measure(contenders, firsts, rounds, lambda: tick(title)),
         floors=(LOOP, SCAN),
         held=tuple(held),
+        programs=_programs(lowerings),
         notes=tuple(notes),
     )
 
@@ -258,6 +257,14 @@ def build_calm(spec: DeepMLP, backend: str) -> Trainer:
     return trainer.load(dataclasses.replace(state, params=params))
 
 
+def _programs(lowerings: dict[str, Any]) -> tuple[Program, ...]:
+    """Compiles each contender's single step, and counts what came out."""
+    return tuple(
+        read_program(name, lowered.compile())
+        for name, lowered in lowerings.items()
+    )
+
+
 def _fit(trainer: Trainer, data: Any, epochs: int) -> Callable[[], Any]:
     return lambda: trainer.fit(
         *data, epochs=epochs, batch_size=BATCH_SIZE, progress=False
@@ -277,130 +284,6 @@ def _plain_contender(spec: DeepMLP, xs: Any, ys: Any) -> tuple[Contender, Any]:
         return loss
 
     return Contender(FLOOR, call), lowered
-
-
-# --- checking and timing ----------------------------------------------------
-
-
-def verify(
-    contenders: Sequence[Contender], floor: str, calls: int
-) -> dict[str, float]:
-    """Runs every contender and checks its losses against the floor's.
-
-    Args:
-        contenders: fresh ones: this is their first call.
-        floor: the contender to be judged by.
-        calls: how often to call each.
-
-    Returns:
-        Seconds of each contender's first call.
-
-    Raises:
-        UnverifiedContenderError: naming the contender and the first step.
-    """
-    from common.agreement import tolerance
-
-    firsts, runs = {}, {}
-    for name, call, steps in contenders:
-        began = time.perf_counter()
-        found = [jax.block_until_ready(call())]
-        firsts[name] = time.perf_counter() - began
-        found += [call() for _ in range(calls - 1)]
-        runs[name] = np.concatenate([np.atleast_1d(x) for x in found])
-        if len(runs[name]) != steps * calls:
-            raise UnverifiedContenderError(
-                f"{name}: got {len(runs[name])} losses, expected "
-                f"{steps * calls}. Make it take every step."
-            )
-    for name, run in runs.items():
-        # One that takes fewer steps is checked on those it takes.
-        expected = runs[floor][: len(run)]
-        for step, (got, want) in enumerate(zip(run, expected, strict=True), 1):
-            bound = tolerance(DTYPE, "trajectory", steps=step)
-            if not abs(got - want) <= bound * np.max(np.abs(expected)):
-                raise UnverifiedContenderError(
-                    f"{name}, loss of step {step}: got {got}, expected "
-                    f"{want} like {floor}. Make it train the same model "
-                    "from the same values before it is timed."
-                )
-    return firsts
-
-
-def measure(
-    contenders: Sequence[Contender],
-    firsts: dict[str, float],
-    rounds: int,
-    tick: Callable[[], None],
-) -> tuple[Timing, ...]:
-    """Times contenders in turn, in bursts, in a new order each round."""
-    shuffle = random.Random(SEED).shuffle
-    bursts = {c.name: _burst(c) for c in contenders}
-    samples: dict[str, list[float]] = {c.name: [] for c in contenders}
-    with _settled_memory():
-        for _ in range(rounds):
-            order = list(contenders)
-            shuffle(order)
-            for contender in order:
-                samples[contender.name].append(
-                    _sample(contender, bursts[contender.name])
-                )
-            tick()
-    return tuple(
-        Timing(
-            contender=name,
-            first_call=firsts[name],
-            seconds=tuple(samples[name]),
-            steps=steps,
-        )
-        for name, _, steps in contenders
-    )
-
-
-def _burst(contender: Contender) -> int:
-    """Returns how many calls fill a burst."""
-    _sample(contender, 1)
-    calls = BURST_SECONDS / (_sample(contender, 2) * contender.steps)
-    return min(max(round(calls), 1), MAX_BURST)
-
-
-def _sample(contender: Contender, calls: int) -> float:
-    """Returns the seconds a step, over a burst of calls."""
-    if contender.steps == 1:
-        # Whoever ran before has filled the caches with something else.
-        jax.block_until_ready(contender.call())
-    out = None
-    began = time.perf_counter()
-    for _ in range(calls):
-        out = contender.call()
-    jax.block_until_ready(out)
-    seconds = time.perf_counter() - began
-    return seconds / (calls * contender.steps)
-
-
-@contextlib.contextmanager
-def _settled_memory() -> Iterator[None]:
-    """Keeps what compiling left behind out of later garbage collections."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def read_program(contender: str, compiled: Any) -> Program:
-    """Counts what the compiler made of a step."""
-    cost = compiled.cost_analysis() or {}
-    lines = [line for line in compiled.as_text().splitlines() if " = " in line]
-    entry = compiled.as_text().rsplit("\nENTRY ", 1)[-1]
-    return Program(
-        contender=contender,
-        flops=float(cost.get("flops", 0)),
-        bytes_accessed=float(cost.get("bytes accessed", 0)),
-        instructions=len(lines),
-        fusions=sum(" fusion(" in line for line in lines),
-        parameters=entry.count(" parameter("),
-    )
 
 
 @contextlib.contextmanager

@@ -260,8 +260,9 @@ def _programs(race: Race) -> Table:
             for p in race.programs
         ],
         (
-            "`ops`: instructions of the optimized module; `arrays`: what goes "
-            "into a call. In brackets: beside the floor's program.",
+            "Of one step. `ops`: instructions of the optimized module; "
+            "`arrays`: what goes into a call. In brackets: beside the floor's "
+            "program.",
         ),
     )
 
@@ -279,8 +280,11 @@ def seconds(value: float) -> str:
 def about(benchmark: Benchmark) -> str:
     """Says in a line or two what a benchmark ran on."""
     versions = ", ".join(f"{k} {v}" for k, v in benchmark.versions.items())
+    load = benchmark.settings.get("load_after")
+    busy = "" if load is None else f" (load average {load:.1f} at the end)"
     return (
-        f"{benchmark.device}, {benchmark.cpu_count} CPU cores, {versions}; "
+        f"{benchmark.device}, {benchmark.cpu_count} CPU cores{busy}, "
+        f"{versions}; "
         f"{benchmark.date}; `{benchmark.command}`."
     )
 

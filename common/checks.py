@@ -120,26 +120,12 @@ def check_steps(steps: int) -> None:
         raise ValueError(f"steps: got {steps}, expected 1 or more. Raise it.")
 
 
-def check_fit(
-    spec: Spec,
-    loss: Loss,
-    inputs: Any,
-    targets: Any,
-    dtype: str,
-    *,
-    epochs: int,
-    batch_size: int,
-) -> int:
-    """Checks a whole data set and the settings of `fit`.
-
-    Returns:
-        The number of examples.
+def check_fit(spec: Spec, size: int, epochs: int, batch_size: int) -> None:
+    """Checks the settings of `fit` on `size` examples.
 
     Raises:
         BatchError: naming both sides.
     """
-    check_batch(spec, loss, inputs, targets, dtype, training=True)
-    size = batch_size_of(inputs)
     if not spec.min_batch_size <= batch_size <= size:
         raise BatchError(
             f"batch_size: got {batch_size}, expected a value from "
@@ -150,7 +136,6 @@ def check_fit(
         raise BatchError(
             f"epochs: got {epochs}, expected 0 or more. Change it."
         )
-    return size
 
 
 def _check_mse_targets(predictions, ys) -> None:

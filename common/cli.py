@@ -201,7 +201,7 @@ def _resume(options: argparse.Namespace) -> Any:
     from common.state import State
 
     state, meta = State.read(options.resume)
-    hyper_parameters = {
+    hyper_parameters: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in meta["hyper_parameters"].items()
     }
@@ -251,15 +251,27 @@ def differences(
         ]
     console.print(catalogue.table(measured))
     if options.json is not None:
-        text = json.dumps(catalogue.to_json(measured), indent=1)
-        options.json.write_text(text + "\n", encoding="utf-8")
-        console.print(f"Wrote {options.json}.")
+        _write_json(options.json, catalogue.to_json(measured), console)
+    return 0
+
+
+def bench(options: argparse.Namespace, console: rich.console.Console) -> int:
+    """Runs `bench`."""
+    from common import bench as benchmark
+    from common import bench_report, report
+
+    _require_file(options.json, ".json")
+    found = benchmark.run(quick=options.quick, command=report.command())
+    console.print(*bench_report.render(found), sep="\n")
+    if options.json is not None:
+        _write_json(options.json, found.to_json(), console)
     return 0
 
 
 COMMANDS = {
     "compare": compare,
     "train": train,
+    "bench": bench,
     "differences": differences,
 }
 
@@ -374,6 +386,16 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", type=path, metavar="FILE", help="go on from a State"
     )
 
+    sub = command("bench", BENCH, BENCH_EXAMPLES)
+    sub.add_argument(
+        "--quick",
+        action="store_true",
+        help="few rounds of the small cases: does it run?",
+    )
+    sub.add_argument(
+        "--json", type=path, metavar="FILE", help="write all samples"
+    )
+
     sub = command("differences", DIFFERENCES, DIFFERENCES_EXAMPLES)
     sub.add_argument(
         "--name",
@@ -403,6 +425,14 @@ def _require_file(path: pathlib.Path | None, suffix: str = "") -> None:
             f"file: got {str(path)!r}, expected a name{ending} in a folder "
             "that exists. Change it."
         )
+
+
+def _write_json(
+    path: pathlib.Path, values: Any, console: rich.console.Console
+) -> None:
+    text = json.dumps(values, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+    console.print(f"Wrote {path}.")
 
 
 def _progress(console: rich.console.Console) -> rich.progress.Progress:

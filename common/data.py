@@ -1,5 +1,6 @@
 """Data sets, and the order in which training sees them."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,18 @@ class Dataset(NamedTuple):
     test_ys: np.ndarray
 
 
+class Place(NamedTuple):
+    """A place in the data order.
+
+    Attributes:
+        epoch: number of epochs ended.
+        position: number of examples seen of the one after.
+    """
+
+    epoch: int
+    position: int
+
+
 def order(
     key_data: UInt32[np.ndarray, " K"], epoch: int, size: int
 ) -> Int[np.ndarray, " N"]:
@@ -29,6 +42,28 @@ def order(
     """
     rng = np.random.default_rng([*key_data.tolist(), epoch])
     return rng.permutation(size).astype(np.int32)
+
+
+def plan(
+    key_data: UInt32[np.ndarray, " K"],
+    start: Place,
+    end: Place,
+    size: int,
+    batch_size: int,
+) -> Iterator[tuple[Int[np.ndarray, " B"], Place]]:
+    """Yields the examples of each step, and the place after it.
+
+    Examples that do not fill a last batch are left out of their epoch.
+    """
+    position = start.position
+    for epoch in range(start.epoch, end.epoch):
+        examples = order(key_data, epoch, size)
+        while position + batch_size <= size:
+            row = examples[position : position + batch_size]
+            position += batch_size
+            ended = position + batch_size > size
+            yield row, Place(epoch + 1, 0) if ended else Place(epoch, position)
+        position = 0
 
 
 def digits(*, dtype: str = "float32", seed: int = 0) -> Dataset:

@@ -235,35 +235,36 @@ def batch_norm(
         arXiv:1502.03167. `"standard"` is `flax.nnx.BatchNorm`; `"batch"` and
         `"ema"` are the modes of `equinox.nn.BatchNorm` (equinox #659).
     """
+    if (dialect == "ema") != (first_time is not None) or (
+        dialect == "batch"
+    ) != (num_batches_tracked is not None):
+        raise TypeError(
+            f"batch_norm buffers: got others than those of {dialect!r}, "
+            "expected those of `batch_norm_variables`. Pass them."
+        )
     mean, var = running_mean, running_var
-    buffers = {"running_mean": running_mean, "running_var": running_var}
-    if dialect == "ema":
-        assert first_time is not None
-        buffers["first_time"] = first_time
-    if dialect == "batch":
-        assert num_batches_tracked is not None
-        buffers["num_batches_tracked"] = num_batches_tracked
-
+    buffers = {}
     if training:
         axes = tuple(range(x.ndim - 1))
         mean = jnp.mean(x, axes)
         var = jnp.mean(jnp.square(x - mean), axes)
-        stored_mean = (1 - momentum) * mean + momentum * running_mean
-        stored_var = (1 - momentum) * var + momentum * running_var
-        if dialect == "ema":
-            mean = jnp.where(first_time, mean, stored_mean)
-            var = jnp.where(first_time, var, stored_var)
-            stored_mean, stored_var = mean, var
-            buffers["first_time"] = jnp.zeros_like(first_time)
-        if dialect == "batch":
-            buffers["num_batches_tracked"] = num_batches_tracked + 1
-        buffers["running_mean"] = stored_mean
-        buffers["running_var"] = stored_var
-    elif dialect == "batch":
+        running_mean = (1 - momentum) * mean + momentum * running_mean
+        running_var = (1 - momentum) * var + momentum * running_var
+    if first_time is not None:
+        if training:
+            mean = running_mean = jnp.where(first_time, mean, running_mean)
+            var = running_var = jnp.where(first_time, var, running_var)
+            first_time = jnp.zeros_like(first_time)
+        buffers["first_time"] = first_time
+    if num_batches_tracked is not None:
         n = num_batches_tracked
-        debias = jnp.where(n == 0, 1, 1 - momentum**n)
-        mean, var = mean / debias, var / debias
-
+        if not training:
+            debias = 1 - jnp.asarray(momentum, running_var.dtype) ** n
+            debias = jnp.where(n == 0, 1, debias)
+            mean, var = mean / debias, var / debias
+        buffers["num_batches_tracked"] = n + 1 if training else n
+    buffers["running_mean"] = running_mean
+    buffers["running_var"] = running_var
     return (x - mean) / jnp.sqrt(var + eps) * weight + bias, buffers
 
 

@@ -4,6 +4,7 @@ On CPU a convolution inside a compiled loop runs on one thread without its
 fast kernels (jax #12868), so there the loop dispatches single steps.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from jaxtyping import Array
 from common import data as data_module
 from common.errors import NonFiniteLossError
 
+FIRST_CHUNK = 16
 MAX_CHUNK = 1024
 CHUNK_SECONDS = 0.2
 
@@ -37,6 +39,8 @@ class Loop:
         self._copy = jax.jit(lambda xs: jax.tree.map(jnp.copy, xs))
         self._finite = jax.jit(_all_finite)
         self._dispatches: bool | None = None
+        self._compiled = False
+        self._count = FIRST_CHUNK
 
     def fit(
         self, trainer: Any, data: Any, size: int, epochs: int, batch_size: int
@@ -48,32 +52,25 @@ class Loop:
         Raises:
             NonFiniteLossError: as `Trainer.fit` says.
         """
-        key_data = trainer.state().rng["key"]
-        count, seconds = 16, None
-        for epoch in range(trainer._epoch, trainer._epoch + epochs):
-            order = data_module.order(key_data, epoch, size)
-            start = trainer._position
-            steps = (size - start) // batch_size
-            stop = start + steps * batch_size
-            rows = order[start:stop].reshape(steps, batch_size)
-            while len(rows):
-                now, rows = rows[:count], rows[count:]
-                began = time.perf_counter()
-                leaves, run, finite = self.run(trainer._leaves, data, now)
-                if not (finite and np.isfinite(run["loss"]).all()):
-                    self._recover(trainer, data, now, batch_size)
-                trainer._leaves = leaves
-                trainer._position += len(now) * batch_size
-                if not len(rows):
-                    trainer._epoch, trainer._position = epoch + 1, 0
-                yield run
-                if seconds is not None:  # the first chunk compiles
-                    seconds = (time.perf_counter() - began) / len(now)
-                    count = int(CHUNK_SECONDS / max(seconds, 1e-6))
-                    count = min(max(count, 1), MAX_CHUNK)
-                seconds = seconds or 0.0
-            if not steps:
-                trainer._epoch, trainer._position = epoch + 1, 0
+        end = data_module.Place(trainer.place.epoch + epochs, 0)
+        plan = data_module.plan(
+            trainer.run_key, trainer.place, end, size, batch_size
+        )
+        while chunk := list(itertools.islice(plan, self._count)):
+            rows = np.stack([row for row, _ in chunk])
+            began = time.perf_counter()
+            leaves, run, finite = self.run(trainer._leaves, data, rows)
+            if not (finite and np.isfinite(run["loss"]).all()):
+                self._recover(trainer, data, chunk)
+            trainer._leaves = leaves
+            _, trainer.place = chunk[-1]
+            if self._compiled:
+                seconds = (time.perf_counter() - began) / len(chunk)
+                count = int(CHUNK_SECONDS / seconds)
+                self._count = min(max(count, 1), MAX_CHUNK)
+            self._compiled = True
+            yield run
+        trainer.place = end
 
     def run(
         self, leaves: Leaves, data: Any, rows: np.ndarray
@@ -105,9 +102,9 @@ class Loop:
         run = {name: np.asarray(x)[: len(rows)] for name, x in run.items()}
         return leaves, run, bool(finite)
 
-    def _recover(self, trainer, data, rows, batch_size) -> None:
+    def _recover(self, trainer, data, chunk) -> None:
         """Replays a chunk up to the step before the bad one, and raises."""
-        for row in rows:
+        for row, place in chunk:
             leaves, run, finite = self.run(trainer._leaves, data, row[None])
             loss = run["loss"][0]
             if not np.isfinite(loss) or not finite:
@@ -118,8 +115,7 @@ class Loop:
                     else f"a loss of {loss}"
                 )
                 raise NonFiniteLossError(step, what)
-            trainer._leaves = leaves
-            trainer._position += batch_size
+            trainer._leaves, trainer.place = leaves, place
         raise AssertionError("a replayed chunk came out finite")
 
     def _decide(self, leaves, data, row) -> bool:

@@ -66,7 +66,7 @@ def map_named(
 
     def visit(path, leaf):
         name = _name(path)
-        return function(name, leaf) if name in names else leaf
+        return leaf if name not in names else function(name, leaf)
 
     return jax.tree_util.tree_map_with_path(visit, state)
 
@@ -104,10 +104,11 @@ def _key(path: tuple[Any, ...]) -> str:
     return ".".join([OPTIMIZER, *map(_word, path)])
 
 
-def _name(path: tuple[Any, ...]) -> str | None:
-    """The last dict key on the way: a parameter's name, if any is."""
-    last = path[-1] if path else None
-    return last.key if isinstance(last, jax.tree_util.DictKey) else None
+def _name(path: tuple[Any, ...]) -> str:
+    """The last dict key on the way: a parameter's name, if there is one."""
+    if path and isinstance(path[-1], jax.tree_util.DictKey):
+        return str(path[-1].key)
+    return ""
 
 
 def _word(entry: Any) -> str:

@@ -66,7 +66,7 @@ class Backend:
             params
         )
         updates, opt_state = self.optimizer.update(grads, opt_state, params)
-        params = optax.apply_updates(params, updates)
+        params: Any = optax.apply_updates(params, updates)
         return Native(params, buffers, opt_state, key, step + 1), metrics
 
     def predict(self, native, xs):

@@ -1,8 +1,9 @@
 """The one handle on a model in training, written once over any backend."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -14,8 +15,9 @@ import optax
 from jaxtyping import Array
 
 from common import checks
+from common.data import Place
 from common.loop import Loop, Progress
-from common.protocol import Backend, Loss, Metrics, Spec
+from common.protocol import Backend, Loss, Metrics, Rebuild, Spec
 from common.state import State
 
 VERSIONED = ("jax", "equinox", "flax", "optax")
@@ -34,6 +36,8 @@ class Trainer:
         backend: the library that trains it.
         dtype: of all its floating arrays.
         seed: what it was built with.
+        run_key: the data of the key that all randomness of the run is from.
+        place: where in the data order `fit` goes on.
     """
 
     def __init__(
@@ -60,12 +64,15 @@ class Trainer:
                 spec.init(init_key),
             )
             native = self.backend.init(params, buffers, run_key)
-            arrays, self._rebuild = self.backend.split(native)
+            arrays, rebuild = self.backend.split(native)
         self._names = list(arrays)
-        self._leaves = _own(arrays.values())
+        self._leaves = _own(_unwrap(arrays))
+        self._rebuild = functools.partial(
+            _wrapped, rebuild, [_is_key(x) for x in arrays.values()]
+        )
         self._signature = [(x.shape, x.dtype) for x in self._leaves]
-        self._epoch = 0
-        self._position = 0
+        self.run_key = np.asarray(jr.key_data(run_key))
+        self.place = Place(0, 0)
 
         self._checked: set[Any] = set()
         self._step = jax.jit(self.pure_step, donate_argnums=0)
@@ -126,16 +133,10 @@ class Trainer:
             NonFiniteLossError: naming the first step that met a NaN or an
                 infinity; the trainer then holds the state before that step.
         """
+        self.check(inputs, targets, training=True)
+        size = checks.batch_size_of(inputs)
+        checks.check_fit(self.spec, size, epochs, batch_size)
         with self._x64():
-            size = checks.check_fit(
-                self.spec,
-                self.backend.loss,
-                inputs,
-                targets,
-                self.dtype,
-                epochs=epochs,
-                batch_size=batch_size,
-            )
             data = jax.tree.map(jnp.asarray, (inputs, targets))
             if self._loop is None:
                 self._loop = Loop(self.pure_step)
@@ -146,7 +147,7 @@ class Trainer:
                     self, data, size, epochs, batch_size
                 ):
                     losses.append(run["loss"])
-                    bar.advance(self._epoch, run)
+                    bar.advance(self.place.epoch, run)
         return np.concatenate(losses) if losses else np.zeros(0, self.dtype)
 
     # --- inference ----------------------------------------------------------
@@ -207,8 +208,8 @@ class Trainer:
         """Returns a copy of all that another backend needs to go on."""
         with self._x64():
             state = State.from_flat(self._state(self._leaves))
-        place = {"epoch": self._epoch, "position": self._position}
-        rng = {**state.rng, **{k: np.int32(v) for k, v in place.items()}}
+        place = {k: np.int32(v) for k, v in self.place._asdict().items()}
+        rng = {**state.rng, **place}
         return dataclasses.replace(state, rng=rng).numpy()
 
     def load(self, state: State) -> "Trainer":
@@ -224,8 +225,8 @@ class Trainer:
         state.require_like(self.state())
         with self._x64():
             self._leaves = self._load(self._leaves, state.flat())
-        self._epoch = int(state.rng["epoch"])
-        self._position = int(state.rng["position"])
+        self.run_key = np.array(state.rng["key"])
+        self.place = Place(int(state.rng["epoch"]), int(state.rng["position"]))
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -277,9 +278,9 @@ class Trainer:
         with self._x64():
             batch = jax.tree.map(jnp.asarray, batch)
             native, metrics = self.backend.step(self._rebuild(leaves), batch)
-            arrays, _ = self.backend.split(native)
+            leaves = _unwrap(self.backend.split(native)[0])
         for name, (shape, dtype), x in zip(
-            self._names, self._signature, arrays.values(), strict=True
+            self._names, self._signature, leaves, strict=True
         ):
             if (x.shape, x.dtype) != (shape, dtype):
                 raise TypeError(
@@ -287,7 +288,7 @@ class Trainer:
                     f"expected {dtype}{shape}. Keep the dtype in the loss "
                     "and the optimizer."
                 )
-        return list(arrays.values()), metrics
+        return leaves, metrics
 
     def with_optimizer(self, optimizer: optax.GradientTransformation):
         """Returns a new trainer like this one, but for its optimizer."""
@@ -319,20 +320,33 @@ class Trainer:
     def _pure_load(self, leaves, arrays):
         state = State.from_flat(arrays)
         native = self.backend.load(self._rebuild(leaves), state)
-        arrays, _ = self.backend.split(native)
-        # A copy, or an array that passes through would stay the caller's.
-        return [jnp.copy(x) for x in arrays.values()]
+        # Copies, or an array that passes through would stay the caller's.
+        return list(map(jnp.copy, _unwrap(self.backend.split(native)[0])))
 
     def _x64(self):
         # With x64 on, a float32 model would draw its masks in float64.
         return jax.enable_x64(self.dtype == "float64")
 
 
-def _own(leaves: Any) -> list[Array]:
+def _own(leaves: Iterable[Array]) -> list[Array]:
     """Copies arrays, so that donation hurts nobody, without weak types."""
-    return [
-        jnp.copy(x)
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        else jnp.array(x, x.dtype, copy=True)
-        for x in leaves
-    ]
+    return [jnp.array(x, x.dtype, copy=True) for x in leaves]
+
+
+def _is_key(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _unwrap(arrays: Mapping[str, Array]) -> list[Array]:
+    """Makes leaves of arrays: a typed key costs Python at every call."""
+    return [jr.key_data(x) if _is_key(x) else x for x in arrays.values()]
+
+
+def _wrapped(rebuild: Rebuild, are_keys: list[bool], leaves: Any) -> Any:
+    """Rebuilds the native object from leaves."""
+    return rebuild(
+        [
+            jr.wrap_key_data(x) if is_key else x
+            for x, is_key in zip(leaves, are_keys, strict=True)
+        ]
+    )

@@ -172,9 +172,12 @@ def _is_index(x: Any) -> bool:
 
 def _walk(model: Any, path: tuple[Any, ...]) -> tuple[list[Any], list[str]]:
     """Follows a path: the node at each entry, and the canonical words."""
-    owners, words, node = [], [], model
+    owners: list[Any] = []
+    words: list[str] = []
+    node: Any = model
     for entry in path:
-        owners.append(node)
+        owner: Any = node
+        owners.append(owner)
         word = jax.tree_util.keystr((entry,), simple=True)
         if not any(
             isinstance(node, kind) and word == name
@@ -182,11 +185,11 @@ def _walk(model: Any, path: tuple[Any, ...]) -> tuple[list[Any], list[str]]:
         ):
             words.append(word)
         if isinstance(entry, jax.tree_util.GetAttrKey):
-            node = getattr(node, entry.name)
+            node = getattr(owner, entry.name)
         elif isinstance(entry, jax.tree_util.SequenceKey):
-            node = node[entry.idx]
+            node = owner[entry.idx]
         else:
-            node = node[entry.key]
+            node = owner[entry.key]
     return owners, words
 
 

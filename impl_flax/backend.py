@@ -93,12 +93,17 @@ class Backend:
         return inference_module(xs)
 
     def split(self, native):
-        graphdef, state = nnx.split(native)
+        # A fork is taken at each step, so the stream's count is the step.
+        graphdef, count, state = nnx.split(native, nnx.RngCount, ...)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
         names = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
         def rebuild(leaves):
-            return nnx.merge(graphdef, jax.tree.unflatten(treedef, leaves))
+            state = jax.tree.unflatten(treedef, leaves)
+            native = nnx.merge(graphdef, count, state)
+            stream, step = native.rngs.dropout, native.optimizer.step[...]
+            stream.count = nnx.RngCount(step, tag=stream.tag)
+            return native
 
         return names, rebuild
 

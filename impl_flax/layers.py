@@ -170,9 +170,9 @@ class SpectralNorm(nnx.Module):
             u, v = self._iterate(lax.stop_gradient(matrix), u, v, self.epsilon)
             self.u[...], self.v[...] = u, v
         sigma = u @ matrix @ v
-        graphdef, params, rest = nnx.split(self.layer, nnx.Param, ...)
-        params["kernel"] = params["kernel"].replace(kernel / sigma)
-        return nnx.merge(graphdef, params, rest)(x)
+        layer = nnx.clone(self.layer)
+        layer.kernel = nnx.Param(kernel / sigma)
+        return layer(x)
 
     @staticmethod
     def _matrix(kernel: Array) -> Array:

@@ -66,7 +66,8 @@ def layouts(
 
 
 def _layout(module: nnx.Module, path: tuple[Any, ...]) -> Layout:
-    owner, words = module, []
+    owner: Any = module
+    words: list[str] = []
     for word in path[:-1]:
         if not _has_rule(TRANSPARENT, owner, word):
             words.append(str(word))
@@ -74,7 +75,7 @@ def _layout(module: nnx.Module, path: tuple[Any, ...]) -> Layout:
     leaf = path[-1]
     for kind, names in NAMES.items():
         if isinstance(owner, kind):
-            words.append(names.get(leaf, leaf))
+            words.append(names.get(str(leaf), str(leaf)))
             break
     else:
         words.append(str(leaf))

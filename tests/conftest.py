@@ -66,16 +66,52 @@ def dtype(request) -> str:
     return request.param
 
 
-@pytest.fixture
-def make() -> Callable[..., Trainer]:
-    """Builds a tiny model: `make("deep_mlp", "flax", dtype=...)`."""
+class Lent(NamedTuple):
+    """A trainer, and the State that it was built with."""
 
-    def make(model: str | Spec, backend: str, **options) -> Trainer:
+    trainer: Trainer
+    state: State
+
+
+POOL: dict[Any, list[Lent]] = {}
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Trainer]]:
+    """Builds a tiny model: `make("deep_mlp", "flax", dtype=...)`.
+
+    Half of the suite's time would go into tracing the same step again. So a
+    trainer is lent to one test at a time, as `build` returned it, but for
+    what it has compiled. `fresh=True` gets a new one.
+    """
+    lent: list[tuple[Any, Lent]] = []
+
+    def make(
+        model: str | Spec, backend: str, *, fresh: bool = False, **options
+    ) -> Trainer:
         sizes = {} if isinstance(model, Spec) else TINY.get(model, {})
         options = {"dtype": "float64", **sizes, **options}
-        return build(model, backend=backend, **options)
+        if fresh:
+            return build(model, backend=backend, **options)
+        x64 = getattr(jax.config, "jax_enable_x64")  # noqa: B009
+        key = (model, backend, x64, *sorted(options.items(), key=repr))
+        try:
+            free = POOL.setdefault(key, [])
+        except TypeError:  # an option that cannot be a key
+            return build(model, backend=backend, **options)
+        if free:
+            one = free.pop()
+            one.trainer.load(one.state)
+            one.trainer._loop = None  # its chunks grow as it runs
+        else:
+            trainer = build(model, backend=backend, **options)
+            one = Lent(trainer, trainer.state())
+        lent.append((key, one))
+        return one.trainer
 
-    return make
+    yield make
+    for key, one in lent:
+        POOL[key].append(one)
 
 
 @pytest.fixture
@@ -139,10 +175,12 @@ def compiles() -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
     def compiles() -> Iterator[list[str]]:
         names: list[str] = []
 
-        def listen(event: str, seconds: float, **details: Any) -> None:
-            del seconds
+        def listen(
+            event: str, duration_secs: float, **kwargs: str | int
+        ) -> None:
+            del duration_secs
             if event == "/jax/core/compile/backend_compile_duration":
-                names.append(str(details.get("fun_name", event)))
+                names.append(str(kwargs.get("fun_name", event)))
 
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:
@@ -151,4 +189,3 @@ def compiles() -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
             jax.monitoring.unregister_event_duration_listener(listen)
 
     return compiles
-

@@ -100,8 +100,8 @@ class OtherOptimizer(FLAX):
     """Takes steps that are a thousandth too long."""
 
     def __init__(self, spec, optimizer, *rest):
-        def update(grads, state, params=None):
-            updates, state = optimizer.update(grads, state, params)
+        def update(updates, state, params=None):
+            updates, state = optimizer.update(updates, state, params)
             return jax.tree.map(lambda x: 1.001 * x, updates), state
 
         longer = optax.GradientTransformation(optimizer.init, update)
@@ -130,9 +130,9 @@ def batch(model: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     return xs, (np.sin(xs) + 1).astype(dtype)
 
 
-MLP = {"hidden_size": 5, "batch_norm": "standard"}
-CNN = {"channels": (2, 3)}
-FAULTS = {
+MLP: dict[str, Any] = {"hidden_size": 5, "batch_norm": "standard"}
+CNN: dict[str, Any] = {"channels": (2, 3)}
+FAULTS: dict[str, Any] = {
     "eps": ("stateful_mlp", MLP, respec(FLAX, eps=1.1e-5), "forward", 0),
     "momentum": (
         "stateful_mlp",
@@ -285,8 +285,9 @@ def test_two_trainers_of_one_backend():
 
 
 def test_different_models_are_refused():
+    changed: dict[str, Any] = MLP | {"eps": 1e-3}
     left = build("stateful_mlp", backend="flax", **MLP)
-    right = build("stateful_mlp", backend="equinox", **MLP | {"eps": 1e-3})
+    right = build("stateful_mlp", backend="equinox", **changed)
     with pytest.raises(ValueError, match="spec of the right.*got .*expected"):
         compare(left, right, *batch("stateful_mlp", "float32"))
 

@@ -1,5 +1,7 @@
 """A thousand steps: every loss, and every leaf at the end."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,10 @@ from common.layers import BATCH_NORM_DIALECTS
 
 STEPS = 1000
 # Sizes at which a thousand steps of three backends take seconds.
-SIZES = {"stateful_mlp": {}, "digits_cnn": {"channels": (2, 3)}}
+SIZES: dict[str, Any] = {
+    "stateful_mlp": {},
+    "digits_cnn": {"channels": (2, 3)},
+}
 
 models = pytest.mark.parametrize("model", SIZES)
 dialects = pytest.mark.parametrize("dialect", BATCH_NORM_DIALECTS)

@@ -88,7 +88,7 @@ class DigitsCNN(Spec):
         x, norm2 = norm("norm2", x)
         x = layers.relu(x)
         x = layers.flatten(layers.max_pool2d(x, 2))
-        if training:
+        if training and key is not None:
             (dropout_key,) = jr.split(key, 1)
             x = layers.dropout(x, dropout_key, self.dropout)
         x = layers.linear(x, **layers.within("linear", params))
