@@ -35,8 +35,8 @@ from common.bench_measure import (
     verify,
 )
 from common.bench_report import Benchmark, Program, Race
+from common.models.deep_mlp import DeepMLP
 from common.registry import build, find_spec
-from common.specs.deep_mlp import DeepMLP
 from common.trainer import VERSIONED, Trainer
 
 LIBRARIES = {"equinox": "Equinox", "flax": "Flax"}

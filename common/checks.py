@@ -12,6 +12,11 @@ from common.errors import BatchError, choose
 from common.protocol import Loss, Shaped, Spec
 
 
+def flag(name: str) -> Any:
+    """Reads a flag of jax as it is here, in a context manager too."""
+    return getattr(jax.config, name)
+
+
 def require_positive(spec: Spec, *fields: str) -> None:
     """Checks that hyper-parameters (or all their elements) are positive."""
     for field in fields:

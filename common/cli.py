@@ -201,10 +201,7 @@ def _resume(options: argparse.Namespace) -> Any:
     from common.state import State
 
     state, meta = State.read(options.resume)
-    hyper_parameters: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in meta["hyper_parameters"].items()
-    }
+    hyper_parameters: dict[str, Any] = meta["hyper_parameters"]
     for name, got, there in (
         ("model", options.model, meta["spec"]),
         ("dtype", options.dtype, meta["dtype"]),
@@ -251,7 +248,7 @@ def differences(
         ]
     console.print(catalogue.table(measured))
     if options.json is not None:
-        _write_json(options.json, catalogue.to_json(measured), console)
+        _write(options.json, catalogue.to_json(measured), console)
     return 0
 
 
@@ -264,7 +261,7 @@ def bench(options: argparse.Namespace, console: rich.console.Console) -> int:
     found = benchmark.run(quick=options.quick, command=report.command())
     console.print(*bench_report.render(found), sep="\n")
     if options.json is not None:
-        _write_json(options.json, found.to_json(), console)
+        _write(options.json, json.dumps(found.to_json(), indent=1), console)
     return 0
 
 
@@ -427,11 +424,10 @@ def _require_file(path: pathlib.Path | None, suffix: str = "") -> None:
         )
 
 
-def _write_json(
-    path: pathlib.Path, values: Any, console: rich.console.Console
+def _write(
+    path: pathlib.Path, text: str, console: rich.console.Console
 ) -> None:
-    text = json.dumps(values, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(text.rstrip() + "\n", encoding="utf-8")
     console.print(f"Wrote {path}.")
 
 

@@ -81,6 +81,7 @@ def compare_all(
     checks.check_steps(steps)
     judge = _Judge(first.spec, first.dtype, pairs)
 
+    x64 = checks.flag("jax_enable_x64")
     # In threads, because compiling is most of the work and leaves the
     # interpreter free.
     with concurrent.futures.ThreadPoolExecutor(len(trainers)) as pool:
@@ -88,7 +89,7 @@ def compare_all(
         def each(read: Callable[[Any], Any], of: Any = None) -> dict[str, Any]:
             of = runs if of is None else of
             results = pool.map(
-                functools.partial(_precisely, read), of.values()
+                functools.partial(_precisely, read, x64), of.values()
             )
             return dict(zip(of, results, strict=True))
 
@@ -126,9 +127,10 @@ def compare_all(
     )
 
 
-def _precisely(read: Callable[[Any], Any], run: Any) -> Any:
-    # A comparison is not the place for a device's fast matmuls.
-    with jax.default_matmul_precision("highest"):
+def _precisely(read: Callable[[Any], Any], x64: bool, run: Any) -> Any:
+    # A comparison is not the place for a device's fast matmuls. A thread has
+    # its own settings, so the caller's are handed on.
+    with jax.default_matmul_precision("highest"), jax.enable_x64(x64):
         return read(run)
 
 
@@ -254,12 +256,18 @@ class _Judge:
             self._group("buffers", left, right, 1, a.buffers, b.buffers)
             for x, y in ((a.params, b.params), (a.opt, b.opt)):
                 self._group("update", left, right, 1, x, y)
-            stale = {
-                f"{name}.{leaf}": float(np.array_equal(x, old))
+            moved = {
+                name: {
+                    leaf
+                    for leaf, x in after[name].buffers.items()
+                    if not np.array_equal(x, before[name].buffers[leaf])
+                }
                 for name in (left, right)
-                for leaf, x in after[name].buffers.items()
-                for old in (before[name].buffers[leaf],)
-                if np.issubdtype(x.dtype, np.floating)
+            }
+            stale = {
+                f"{name}.{leaf}": 1.0
+                for name, other in ((left, right), (right, left))
+                for leaf in moved[other] - moved[name]
             }
             self._count("trained", left, right, 1, stale)
 

@@ -6,12 +6,10 @@ checked against NumPy in float64. Arrays are canonical: parameters in
 PyTorch's axis order, batches channels-last.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax import lax
@@ -343,7 +341,6 @@ def spectral_linear(
     return linear(x, weight, bias), {"weight_u": u, "weight_v": v}
 
 
-@functools.partial(jax.jit, static_argnames="iterations")
 def settle(weight: Array, u: Array, v: Array, *, iterations: int = 15):
     """Runs the power iterations that Equinox runs at construction."""
     matrix = weight.reshape(weight.shape[0], -1)

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import optax
 
-from common import losses, optimizers
+from common import checks, losses, optimizers
 from common.errors import BackendNotInstalledError, choose
+from common.models import SPECS
 from common.protocol import Backend, Loss, Spec
-from common.specs import SPECS
 from common.trainer import Trainer
 
 # Module, the library that must be there, and what to install.
@@ -71,9 +71,14 @@ def find_spec(spec: str | Spec, hyper_parameters: dict[str, Any]) -> Spec:
                 f"{kind.name} hyper-parameter: got {name!r}, expected one of "
                 f"{', '.join(map(repr, fields))}. Remove or rename it."
             )
+    # A spec is hashable, and JSON knows no tuples.
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in hyper_parameters.items()
+    }
     if isinstance(spec, Spec):
-        return dataclasses.replace(spec, **hyper_parameters)
-    return kind(**hyper_parameters)
+        return dataclasses.replace(spec, **values)
+    return kind(**values)
 
 
 def build(
@@ -116,12 +121,12 @@ def build(
     spec = find_spec(spec, hyper_parameters)
     if dtype not in DTYPES:
         raise choose("dtype", dtype, DTYPES)
-    if dtype == "float64" and not _config("jax_enable_x64"):
+    if dtype == "float64" and not checks.flag("jax_enable_x64"):
         raise ValueError(
             "dtype: got 'float64' while x64 is off, expected x64 to be on. "
             'Call `jax.config.update("jax_enable_x64", True)` first.'
         )
-    if not _config("jax_threefry_partitionable"):
+    if not checks.flag("jax_threefry_partitionable"):
         raise ValueError(
             "jax_threefry_partitionable: got False, expected True: the "
             "libraries' random numbers differ otherwise. Call "
@@ -148,8 +153,3 @@ def build(
         seed=seed,
         dtype=dtype,
     )
-
-
-def _config(flag: str) -> Any:
-    """Reads a flag of jax as it is here, in a context manager too."""
-    return getattr(jax.config, flag)

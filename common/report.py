@@ -27,7 +27,7 @@ QUANTITIES = {
     "buffers": "buffers after step 1",
     "gradients": "gradients of step 1",
     "update": "parameters and optimizer state after step 1",
-    "trained": "number of buffers that training left as they were",
+    "trained": "number of buffers that only one of the two updated",
     "trajectory": "loss of every step",
     "parameters": "parameters and buffers after every step",
     "moments": "optimizer state after every step",

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from common import checks
 from common.data import Place
 from common.loop import Loop, Progress
-from common.protocol import Backend, Loss, Metrics, Rebuild, Spec
+from common.protocol import Arrays, Backend, Loss, Metrics, Rebuild, Spec
 from common.state import State
 
 VERSIONED = ("jax", "equinox", "flax", "optax")
@@ -60,8 +60,10 @@ class Trainer:
             self.backend = make_backend(spec, optimizer, loss, metrics)
             init_key, run_key = jr.split(jr.key(seed))
             params, buffers = jax.tree.map(
-                lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x,
-                spec.init(init_key),
+                lambda x: jnp.asarray(
+                    x, dtype if x.dtype == np.float32 else None
+                ),
+                initial_values(spec, init_key),
             )
             native = self.backend.init(params, buffers, run_key)
             arrays, rebuild = self.backend.split(native)
@@ -326,6 +328,17 @@ class Trainer:
     def _x64(self):
         # With x64 on, a float32 model would draw its masks in float64.
         return jax.enable_x64(self.dtype == "float64")
+
+
+def initial_values(spec: Spec, key: PRNGKeyArray) -> tuple[Arrays, Arrays]:
+    """Returns the float32 values that every backend and dtype starts from."""
+    with jax.enable_x64(False), jax.default_matmul_precision("highest"):
+        return jax.device_get(_init(spec, key))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(spec: Spec, key: PRNGKeyArray) -> tuple[Arrays, Arrays]:
+    return spec.init(key)
 
 
 def _own(leaves: Iterable[Array]) -> list[Array]:

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 import pytest
 
 import common
+from common.models import SPECS
 from common.registry import backends
-from common.specs import SPECS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("common", "impl_equinox", "impl_flax")

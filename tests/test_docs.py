@@ -125,7 +125,7 @@ def test_model_has_a_page(model):
     for source in (f"impl_{it}/models/{model}.py" for it in LIBRARIES):
         assert f"{{literalinclude}} ../../{source}\n" in text
     name = type(find_spec(model, {})).__name__
-    assert f"../../common/specs/{model}.py\n" in text
+    assert f"../../common/models/{model}.py\n" in text
     assert f":pyobject: {name}.forward\n" in text
     assert f"models/{model}\n" in (DOCS / "index.md").read_text()
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from common import layers
+from common.models import SPECS
+from common.models.deep_mlp import DeepMLP
 from common.protocol import Spec
 from common.registry import backends, find_spec, specs
-from common.specs import SPECS
-from common.specs.deep_mlp import DeepMLP
 
 DIALECTS = layers.BATCH_NORM_DIALECTS
 dialects = pytest.mark.parametrize("batch_norm", DIALECTS)

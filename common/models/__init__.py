@@ -1,9 +1,9 @@
 """The specs that go by a name."""
 
+from common.models.deep_mlp import DeepMLP
+from common.models.digits_cnn import DigitsCNN
+from common.models.stateful_mlp import StatefulMLP
 from common.protocol import Spec
-from common.specs.deep_mlp import DeepMLP
-from common.specs.digits_cnn import DigitsCNN
-from common.specs.stateful_mlp import StatefulMLP
 
 SPECS: dict[str, type[Spec]] = {
     spec.name: spec for spec in (StatefulMLP, DigitsCNN, DeepMLP)
