@@ -232,6 +232,7 @@ def differences(
 ) -> int:
     """Runs `differences`."""
     from common import differences as catalogue
+    from common import differences_report
 
     _require_file(options.json, ".json")
     rows = [it for it in catalogue.DIFFERENCES if options.name in it.name]
@@ -246,9 +247,10 @@ def differences(
             catalogue.measure(row)
             for row in bar.track(rows, description="measuring")
         ]
-    console.print(catalogue.table(measured))
+    console.print(differences_report.table(measured))
     if options.json is not None:
-        _write(options.json, catalogue.to_json(measured), console)
+        text = differences_report.to_json(measured)
+        _write(options.json, text, console)
     return 0
 
 

@@ -9,15 +9,11 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
-import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from common.registry import find_backend
 
@@ -124,12 +120,6 @@ class Measurement:
         return "gone" if self.gone else "changed"
 
 
-def issue_url(issue: str) -> str:
-    """Returns the address of an issue such as `"flax #5576"`."""
-    library, number = issue.split(" #")
-    return f"https://github.com/{REPOSITORIES[library]}/issues/{number}"
-
-
 # --- running the rows -------------------------------------------------------
 
 
@@ -209,119 +199,6 @@ def require_complete(rows: Sequence[Difference]) -> None:
                     "common.differences.DIFFERENCES, expected one. Add it, "
                     "or delete the function."
                 )
-
-
-# --- showing them -----------------------------------------------------------
-
-
-def table(measurements: Sequence[Measurement]) -> Table:
-    """Returns a table for the terminal, readable at 80 columns."""
-    view = Table(
-        title="Known differences",
-        box=box.HORIZONTALS,
-        expand=True,
-        show_lines=True,
-    )
-    # Wide enough for every name: a name that is broken cannot be searched.
-    view.add_column("where", width=24, no_wrap=True)
-    view.add_column("what differs", ratio=1)
-    view.add_column("measured", width=8)
-    view.add_column("upstream", width=8)
-    for measurement in measurements:
-        row = measurement.row
-        where = Text(f"{row.name}\n")
-        where.append(f"{row.layer}\n{row.backend}, {row.dtype}", style="dim")
-        number = Text(f"{measurement.value:.3g}\n")
-        number.append(f"not {row.expected:.3g}", style="dim")
-        if not measurement.still_there:
-            number.append(f"\n{measurement.verdict}", style="bold red")
-        view.add_row(where, Text(row.what), number, Text(row.upstream))
-    return view
-
-
-def markdown(measurements: Sequence[Measurement]) -> str:
-    """Returns the page of the documentation, with each row's source."""
-    lines = [
-        "# Known differences",
-        "",
-        "Where a stock layer of one library parts from the meaning, by how "
-        "much, and what this project does about it. Each number comes from "
-        "the code below it, which also runs as a test: when a release closes "
-        "a difference, the test fails.",
-        "",
-        "| difference | library | layer | measured | expected | upstream |",
-        "|---|---|---|--:|--:|---|",
-    ]
-    for measurement in measurements:
-        row = measurement.row
-        cells = [
-            f"[{row.name}](#{row.name})",
-            row.backend,
-            row.layer,
-            f"{measurement.value:.3g}",
-            f"{row.expected:.3g}",
-            _link(row.upstream),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    for measurement in measurements:
-        lines += _section(measurement)
-    return "\n".join(lines) + "\n"
-
-
-def _section(measurement: Measurement) -> list[str]:
-    row = measurement.row
-    upstream = _link(row.upstream)
-    if row.related:
-        upstream += f" (related: {', '.join(map(_link, row.related))})"
-    source = inspect.getsource(inspect.unwrap(find_demonstration(row)))
-    return [
-        "",
-        f"({row.name})=",
-        f"## {row.name}",
-        "",
-        row.what,
-        "",
-        f"- Layer: {row.layer} ({row.backend}, {row.dtype})",
-        f"- Measured, {row.quantity}: {measurement.value:.4g}, expected "
-        f"{row.expected:.4g} ({measurement.verdict})",
-        f"- On record: {row.measured:.4g} within {row.band:.2g} of the "
-        f"difference ({row.origin})",
-        f"- Upstream: {upstream}",
-        f"- Here: {row.ours}",
-        "",
-        f":::{{dropdown}} `{row.module}.{row.function}`",
-        "```python",
-        source.rstrip(),
-        "```",
-        ":::",
-    ]
-
-
-def _link(issue: str) -> str:
-    return issue if issue == NOT_REPORTED else f"[{issue}]({issue_url(issue)})"
-
-
-def to_json(measurements: Sequence[Measurement]) -> str:
-    """Returns rows and numbers as JSON; a number that is no number is null."""
-
-    def entry(measurement: Measurement) -> dict[str, Any]:
-        row, value = measurement.row, measurement.value
-        return {
-            **dataclasses.asdict(row),
-            "demonstration": f"{row.module}.{row.function}",
-            "url": (
-                None
-                if row.upstream == NOT_REPORTED
-                else issue_url(row.upstream)
-            ),
-            "value": value if math.isfinite(value) else None,
-            "verdict": measurement.verdict,
-        }
-
-    return json.dumps([entry(m) for m in measurements], indent=2)
-
-
-# --- the rows ---------------------------------------------------------------
 
 
 DIFFERENCES: tuple[Difference, ...] = (

@@ -18,7 +18,14 @@ import numpy as np
 import optax
 import plots
 
-from common import agreement, bench_report, cli, differences, registry
+from common import (
+    agreement,
+    bench_report,
+    cli,
+    differences,
+    differences_report,
+    registry,
+)
 from common.comparison import compare_all
 from common.data import dataset
 from common.layers import BATCH_NORM_DIALECTS
@@ -323,7 +330,7 @@ def benchmark() -> dict[str, str]:
 def known_differences() -> str:
     """Measures every known difference; leaves the page's title to it."""
     measured = [differences.measure(it) for it in differences.DIFFERENCES]
-    title, _, text = differences.markdown(measured).partition("\n")
+    title, _, text = differences_report.markdown(measured).partition("\n")
     assert title.startswith("# ")
     return text
 

@@ -21,13 +21,10 @@ from common.differences import (
     Difference,
     Measurement,
     find_demonstration,
-    issue_url,
-    markdown,
     measure,
     require_complete,
-    table,
-    to_json,
 )
+from common.differences_report import issue_url, markdown, table, to_json
 
 ROWS = [pytest.param(row, id=row.name) for row in DIFFERENCES]
 
