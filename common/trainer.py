@@ -330,7 +330,9 @@ class Trainer:
         return jax.enable_x64(self.dtype == "float64")
 
 
-def initial_values(spec: Spec, key: PRNGKeyArray) -> tuple[Arrays, Arrays]:
+def initial_values(
+    spec: Spec, key: PRNGKeyArray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Returns the float32 values that every backend and dtype starts from."""
     with jax.enable_x64(False), jax.default_matmul_precision("highest"):
         return jax.device_get(_init(spec, key))

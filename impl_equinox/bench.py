@@ -14,6 +14,7 @@ from impl_equinox.backend import Native
 
 
 def compute_loss(model, state, xs, ys):
+    """Returns the mean squared error, and the updated state beside it."""
     batch_model = jax.vmap(
         model, axis_name="batch", in_axes=(0, None), out_axes=(0, None)
     )

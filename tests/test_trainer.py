@@ -1,5 +1,7 @@
 """The one handle: steps, inference, copies, and the library's own objects."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -180,6 +182,16 @@ def test_float32_is_the_same_with_x64_on_and_off(
     ]
     assert np.array_equal(predictions_on, predictions_off)
     assert_same(state_on, state_off)
+
+
+def test_a_float32_step_computes_nothing_in_64_bits(
+    model, backend, make, make_batch
+):
+    trainer = make(model, backend, dtype="float32", batch_norm="batch")
+    batch = make_batch(trainer.spec, dtype="float32")
+    jaxpr = str(jax.make_jaxpr(trainer.pure_step)(trainer.leaves, batch))
+    assert "f32[" in jaxpr
+    assert re.findall(r"\b[fi]64\[", jaxpr) == []
 
 
 # --- native -----------------------------------------------------------------
