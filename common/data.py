@@ -1,6 +1,5 @@
 """Data sets, and the order in which training sees them."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -44,26 +43,38 @@ def order(
     return rng.permutation(size).astype(np.int32)
 
 
-def plan(
+def take(
     key_data: UInt32[np.ndarray, " K"],
     start: Place,
     end: Place,
     size: int,
     batch_size: int,
-) -> Iterator[tuple[Int[np.ndarray, " B"], Place]]:
-    """Yields the examples of each step, and the place after it.
+    count: int,
+) -> tuple[Int[np.ndarray, "N B"], Place]:
+    """Returns the examples of the next steps, and the place after them.
 
     Examples that do not fill a last batch are left out of their epoch.
+
+    Args:
+        key_data: of the run.
+        start: where to go on.
+        end: where to stop.
+        size: number of examples.
+        batch_size: examples a step.
+        count: steps to take at most.
     """
-    position = start.position
-    for epoch in range(start.epoch, end.epoch):
-        examples = order(key_data, epoch, size)
-        while position + batch_size <= size:
-            row = examples[position : position + batch_size]
-            position += batch_size
-            ended = position + batch_size > size
-            yield row, Place(epoch + 1, 0) if ended else Place(epoch, position)
-        position = 0
+    epoch, position = start
+    rows = [np.zeros((0, batch_size), np.int32)]
+    while count and epoch < end.epoch:
+        steps = min((size - position) // batch_size, count)
+        stop = position + steps * batch_size
+        if steps:
+            examples = order(key_data, epoch, size)[position:stop]
+            rows.append(examples.reshape(steps, batch_size))
+        count, position = count - steps, stop
+        if position + batch_size > size:
+            epoch, position = epoch + 1, 0
+    return np.concatenate(rows), Place(epoch, position)
 
 
 def digits(*, dtype: str = "float32", seed: int = 0) -> Dataset:

@@ -4,10 +4,9 @@ On CPU a convolution inside a compiled loop runs on one thread without its
 fast kernels (jax #12868), so there the loop dispatches single steps.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -53,24 +52,28 @@ class Loop:
             NonFiniteLossError: as `Trainer.fit` says.
         """
         end = data_module.Place(trainer.place.epoch + epochs, 0)
-        plan = data_module.plan(
-            trainer.run_key, trainer.place, end, size, batch_size
-        )
-        while chunk := list(itertools.islice(plan, self._count)):
-            rows = np.stack([row for row, _ in chunk])
+
+        def take(count):
+            return data_module.take(
+                trainer.run_key, trainer.place, end, size, batch_size, count
+            )
+
+        while trainer.place.epoch < end.epoch:
+            rows, place = take(self._count)
+            if not len(rows):  # too few examples left of a loaded epoch
+                trainer.place = place
+                continue
             began = time.perf_counter()
             leaves, run, finite = self.run(trainer._leaves, data, rows)
             if not (finite and np.isfinite(run["loss"]).all()):
-                self._recover(trainer, data, chunk)
-            trainer._leaves = leaves
-            _, trainer.place = chunk[-1]
+                self._recover(trainer, data, take, len(rows))
+            trainer._leaves, trainer.place = leaves, place
             if self._compiled:
-                seconds = (time.perf_counter() - began) / len(chunk)
+                seconds = (time.perf_counter() - began) / len(rows)
                 count = int(CHUNK_SECONDS / seconds)
                 self._count = min(max(count, 1), MAX_CHUNK)
             self._compiled = True
             yield run
-        trainer.place = end
 
     def run(
         self, leaves: Leaves, data: Any, rows: np.ndarray
@@ -102,10 +105,11 @@ class Loop:
         run = {name: np.asarray(x)[: len(rows)] for name, x in run.items()}
         return leaves, run, bool(finite)
 
-    def _recover(self, trainer, data, chunk) -> None:
+    def _recover(self, trainer, data, take, steps) -> NoReturn:
         """Replays a chunk up to the step before the bad one, and raises."""
-        for row, place in chunk:
-            leaves, run, finite = self.run(trainer._leaves, data, row[None])
+        for _ in range(steps):
+            row, place = take(1)
+            leaves, run, finite = self.run(trainer._leaves, data, row)
             loss = run["loss"][0]
             if not np.isfinite(loss) or not finite:
                 step = int(trainer.state().step) + 1

@@ -80,7 +80,7 @@ class Spec(abc.ABC):
 
     @property
     def zero_gradient(self) -> Mapping[str, tuple[str, ...]]:
-        """Parameters whose true gradient is zero in training.
+        """Parameters with elements whose true gradient is zero in training.
 
         What an optimizer makes of their round-off is noise, so agreement
         judges them apart. Each maps to the buffers that merely follow it

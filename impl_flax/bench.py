@@ -14,6 +14,7 @@ from impl_flax.backend import Native
 
 def train_step(model, optimizer, x, y):
     """Returns the loss; model and optimizer change in place."""
+
     def loss_fn(model):
         return jnp.mean((model(x) - y) ** 2)
 

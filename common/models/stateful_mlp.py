@@ -57,8 +57,9 @@ class StatefulMLP(Spec):
 
     @property
     def zero_gradient(self):
-        # `norm2` takes off again whatever this bias adds. In "ema" that is so
-        # in the first step only, but Adam makes a full-sized step of it.
+        # Where the relu is open on the whole batch, `norm2` takes off again
+        # whatever this bias adds. In "ema" that is so in the first step
+        # only, but Adam makes a full-sized step of it.
         return {"spectral_linear.bias": ("norm2.running_mean",)}
 
     @property
