@@ -12,7 +12,6 @@ import importlib
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -35,9 +34,10 @@ from common.bench_measure import (
     verify,
 )
 from common.bench_report import Benchmark, Program, Race
+from common.environment import versions
 from common.models.deep_mlp import DeepMLP
 from common.registry import build, find_spec
-from common.trainer import VERSIONED, Trainer
+from common.trainer import Trainer
 
 LIBRARIES = {"equinox": "Equinox", "flax": "Flax"}
 FLOOR = "plain JAX"
@@ -136,10 +136,9 @@ def _load() -> float | None:
 def _environment() -> dict[str, Any]:
     """Says what all this runs on, and when."""
     device = jax.devices()[0]
-    versions = {name: metadata.version(name) for name in VERSIONED}
     now = datetime.datetime.now(datetime.UTC)
     return {
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"python": platform.python_version(), **versions()},
         "device": f"{device.device_kind} ({device.platform})",
         "cpu_count": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")

@@ -1,6 +1,6 @@
 """Checks of what users pass in, made before anything is compiled."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,22 +18,87 @@ def flag(name: str) -> Any:
 
 
 def require_positive(spec: Spec, *fields: str) -> None:
-    """Checks that hyper-parameters (or all their elements) are positive."""
+    """Checks that hyper-parameters (or all their elements) are positive.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
     for field in fields:
         value = getattr(spec, field)
-        if not np.all(np.asarray(value) > 0):
+        numbers = np.asarray(value)
+        if numbers.dtype.kind not in "iuf" or not np.all(numbers > 0):
             raise ValueError(
                 f"{spec.name} {field}: got {value!r}, expected a positive "
                 "value. Raise it."
             )
 
 
+def require_int(spec: Spec, *fields: str) -> None:
+    """Checks that hyper-parameters are integers.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for field in fields:
+        value = getattr(spec, field)
+        if not _is_int(value):
+            raise ValueError(
+                f"{spec.name} {field}: got {value!r}, expected an int. "
+                "Pass a whole number."
+            )
+
+
+def require_ints(spec: Spec, *fields: str, length: int | None = None) -> None:
+    """Checks that hyper-parameters are tuples of integers.
+
+    Args:
+        spec: whose hyper-parameters they are.
+        *fields: their names.
+        length: how many integers each must hold, if that is fixed.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    many = "some" if length is None else str(length)
+    for field in fields:
+        value = getattr(spec, field)
+        fits = isinstance(value, tuple) and all(map(_is_int, value))
+        if not fits or length not in (None, len(value)):
+            raise ValueError(
+                f"{spec.name} {field}: got {value!r}, expected a tuple of "
+                f"{many} ints. Pass whole numbers."
+            )
+
+
+def _is_int(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool)
+
+
+def check_seed(seed: Any) -> int:
+    """Returns a seed as a Python int; all dtypes make one key of it.
+
+    Raises:
+        ValueError: if it is no integer, or one that needs more than 32 bits.
+    """
+    is_int = _is_int(seed) or isinstance(seed, np.integer)
+    if not is_int or not 0 <= seed < 2**32:
+        raise ValueError(
+            f"seed: got {seed!r}, expected an int from 0 to {2**32 - 1}. "
+            "Pick one of these."
+        )
+    return int(seed)
+
+
 def require_within(
     spec: Spec, field: str, low: float | int, high: float | int
 ) -> None:
-    """Checks that a hyper-parameter lies in [low, high)."""
+    """Checks that a hyper-parameter lies in [low, high).
+
+    Raises:
+        ValueError: naming it.
+    """
     value = getattr(spec, field)
-    if not low <= value < high:
+    if not isinstance(value, int | float) or not low <= value < high:
         raise ValueError(
             f"{spec.name} {field}: got {value!r}, expected a value in "
             f"[{low}, {high}). Move it into this range."
@@ -41,7 +106,11 @@ def require_within(
 
 
 def require_choice(spec: Spec, field: str, choices: Sequence[str]) -> None:
-    """Checks that a hyper-parameter is one of some names."""
+    """Checks that a hyper-parameter is one of some names.
+
+    Raises:
+        ValueError: naming it, and the names.
+    """
     value = getattr(spec, field)
     if value not in choices:
         raise choose(f"{spec.name} {field}", value, choices)
@@ -57,6 +126,8 @@ def check_inputs(xs: Any, spec: Spec, dtype: str) -> None:
         spec.inputs, is_leaf=lambda x: isinstance(x, Shaped)
     )
     leaves, got = jax.tree.flatten(xs)
+    if isinstance(spec.inputs, Shaped):
+        _check_array("inputs", xs)
     if got != tree:
         raise BatchError(
             f"inputs: got the structure {got}, expected {tree}. Pass them "
@@ -87,15 +158,35 @@ def _check_input(x: Any, expected: Shaped, dtype: str) -> None:
 
 
 def check_batch(
-    spec: Spec, loss: Loss, xs: Any, ys: Any, dtype: str, *, training: bool
+    spec: Spec,
+    loss: Loss,
+    xs: Any,
+    ys: Any,
+    dtype: str,
+    *,
+    training: bool,
+    metrics: Mapping[str, Loss] | None = None,
 ) -> None:
     """Checks a batch of inputs and targets against a spec and a loss.
+
+    Args:
+        spec: what the inputs must be like.
+        loss: what the targets must be like.
+        xs: a batch of inputs.
+        ys: as many targets.
+        dtype: of the model.
+        training: whether BatchNorm takes statistics.
+        metrics: more functions like the loss, by name.
 
     Raises:
         BatchError: naming both sides.
     """
     check_inputs(xs, spec, dtype)
     size = batch_size_of(xs)
+    predictions = predictions_like(spec, xs, dtype)
+    check_targets = next((f for it, f in TARGET_CHECKS if it is loss), None)
+    if check_targets is not None:
+        _check_targets_structure(predictions, ys)
     for leaf in jax.tree.leaves(ys):
         _check_array("targets", leaf)
         if leaf.ndim == 0 or len(leaf) != size:
@@ -109,18 +200,45 @@ def check_batch(
             f"{spec.min_batch_size} to train {spec.name!r}, whose BatchNorm "
             "has no variance otherwise. Use a larger batch."
         )
-    predictions = predictions_like(spec, xs, dtype)
-    if loss in TARGET_CHECKS:
-        TARGET_CHECKS[loss](predictions, ys)
-    value = jax.eval_shape(loss, predictions, jax.tree.map(_struct, ys))
-    if getattr(value, "shape", None) != ():
+    if check_targets is not None:
+        check_targets(predictions, ys)
+    targets = jax.tree.map(_struct, ys)
+    _check_scalar("loss", loss, predictions, targets, np.floating)
+    for name, metric in (metrics or {}).items():
+        what = f"metric {name!r}"
+        _check_scalar(what, metric, predictions, targets, np.generic)
+
+
+def _check_scalar(
+    what: str, function: Loss, predictions: Any, targets: Any, kind: type
+) -> None:
+    """Checks what a loss or a metric returns, running nothing."""
+    try:
+        value = jax.eval_shape(function, predictions, targets)
+    except Exception as error:
         raise BatchError(
-            f"loss: got {value}, expected a scalar. Average over the batch."
+            f"{what}: got {type(error).__name__}({str(error)!r}), expected a "
+            f"scalar of predictions {_describe(predictions)} and targets "
+            f"{_describe(targets)}. Mend the function or the targets."
+        ) from error
+    if not (
+        isinstance(value, jax.ShapeDtypeStruct)
+        and value.shape == ()
+        and jnp.issubdtype(value.dtype, kind)
+    ):
+        sort = "floating scalar" if kind is np.floating else "scalar"
+        raise BatchError(
+            f"{what}: got {_describe(value)}, expected a {sort}. Average "
+            "over the batch."
         )
 
 
 def check_steps(steps: int) -> None:
-    """Checks a number of training steps."""
+    """Checks a number of training steps.
+
+    Raises:
+        ValueError: if there are none.
+    """
     if steps < 1:
         raise ValueError(f"steps: got {steps}, expected 1 or more. Raise it.")
 
@@ -143,6 +261,17 @@ def check_fit(spec: Spec, size: int, epochs: int, batch_size: int) -> None:
         )
 
 
+def _check_targets_structure(predictions, ys) -> None:
+    want, got = jax.tree.structure(predictions), jax.tree.structure(ys)
+    if want == jax.tree.structure(0):
+        _check_array("targets", ys)
+    elif got != want:
+        raise BatchError(
+            f"targets: got the structure {got}, expected {want} like the "
+            "predictions. Pass them in this structure."
+        )
+
+
 def _check_mse_targets(predictions, ys) -> None:
     # A target of another shape would broadcast, without a word.
     if _describe(ys) != _describe(predictions):
@@ -162,10 +291,11 @@ def _check_label_targets(predictions, ys) -> None:
         )
 
 
-TARGET_CHECKS = {
-    losses.mse: _check_mse_targets,
-    losses.cross_entropy: _check_label_targets,
-}
+# By identity: a callable need not be hashable.
+TARGET_CHECKS: tuple[tuple[Loss, Callable[[Any, Any], None]], ...] = (
+    (losses.mse, _check_mse_targets),
+    (losses.cross_entropy, _check_label_targets),
+)
 
 
 def batch_size_of(xs: Any) -> int:
@@ -198,8 +328,14 @@ def _struct(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def _describe(x: Any) -> str:
-    return f"{x.dtype}{_shape(x.shape)}"
+def _describe(tree: Any) -> str:
+    def describe(x):
+        if hasattr(x, "shape") and hasattr(x, "dtype"):
+            return f"{x.dtype}{_shape(x.shape)}"
+        return type(x).__name__
+
+    described = jax.tree.map(describe, tree)
+    return described if isinstance(described, str) else repr(described)
 
 
 def _shape(shape: Sequence[Any]) -> str:

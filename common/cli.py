@@ -1,15 +1,16 @@
 """The command line: compare, train, bench, differences."""
 
 import argparse
-import json
 import pathlib
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 import rich.console
-import rich.progress
+
+from common import commands
+from common.commands import PAIRS as PAIRS
+from common.errors import HyperParameterError, NonFiniteLossError
 
 PROGRAM = "python -m common"
 ABOUT = """
@@ -70,8 +71,6 @@ DIFFERENCES_EXAMPLES = """
 {program} differences --name spectral
 """
 
-PAIRS = (("equinox", "reference"), ("flax", "reference"), ("equinox", "flax"))
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
@@ -81,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             by default.
 
     Returns:
-        The exit status: 0 for success, 1 for a disagreement, 2 for bad input.
+        The exit status: 0 for success, 1 for a disagreement or a run that
+        diverged, 2 for bad input, 130 after Control-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in (*COMMANDS, "-h", "--help"):
@@ -95,183 +95,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     jax.config.update("jax_enable_x64", True)
     try:
         return COMMANDS[options.command](options, rich.console.Console())
-    except (ValueError, TypeError, ImportError, OSError, ArithmeticError) as e:
+    except FAILURES as error:
         if options.debug:
             raise
+        what = str(error) or "interrupted"
         rich.console.Console(stderr=True, highlight=False).print(
-            f"error: {e}", style="red", markup=False
+            f"error: {what}", style="red", markup=False
         )
-        return 2
+        if isinstance(error, KeyboardInterrupt):
+            return 130
+        return 1 if isinstance(error, NonFiniteLossError) else 2
 
 
-def compare(options: argparse.Namespace, console: rich.console.Console) -> int:
-    """Runs `compare`."""
-    from common import checks, data, registry, report, report_text
-    from common.comparison import compare_all
-
-    _require_file(options.json, ".json")
-    _require_file(options.html, ".html")
-    checks.check_steps(options.steps)
-    models = options.model or registry.specs()
-    cells = [(model, dtype) for model in models for dtype in options.dtype]
-    built = [
-        {
-            backend: registry.build(
-                model,
-                backend=backend,
-                dtype=dtype,
-                seed=options.seed,
-                **_hyper_parameters(options),
-            )
-            for backend in registry.backends()
-        }
-        for model, dtype in cells
-    ]
-    reports = []
-    with _progress(console) as bar:
-        task = bar.add_task("", total=len(cells) * options.steps)
-        for (model, dtype), trainers in zip(cells, built, strict=True):
-            bar.update(task, description=f"{model} {dtype}")
-            dataset = data.dataset(trainers["reference"].spec, dtype=dtype)
-            reports.append(
-                compare_all(
-                    trainers,
-                    PAIRS,
-                    dataset.train_xs[:32],
-                    dataset.train_ys[:32],
-                    steps=options.steps,
-                    tick=lambda: bar.advance(task),
-                )
-            )
-            console.print(*report_text.render(reports[-1]), sep="\n")
-    failed = [one.verdict for one in reports if not one.ok]
-    console.print(
-        f"They disagree. First: {failed[0]}" if failed else "All agree.",
-        style="bold red" if failed else "bold green",
-    )
-    for path in (options.json, options.html):
-        if path is not None:
-            report.save(reports, path)
-            console.print(f"Wrote {path}.")
-    return 1 if failed else 0
-
-
-def train(options: argparse.Namespace, console: rich.console.Console) -> int:
-    """Runs `train`."""
-    from common import data
-
-    _require_file(options.save)
-    trainer = _resume(options) if options.resume else _start(options)
-    dataset = data.dataset(trainer.spec, dtype=trainer.dtype)
-    losses = trainer.fit(
-        dataset.train_xs,
-        dataset.train_ys,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-    )
-    metrics = trainer.evaluate(dataset.test_xs, dataset.test_ys)
-    console.print(
-        f"{trainer.spec.name} in {trainer.backend.name}: {len(losses)} steps "
-        f"({int(trainer.state().step)} in all) on {len(dataset.train_xs)} "
-        "examples"
-    )
-    shown = ", ".join(f"{k} {float(v):.4f}" for k, v in metrics.items())
-    console.print(f"{len(dataset.test_xs)} held-out examples: {shown}")
-    if options.save is not None:
-        trainer.save(options.save)
-        console.print(f"Wrote {options.save}.")
-    return 0
-
-
-def _start(options: argparse.Namespace) -> Any:
-    from common.registry import build
-
-    return build(
-        options.model or "digits_cnn",
-        backend=options.backend,
-        dtype=options.dtype or "float32",
-        seed=options.seed or 0,
-        **_hyper_parameters(options),
-    )
-
-
-def _resume(options: argparse.Namespace) -> Any:
-    """Builds the trainer of a file, in any backend."""
-    from common.registry import build
-    from common.state import State
-
-    state, meta = State.read(options.resume)
-    hyper_parameters: dict[str, Any] = meta["hyper_parameters"]
-    for name, got, there in (
-        ("model", options.model, meta["spec"]),
-        ("dtype", options.dtype, meta["dtype"]),
-        ("seed", options.seed, meta["seed"]),
-        (
-            "batch-norm",
-            options.batch_norm,
-            hyper_parameters.get("batch_norm"),
-        ),
-    ):
-        if got not in (None, there):
-            raise ValueError(
-                f"--{name}: got {got!r}, expected {there!r} as in "
-                f"{str(options.resume)!r}. Leave it out."
-            )
-    trainer = build(
-        meta["spec"],
-        backend=options.backend,
-        dtype=meta["dtype"],
-        seed=meta["seed"],
-        **hyper_parameters,
-    )
-    return trainer.load(state)
-
-
-def differences(
-    options: argparse.Namespace, console: rich.console.Console
-) -> int:
-    """Runs `differences`."""
-    from common import differences as catalogue
-    from common import differences_report
-
-    _require_file(options.json, ".json")
-    rows = [it for it in catalogue.DIFFERENCES if options.name in it.name]
-    if not rows:
-        names = ", ".join(it.name for it in catalogue.DIFFERENCES)
-        raise ValueError(
-            f"--name: got {options.name!r}, expected a part of one of {names}."
-            " Shorten it."
-        )
-    with _progress(console) as bar:
-        measured = [
-            catalogue.measure(row)
-            for row in bar.track(rows, description="measuring")
-        ]
-    console.print(differences_report.table(measured))
-    if options.json is not None:
-        text = differences_report.to_json(measured)
-        _write(options.json, text, console)
-    return 0
-
-
-def bench(options: argparse.Namespace, console: rich.console.Console) -> int:
-    """Runs `bench`."""
-    from common import bench as benchmark
-    from common import bench_report, report
-
-    _require_file(options.json, ".json")
-    found = benchmark.run(quick=options.quick, command=report.command())
-    console.print(*bench_report.render(found), sep="\n")
-    if options.json is not None:
-        _write(options.json, json.dumps(found.to_json(), indent=1), console)
-    return 0
-
-
+# What is said in a line. Anything else is a bug, and shows where it is from.
+FAILURES = (
+    ValueError,
+    HyperParameterError,
+    ImportError,
+    OSError,
+    NonFiniteLossError,
+    KeyboardInterrupt,
+)
 COMMANDS = {
-    "compare": compare,
-    "train": train,
-    "bench": bench,
-    "differences": differences,
+    "compare": commands.compare,
+    "train": commands.train,
+    "bench": commands.bench,
+    "differences": commands.differences,
 }
 
 
@@ -282,11 +131,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"`{PROGRAM} COMMAND --help` teaches a command by example.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(name: str, about: str, examples: str):
         about = about.strip()
-        sub = commands.add_parser(
+        sub = subparsers.add_parser(
             name,
             help=about.splitlines()[0],
             description=about,
@@ -406,40 +255,3 @@ def _parser() -> argparse.ArgumentParser:
         "--json", type=path, metavar="FILE", help="write all figures"
     )
     return parser
-
-
-def _hyper_parameters(options: argparse.Namespace) -> dict[str, Any]:
-    if options.batch_norm is None:
-        return {}
-    return {"batch_norm": options.batch_norm}
-
-
-def _require_file(path: pathlib.Path | None, suffix: str = "") -> None:
-    """Checks a file's name before the work, not after it."""
-    if path is None:
-        return
-    if not path.name.endswith(suffix) or not path.parent.is_dir():
-        ending = f" that ends in {suffix!r}" if suffix else ""
-        raise ValueError(
-            f"file: got {str(path)!r}, expected a name{ending} in a folder "
-            "that exists. Change it."
-        )
-
-
-def _write(
-    path: pathlib.Path, text: str, console: rich.console.Console
-) -> None:
-    path.write_text(text.rstrip() + "\n", encoding="utf-8")
-    console.print(f"Wrote {path}.")
-
-
-def _progress(console: rich.console.Console) -> rich.progress.Progress:
-    return rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.TaskProgressColumn(),
-        rich.progress.TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )

@@ -1,23 +1,26 @@
 """Trains backends in lockstep and holds them against each other."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from common import agreement, checks
+from common.judge import Judge
 from common.optimizers import OPTIMIZER
-from common.protocol import Spec
-from common.report import QUANTITIES, Place, Report, Row
+from common.report import Report
 from common.state import State
 from common.trainer import Trainer
 
-Arrays = Mapping[str, Any]
+# A gradient below so many ULPs of the largest one is round-off.
+QUIET = 64
 
 
 def compare(
@@ -31,7 +34,8 @@ def compare(
     """Trains two trainers side by side and reports where they differ.
 
     Copies of both take `steps` jitted steps on the batch `(xs, ys)`, from the
-    states that they are in. The trainers themselves are left alone.
+    states that they are in, with matmuls in full precision. The trainers
+    themselves are left alone.
 
     Args:
         left: a trainer.
@@ -39,6 +43,9 @@ def compare(
         xs: a batch of inputs.
         ys: as many targets.
         steps: training steps to take, at least 1.
+
+    Returns:
+        A row for each quantity, in the order of proof.
 
     Raises:
         ValueError: if the two do not train the same model in one dtype.
@@ -70,28 +77,29 @@ def compare_all(
         steps: training steps to take, at least 1.
         tick: called after every step.
 
+    Returns:
+        A row for each quantity and pair.
+
     Raises:
         ValueError: if the trainers do not train the same model in one dtype.
         BatchError: if the batch does not fit, before anything compiles.
     """
+    checks.check_steps(steps)
     first = next(iter(trainers.values()))
     for trainer in trainers.values():
         _require_same(first, trainer)
         trainer.check(xs, ys, training=True)
-    checks.check_steps(steps)
-    judge = _Judge(first.spec, first.dtype, pairs)
+    judge = Judge(first.dtype, pairs)
+    settings = _settings()
 
-    x64 = checks.flag("jax_enable_x64")
     # In threads, because compiling is most of the work and leaves the
     # interpreter free.
     with concurrent.futures.ThreadPoolExecutor(len(trainers)) as pool:
 
         def each(read: Callable[[Any], Any], of: Any = None) -> dict[str, Any]:
             of = runs if of is None else of
-            results = pool.map(
-                functools.partial(_precisely, read, x64), of.values()
-            )
-            return dict(zip(of, results, strict=True))
+            call = functools.partial(_under, settings, read)
+            return dict(zip(of, pool.map(call, of.values()), strict=True))
 
         runs: dict[str, _Run] = each(_Run, trainers)
         before = each(lambda run: run.state)
@@ -100,20 +108,20 @@ def compare_all(
 
         losses: dict[str, list[float]] = {name: [] for name in runs}
         for step in range(1, steps + 1):
-            for name, loss in each(lambda run: run.step(xs, ys)).items():
+            found = each(lambda run: run.step(xs, ys))
+            judge.losses(step, found)
+            for name, loss in found.items():
                 losses[name].append(float(loss))
-            current = {name: {"": losses[name][-1]} for name in runs}
+            states = each(lambda run: run.state)
             if step == 1:
-                judge.values("loss", 1, current)
-                judge.first_step(before, each(lambda run: run.state))
-                judge.gradients(each(lambda run: run.gradients))
-            judge.values("trajectory", step, current)
-            judge.state(step, each(lambda run: run.state))
+                gradients = each(lambda run: run.gradients)
+                judge.values("gradients", 1, gradients)
+                judge.first_step(before, states)
+            judge.state(step, states)
             tick()
 
-        end = each(lambda run: run.state)
         judge.values("eval", steps, each(lambda run: run.predict(xs)))
-        judge.kept(steps, end, each(lambda run: run.state))
+        judge.kept(steps, each(lambda run: run.changed))
 
     return Report(
         spec=first.spec.name,
@@ -127,27 +135,39 @@ def compare_all(
     )
 
 
-def _precisely(read: Callable[[Any], Any], x64: bool, run: Any) -> Any:
-    # A comparison is not the place for a device's fast matmuls. A thread has
-    # its own settings, so the caller's are handed on.
-    with jax.default_matmul_precision("highest"), jax.enable_x64(x64):
-        return read(run)
-
-
 def recording(
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation, quiet: Collection[str]
 ) -> optax.GradientTransformation:
     """Chains an optimizer behind one that keeps the last gradients.
 
     So the gradients cross between backends like any moment, and come from
     the very step that is compared.
+
+    Args:
+        optimizer: sees the gradients next.
+        quiet: parameters with elements whose true gradient is zero
+            (`Spec.zero_gradient`). Their round-off is taken off: Adam would
+            make a full-sized step of it, in another direction in each
+            backend.
     """
 
     def init(params):
-        return jax.tree.map(jax.numpy.zeros_like, params)
+        return jax.tree.map(jnp.zeros_like, params)
 
     def update(updates, state, params=None):
         del state, params
+        largest = jnp.max(
+            jnp.array([jnp.max(jnp.abs(g)) for g in updates.values()])
+        )
+
+        def hush(g):
+            floor = QUIET * jnp.finfo(g.dtype).eps * largest
+            return jnp.where(jnp.abs(g) < floor, jnp.zeros_like(g), g)
+
+        updates = {
+            name: hush(g) if name in quiet else g
+            for name, g in updates.items()
+        }
         return updates, updates
 
     recorder = optax.GradientTransformation(init, update)
@@ -155,13 +175,21 @@ def recording(
 
 
 class _Run:
-    """A copy of a trainer whose optimizer records the gradients."""
+    """A copy of a trainer whose optimizer records the gradients.
+
+    Attributes:
+        state: as it is, without the record.
+        gradients: of the last step.
+        changed: names of the arrays that the last prediction changed.
+    """
 
     _recorded = f"{OPTIMIZER}.0."
     _own = f"{OPTIMIZER}.1."
 
     def __init__(self, trainer: Trainer):
-        self._trainer = trainer.with_optimizer(recording(trainer.optimizer))
+        optimizer = recording(trainer.optimizer, trainer.spec.zero_gradient)
+        self._trainer = trainer.with_optimizer(optimizer)
+        self._inspect = jax.jit(self._pure_inspect)
         state, blank = trainer.state(), self._trainer.state()
         opt = {
             name: state.opt[f"{OPTIMIZER}.{name.removeprefix(self._own)}"]
@@ -170,6 +198,7 @@ class _Run:
             for name, x in blank.opt.items()
         }
         self._trainer.load(dataclasses.replace(state, opt=opt))
+        self.changed: list[str] = []
         self._read()
 
     def _read(self) -> None:
@@ -191,220 +220,48 @@ class _Run:
         self._read()
         return np.asarray(loss)
 
-    def predict(self, xs: Any) -> Arrays:
-        predictions = self._trainer.predict(xs)
-        self._read()
+    def predict(self, xs: Any) -> dict[str, Any]:
+        """Predicts with the native object, and looks at it afterwards."""
+        with jax.enable_x64(self._trainer.dtype == "float64"):
+            predictions, before, after = jax.device_get(
+                self._inspect(self._trainer.leaves, xs)
+            )
+        apart = agreement.differences(before, after)
+        self.changed = [name for name, off in apart.items() if off]
         leaves, _ = jax.tree_util.tree_flatten_with_path(predictions)
         return {
-            f"predictions{jax.tree_util.keystr(path)}": np.asarray(x)
-            for path, x in leaves
+            f"predictions{jax.tree_util.keystr(path)}": x for path, x in leaves
         }
 
+    def _pure_inspect(self, leaves: Any, xs: Any) -> Any:
+        backend = self._trainer.backend
+        native = self._trainer.rebuild(leaves)
+        before = backend.state(native).flat()
+        predictions = backend.predict(native, jax.tree.map(jnp.asarray, xs))
+        return predictions, before, backend.state(native).flat()
 
-class _Judge:
-    """Collects the worst and the first excessive difference of each row."""
 
-    def __init__(self, spec: Spec, dtype: str, pairs: Any):
-        self._spec = spec
-        self._dtype = dtype
-        self._pairs = [tuple(pair) for pair in pairs]
-        self._rows: dict[tuple[str, str, str], Row] = {}
-        zero = spec.zero_gradient
-        self._peaks: dict[str, float] = {}
-        self._noise = {*zero, *(b for bs in zero.values() for b in bs)}
+def _settings() -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """Captures what a thread does not inherit of the caller's settings."""
+    x64 = checks.flag("jax_enable_x64")
+    device = checks.flag("jax_default_device")
 
-    def rows(self) -> list[Row]:
-        """Returns the rows in the order of proof, then by pair."""
-        return [
-            self._rows[quantity, left, right]
-            for quantity in QUANTITIES
-            for left, right in self._pairs
-            if (quantity, left, right) in self._rows
-        ]
-
-    def values(
-        self, quantity: str, step: int, arrays: Mapping[str, Arrays]
-    ) -> None:
-        """Judges arrays by name, each in its own magnitude."""
-        for left, right in self._pairs:
-            apart = agreement.differences(
-                _numpy(arrays[left]), _numpy(arrays[right])
-            )
-            self._add(quantity, left, right, step, apart)
-
-    def handed_over(
-        self, copies: Mapping[str, State], originals: Mapping[str, State]
-    ) -> None:
-        """Judges that both began alike, and that copying lost nothing."""
-        for left, right in self._pairs:
-            apart = agreement.differences(
-                originals[left].flat(), originals[right].flat()
-            )
-            for name in (left, right):
-                lost = agreement.differences(
-                    copies[name].flat(), originals[name].flat()
-                )
-                apart |= {k: v for k, v in lost.items() if v > apart[k]}
-            self._add("state", left, right, 0, apart)
-
-    def first_step(
-        self, before: Mapping[str, State], after: Mapping[str, State]
-    ) -> None:
-        """Judges what one step made of buffers, parameters and moments."""
-        for left, right in self._pairs:
-            a, b = after[left], after[right]
-            self._group("buffers", left, right, 1, a.buffers, b.buffers)
-            for x, y in ((a.params, b.params), (a.opt, b.opt)):
-                self._group("update", left, right, 1, x, y)
-            moved = {
-                name: {
-                    leaf
-                    for leaf, x in after[name].buffers.items()
-                    if not np.array_equal(x, before[name].buffers[leaf])
-                }
-                for name in (left, right)
-            }
-            stale = {
-                f"{name}.{leaf}": 1.0
-                for name, other in ((left, right), (right, left))
-                for leaf in moved[other] - moved[name]
-            }
-            self._count("trained", left, right, 1, stale)
-
-    def gradients(self, gradients: Mapping[str, Arrays]) -> None:
-        """Judges the gradients of the first step."""
-        for left, right in self._pairs:
-            self._group(
-                "gradients",
-                left,
-                right,
-                1,
-                gradients[left],
-                gradients[right],
-            )
-
-    def state(self, step: int, states: Mapping[str, State]) -> None:
-        """Judges a whole State along the way."""
-        for left, right in self._pairs:
-            a, b = states[left], states[right]
-            self._group("parameters", left, right, step, a.params, b.params)
-            self._group("parameters", left, right, step, a.buffers, b.buffers)
-            self._group(
-                "moments", left, right, step, a.opt, b.opt, self._peaks
-            )
-
-    def kept(
-        self,
-        step: int,
-        before: Mapping[str, State],
-        after: Mapping[str, State],
-    ) -> None:
-        """Judges that inference changed nothing at all."""
-        for left, right in self._pairs:
-            changed = {
-                f"{name}.{leaf}": v
-                for name in (left, right)
-                for leaf, v in agreement.differences(
-                    before[name].flat(), after[name].flat()
-                ).items()
-            }
-            self._count("kept", left, right, step, changed)
-
-    def _count(
-        self,
-        quantity: str,
-        left: str,
-        right: str,
-        step: int,
-        wrong: Mapping[str, float],
-    ) -> None:
-        """Judges that no array at all is wrong."""
-        leaves = [leaf for leaf, value in wrong.items() if value]
-        place = Place(step, min(leaves, default=""), float(len(leaves)))
-        first = place if leaves else None
-        self._rows[quantity, left, right] = Row(
-            quantity, left, right, place, 0.0, first
-        )
-
-    def _group(
-        self,
-        quantity: str,
-        left: str,
-        right: str,
-        step: int,
-        a: Arrays,
-        b: Arrays,
-        peaks: dict[str, float] | None = None,
-    ) -> None:
-        """Judges arrays of one kind; those without a gradient apart.
-
-        Args:
-            peaks: the largest magnitudes so far, brought up to date here, to
-                measure in instead of those of the moment. A gradient falls
-                as training succeeds, its rounding does not.
-        """
-        scales: dict[str, float] = {}
-        if peaks is not None:
-            for name in a.keys() & b.keys():
-                now = max(map(agreement.magnitude, (a[name], b[name])))
-                peaks[name] = max(now, peaks.get(name, 0.0))
-            scales = peaks
-        apart = agreement.differences(a, b, scales)
-        noise = {name for name in apart if self._is_noise(name)}
-        self._add(
-            quantity,
-            left,
-            right,
-            step,
-            {name: v for name, v in apart.items() if name not in noise},
-        )
-        if noise:
-            scale = max(
-                agreement.magnitude(x)
-                for arrays in (a, b)
-                for x in arrays.values()
-                if np.issubdtype(x.dtype, np.floating)
-            )
-            scales = dict.fromkeys(noise, scale)
-            apart = agreement.differences(a, b, scales)
-            self._add("noise", left, right, step, {n: apart[n] for n in noise})
-
-    def _is_noise(self, name: str) -> bool:
-        return any(name == n or name.endswith(f".{n}") for n in self._noise)
-
-    def _add(
-        self,
-        quantity: str,
-        left: str,
-        right: str,
-        step: int,
-        apart: Mapping[str, float],
-    ) -> None:
-        if not apart:
-            return
-        leaf = max(apart, key=lambda name: apart[name])
-        place = Place(step, leaf, apart[leaf])
-        bound = agreement.tolerance(
-            self._dtype,
-            quantity,
-            step,
-            spread=quantity in self._spec.noise_reaches,
-        )
-        key = (quantity, left, right)
-        old = self._rows.get(key)
-        first = old.first if old else None
-        if first is None and not place.difference <= bound:
-            first = place
-        worst = place
-        if old and old.worst.difference / (old.tolerance or 1) > (
-            place.difference / (bound or 1)
+    @contextlib.contextmanager
+    def restored():
+        # A comparison is not the place for a device's fast matmuls.
+        with (
+            jax.default_matmul_precision("highest"),
+            jax.default_device(device),
+            jax.enable_x64(x64),
         ):
-            worst, bound = old.worst, old.tolerance
-        self._rows[key] = Row(quantity, left, right, worst, bound, first)
+            yield
+
+    return restored
 
 
-def _numpy(arrays: Arrays) -> Arrays:
-    return {name: np.asarray(x) for name, x in arrays.items()}
+def _under(settings: Any, read: Callable[[Any], Any], run: Any) -> Any:
+    with settings():
+        return read(run)
 
 
 def _require_same(left: Trainer, right: Trainer) -> None:

@@ -118,6 +118,6 @@ def waves(spec: Spec, *, dtype: str = "float32", seed: int = 5678) -> Dataset:
 def dataset(spec: Spec, *, dtype: str = "float32") -> Dataset:
     """Returns the data that a spec is trained on by the command line."""
     with jax.enable_x64(dtype == "float64"):
-        if spec.loss == "cross_entropy":
+        if spec.data == "digits":
             return digits(dtype=dtype)
         return waves(spec, dtype=dtype)

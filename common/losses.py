@@ -1,5 +1,8 @@
 """The losses and metrics that go by a name."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
@@ -40,22 +43,41 @@ def find_loss(loss: str | Loss) -> Loss:
     Raises:
         ValueError: if there is no loss of that name.
     """
-    if callable(loss):
-        return loss
-    if loss not in LOSSES:
-        raise choose("loss", loss, LOSSES)
-    return LOSSES[loss]
+    return _find("loss", loss, LOSSES)
 
 
-def find_metrics(metrics: tuple[str, ...] | dict[str, Loss]) -> dict:
-    """Returns metrics by name, from names or from a dict of callables.
+def find_metrics(
+    metrics: str | Iterable[str] | Mapping[str, str | Loss],
+) -> dict[str, Loss]:
+    """Returns metrics by name.
+
+    Args:
+        metrics: a name, names, or a dict of names and callables.
 
     Raises:
-        ValueError: if there is no metric of one of the names.
+        ValueError: if there is no metric of one of the names, or if one is
+            to be called "loss".
     """
-    if isinstance(metrics, dict):
-        return dict(metrics)
-    for name in metrics:
-        if name not in METRICS:
-            raise choose("metric", name, METRICS)
-    return {name: METRICS[name] for name in metrics}
+    if isinstance(metrics, str):
+        metrics = (metrics,)
+    if not isinstance(metrics, Mapping):
+        metrics = {
+            name: _find("metric", name, METRICS, named=True)
+            for name in metrics
+        }
+    if "loss" in metrics:
+        raise ValueError(
+            "metric name: got 'loss', expected another: the loss itself goes "
+            "by it. Rename the metric."
+        )
+    return {k: _find("metric", x, METRICS) for k, x in metrics.items()}
+
+
+def _find(
+    what: str, it: Any, known: Mapping[str, Loss], *, named: bool = False
+) -> Loss:
+    if isinstance(it, str) and it in known:
+        return known[it]
+    if named or not callable(it):
+        raise choose(what, it, known)
+    return cast(Loss, it)

@@ -10,8 +10,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
+from common.agreement import difference, tolerance
 from common.protocol import Arrays
 
 OPTIMIZER = "optimizer"
@@ -77,8 +80,7 @@ def require_crossing(
     """Checks that an optimizer's state means the same in every library.
 
     It does where each array of it is a scalar or shaped like a parameter.
-    Adafactor keeps rows and columns; muon's update depends on the axis order
-    of a matrix.
+    Adafactor keeps rows and columns; a random key has no canonical form.
 
     Args:
         optimizer: any optax transformation.
@@ -91,12 +93,87 @@ def require_crossing(
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         name = _name(path)
         want = params[name].shape if name in params else ()
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise ValueError(
+                f"optimizer state {_key(path)!r}: got a random key, expected "
+                "numbers. It does not cross between backends; use an "
+                "optimizer that draws nothing, such as adamw."
+            )
         if leaf.shape != want:
             raise ValueError(
                 f"optimizer state {_key(path)!r}: got shape {leaf.shape}, "
                 f"expected {want}. It does not cross between backends (as "
                 "those of adafactor and muon); use an optimizer that keeps "
                 "scalars and parameter-shaped arrays, such as adamw."
+            )
+
+
+def require_optimizer(optimizer: Any) -> None:
+    """Checks that something is an optax transformation.
+
+    Raises:
+        ValueError: telling what it is instead.
+    """
+    methods = (getattr(optimizer, name, None) for name in ("init", "update"))
+    if isinstance(optimizer, type) or not all(map(callable, methods)):
+        got = getattr(optimizer, "__name__", repr(optimizer))
+        raise ValueError(
+            f"optimizer: got {got} of type {type(optimizer).__name__}, "
+            "expected an optax.GradientTransformation. Make one, as in "
+            "`optax.adam(1e-3)`."
+        )
+
+
+def require_equivariance(
+    optimizer: optax.GradientTransformation,
+    params: Mapping[str, Any],
+    dtype: str,
+) -> None:
+    """Checks that an optimizer does not mind the order of an array's axes.
+
+    The libraries keep a matrix in different orders, and an optimizer sees
+    their own. So it takes a step on small random arrays and on the same with
+    their axes reversed: clipping row by row, or centering columns, shows.
+
+    Args:
+        optimizer: any optax transformation.
+        params: by canonical name; only their numbers of axes are read.
+        dtype: of the arrays to try it on.
+
+    Raises:
+        ValueError: naming the first parameter whose update depends on them.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(scale):
+        return {
+            name: (
+                scale * rng.normal(size=tuple(range(2, 2 + len(x.shape))))
+            ).astype(dtype)
+            for name, x in params.items()
+        }
+
+    @jax.jit
+    def steps(params, grads):
+        def step(turn):
+            turned = jax.tree.map(turn, params)
+            updates, _ = optimizer.update(
+                jax.tree.map(turn, grads), optimizer.init(turned), turned
+            )
+            return jax.tree.map(turn, updates)
+
+        return step(lambda x: x), step(jnp.transpose)
+
+    # Large gradients, for what only clips.
+    straight, turned = steps(draw(1.0), draw(100.0))
+    for name in params:
+        off = difference(straight[name], turned[name])
+        if off > tolerance(dtype, "gradients"):
+            raise ValueError(
+                f"optimizer update of {name!r}: got one that depends on the "
+                "axis order, expected an elementwise one or one by norms of "
+                "whole arrays. The libraries order axes differently; use "
+                "such as adamw, or clip_by_global_norm."
             )
 
 

@@ -58,11 +58,18 @@ class Spec(abc.ABC):
     A subclass is a frozen dataclass whose fields are the hyper-parameters.
     The model classes of both libraries take the same fields as keywords, and
     live in `impl_<library>/models/<name>.py` under the spec's class name.
+
+    Attributes:
+        name: what it goes by.
+        loss: the name of its loss.
+        metrics: names of its metrics.
+        data: the data set that the command line trains it on.
     """
 
     name: ClassVar[str]
     loss: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = ()
+    data: ClassVar[str] = "waves"
 
     @abc.abstractmethod
     def optimizer(self) -> optax.GradientTransformation:
@@ -79,20 +86,11 @@ class Spec(abc.ABC):
         return 1
 
     @property
-    def zero_gradient(self) -> Mapping[str, tuple[str, ...]]:
+    def zero_gradient(self) -> frozenset[str]:
         """Parameters with elements whose true gradient is zero in training.
 
-        What an optimizer makes of their round-off is noise, so agreement
-        judges them apart. Each maps to the buffers that merely follow it
-        (the running mean behind a bias).
-        """
-        return {}
-
-    @property
-    def noise_reaches(self) -> frozenset[str]:
-        """The quantities of a report that such parameters reach.
-
-        They matter in float32 only, where the noise is as large as a step.
+        What is left of it is round-off, of which Adam makes a full-sized
+        step, so `compare` takes it off.
         """
         return frozenset()
 

@@ -3,14 +3,19 @@
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
+import numpy as np
 import optax
+from jax.typing import DTypeLike
 
-from common import checks, losses, optimizers
-from common.errors import BackendNotInstalledError, choose
+from common import checks, losses
+from common.errors import (
+    BackendNotInstalledError,
+    HyperParameterError,
+    choose,
+)
 from common.models import SPECS
 from common.protocol import Backend, Loss, Spec
 from common.trainer import Trainer
@@ -35,15 +40,16 @@ def specs() -> tuple[str, ...]:
     return tuple(SPECS)
 
 
-def find_backend(name: str) -> Callable[..., Backend]:
+def find_backend(name: str | None) -> Callable[..., Backend]:
     """Imports a backend's class.
 
     Raises:
         ValueError: if there is no backend of that name.
         BackendNotInstalledError: if its library is missing.
     """
-    name = ALIASES.get(name, name)
-    if name not in BACKENDS:
+    if isinstance(name, str):
+        name = ALIASES.get(name, name)
+    if not isinstance(name, str) or name not in BACKENDS:
         raise choose("backend", name, BACKENDS)
     module, library, requirement = BACKENDS[name]
     if importlib.util.find_spec(library) is None:
@@ -59,37 +65,61 @@ def find_spec(spec: str | Spec, hyper_parameters: dict[str, Any]) -> Spec:
 
     Raises:
         ValueError: if there is no spec of that name.
-        TypeError: if the spec has no hyper-parameter of a given name.
+        HyperParameterError: if the spec has no hyper-parameter of a given
+            name.
     """
-    if not isinstance(spec, Spec) and spec not in SPECS:
+    if isinstance(spec, Spec):
+        kind = type(spec)
+    elif isinstance(spec, str) and spec in SPECS:
+        kind = SPECS[spec]
+    else:
         raise choose("spec", spec, SPECS)
-    kind = type(spec) if isinstance(spec, Spec) else SPECS[spec]
     fields = [field.name for field in dataclasses.fields(kind)]
     for name in hyper_parameters:
         if name not in fields:
-            raise TypeError(
+            raise HyperParameterError(
                 f"{kind.name} hyper-parameter: got {name!r}, expected one of "
                 f"{', '.join(map(repr, fields))}. Remove or rename it."
             )
-    # A spec is hashable, and JSON knows no tuples.
-    values = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in hyper_parameters.items()
-    }
+    values = {k: _plain(value) for k, value in hyper_parameters.items()}
     if isinstance(spec, Spec):
         return dataclasses.replace(spec, **values)
     return kind(**values)
 
 
+def _plain(value: Any) -> Any:
+    # A spec is hashable, JSON knows no tuples, and no numbers of NumPy's.
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def find_dtype(dtype: DTypeLike) -> str:
+    """Returns the name of a dtype that models come in.
+
+    Raises:
+        ValueError: if it is another one, or none.
+    """
+    name: Any = dtype
+    if not isinstance(dtype, str | None):
+        try:
+            name = np.dtype(dtype).name
+        except TypeError:
+            pass
+    if not isinstance(name, str) or name not in DTYPES:
+        raise choose("dtype", name, DTYPES)
+    return name
+
+
 def build(
     spec: str | Spec = "stateful_mlp",
     *,
-    backend: str,
+    backend: str | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loss: str | Loss | None = None,
-    metrics: tuple[str, ...] | dict[str, Loss] | None = None,
-    seed: int = 0,
-    dtype: str = "float32",
+    metrics: str | Sequence[str] | Mapping[str, str | Loss] | None = None,
+    seed: Any = 0,
+    dtype: DTypeLike = "float32",
     **hyper_parameters: Any,
 ) -> Trainer:
     """Builds a model in one library, ready to train.
@@ -99,28 +129,31 @@ def build(
 
     Args:
         spec: a name from `specs()`, or a spec instance.
-        backend: a name from `backends()`; `"nnx"` means `"flax"`.
+        backend: a name from `backends()`; `"nnx"` means `"flax"`. There is
+            no default.
         optimizer: any optax transformation whose state holds scalars and
-            parameter-shaped arrays. Masks and labels are functions of a flat
-            dict by canonical name. The spec's own if `None`.
+            parameter-shaped arrays, and whose update does not depend on the
+            order of an array's axes. Masks and labels are functions of a
+            flat dict by canonical name. The spec's own if `None`.
         loss: `"mse"`, `"cross_entropy"` or a callable
             `(predictions, targets) -> scalar`. The spec's own if `None`.
-        metrics: names, or callables like a loss by name. The spec's own if
-            `None`.
-        seed: decides the initial values, dropout and the data order.
+        metrics: a name, names, or a dict of names and callables like a
+            loss. The spec's own if `None`.
+        seed: an int of 32 bits; decides the initial values, dropout and the
+            data order.
         dtype: `"float32"` or `"float64"`, of all floating arrays.
         **hyper_parameters: fields of the spec to set.
 
     Raises:
         ValueError: for an unknown name, an optimizer that does not cross, or
             `"float64"` without x64.
-        TypeError: for a hyper-parameter that the spec does not have.
+        HyperParameterError: for one that the spec does not have.
         BackendNotInstalledError: if the backend's library is missing.
+        ModelNotFoundError: if the backend has no model class for the spec.
     """
     make_backend = find_backend(backend)
     spec = find_spec(spec, hyper_parameters)
-    if dtype not in DTYPES:
-        raise choose("dtype", dtype, DTYPES)
+    dtype = find_dtype(dtype)
     if dtype == "float64" and not checks.flag("jax_enable_x64"):
         raise ValueError(
             "dtype: got 'float64' while x64 is off, expected x64 to be on. "
@@ -132,16 +165,6 @@ def build(
             "libraries' random numbers differ otherwise. Call "
             '`jax.config.update("jax_threefry_partitionable", True)`.'
         )
-    if optimizer is None:
-        optimizer = spec.optimizer()
-    optimizers.require_crossing(
-        optimizer,
-        {
-            name: jax.ShapeDtypeStruct(variable.shape, dtype)
-            for name, variable in spec.variables().items()
-            if variable.trainable
-        },
-    )
     return Trainer(
         spec,
         make_backend,
@@ -150,6 +173,6 @@ def build(
         metrics=losses.find_metrics(
             spec.metrics if metrics is None else metrics
         ),
-        seed=seed,
+        seed=checks.check_seed(seed),
         dtype=dtype,
     )

@@ -1,23 +1,16 @@
 """What a comparison found: rows, a verdict, the first divergence."""
 
 import dataclasses
-import datetime
 import json
 import os
 import pathlib
-import platform
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Any, NamedTuple
 
-import jax
 import rich.console
 
 from common.agreement import EPS
-
-VERSIONED = ("jax", "jaxlib", "equinox", "flax", "optax", "numpy")
+from common.environment import environment
 
 # The order of proof: the first row that fails tells where to look.
 QUANTITIES = {
@@ -27,13 +20,12 @@ QUANTITIES = {
     "buffers": "buffers after step 1",
     "gradients": "gradients of step 1",
     "update": "parameters and optimizer state after step 1",
-    "trained": "number of buffers that only one of the two updated",
+    "trained": "number of buffers that training did not move",
     "trajectory": "loss of every step",
     "parameters": "parameters and buffers after every step",
     "moments": "optimizer state after every step",
     "eval": "predictions after the last step",
     "kept": "number of arrays that inference changed",
-    "noise": "arrays whose true gradient is zero, after every step",
 }
 COUNTS = frozenset({"trained", "kept"})
 
@@ -204,31 +196,6 @@ def save(reports: Sequence[Report], path: str | os.PathLike[str]) -> None:
             "'.html' or '.json'. Rename it."
         )
     path.write_text(text, encoding="utf-8")
-
-
-def environment() -> dict[str, Any]:
-    """Returns what the figures depend on: versions, device, command, date."""
-    device = jax.devices()[0]
-    return {
-        "command": command(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device": f"{len(jax.devices())} x {device.device_kind}"
-        f" ({device.platform})",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}",
-        "versions": {name: metadata.version(name) for name in VERSIONED},
-    }
-
-
-def command() -> str:
-    """Returns how this process was started, to be started again."""
-    program = pathlib.Path(sys.argv[0])
-    name = (
-        f"python -m {program.parent.name}"
-        if program.name == "__main__.py"
-        else program.name
-    )
-    return shlex.join([*name.split(), *sys.argv[1:]])
 
 
 def ulps(difference: float, dtype: str) -> float:

@@ -83,6 +83,7 @@ class State:
         """
 
         def copy(name, x):
+            x = np.asarray(x)
             integer = np.issubdtype(x.dtype, np.integer)
             counter = integer and name != "rng.key"
             return np.array(x, np.int32 if counter else None)
@@ -169,7 +170,13 @@ class State:
                 f"{header.get('format')!r}, expected {FORMAT!r}. Write it "
                 "with `Trainer.save`."
             )
-        return cls.from_flat(arrays), json.loads(header["meta"])
+        meta = json.loads(header.get("meta", "{}"))
+        if "step" not in arrays:
+            raise StateError(
+                f"state file {str(path)!r}: got no entry 'step', expected "
+                "one. Write it with `Trainer.save`."
+            )
+        return cls.from_flat(arrays), meta
 
 
 def _describe(x: Any) -> str:

@@ -14,13 +14,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from common import checks
+from common import checks, optimizers
 from common.data import Place
+from common.errors import ModelNotFoundError, NonFiniteLossError
 from common.loop import Loop, Progress
 from common.protocol import Arrays, Backend, Loss, Metrics, Rebuild, Spec
 from common.state import State
 
 VERSIONED = ("jax", "equinox", "flax", "optax")
+NO_TARGETS = object()
 
 
 class Trainer:
@@ -45,7 +47,7 @@ class Trainer:
         spec: Spec,
         make_backend: Callable[..., Backend],
         *,
-        optimizer: optax.GradientTransformation,
+        optimizer: optax.GradientTransformation | None,
         loss: Loss,
         metrics: Mapping[str, Loss],
         seed: int,
@@ -54,10 +56,10 @@ class Trainer:
         self.spec = spec
         self.dtype = dtype
         self.seed = seed
-        self.optimizer = optimizer
         self._make_backend = make_backend
         with self._x64():
-            self.backend = make_backend(spec, optimizer, loss, metrics)
+            self.optimizer = self._check_optimizer(optimizer)
+            self.backend: Backend = self._check_backend(loss, metrics)
             init_key, run_key = jr.split(jr.key(seed))
             params, buffers = jax.tree.map(
                 lambda x: jnp.asarray(
@@ -69,7 +71,7 @@ class Trainer:
             arrays, rebuild = self.backend.split(native)
         self._names = list(arrays)
         self._leaves = _own(_unwrap(arrays))
-        self._rebuild = functools.partial(
+        self.rebuild = functools.partial(
             _wrapped, rebuild, [_is_key(x) for x in arrays.values()]
         )
         self._signature = [(x.shape, x.dtype) for x in self._leaves]
@@ -133,7 +135,9 @@ class Trainer:
         Raises:
             BatchError: if the data does not fit, before anything compiles.
             NonFiniteLossError: naming the first step that met a NaN or an
-                infinity; the trainer then holds the state before that step.
+                infinity; the trainer then holds the state before that step,
+                and the error's `losses` are those of the steps before it. A
+                KeyboardInterrupt has them too.
         """
         self.check(inputs, targets, training=True)
         size = checks.batch_size_of(inputs)
@@ -142,15 +146,19 @@ class Trainer:
             data = jax.tree.map(jnp.asarray, (inputs, targets))
             if self._loop is None:
                 self._loop = Loop(self.pure_step)
-            losses = []
-            bar = Progress(epochs * (size // batch_size), enabled=progress)
-            with bar:
-                for run in self._loop.fit(
-                    self, data, size, epochs, batch_size
-                ):
-                    losses.append(run["loss"])
-                    bar.advance(self.place.epoch, run)
-        return np.concatenate(losses) if losses else np.zeros(0, self.dtype)
+            runs = self._loop.fit(self, data, size, epochs, batch_size)
+            seen = self.place.position // batch_size if epochs else 0
+            steps = max(epochs * (size // batch_size) - seen, 0)
+            losses = [np.zeros(0, self.dtype)]
+            try:
+                with Progress(steps, enabled=progress) as bar:
+                    for run in runs:
+                        losses.append(run["loss"])
+                        bar.advance(self.place.epoch, run)
+            except (NonFiniteLossError, KeyboardInterrupt) as error:
+                vars(error)["losses"] = np.concatenate(losses)
+                raise
+        return np.concatenate(losses)
 
     # --- inference ----------------------------------------------------------
 
@@ -175,7 +183,7 @@ class Trainer:
             return self._evaluate(self._leaves, (xs, ys))
 
     def check(
-        self, xs: Any, ys: Any = None, *, training: bool = False
+        self, xs: Any, ys: Any = NO_TARGETS, *, training: bool = False
     ) -> None:
         """Checks a batch, once for each shape and dtype.
 
@@ -184,13 +192,13 @@ class Trainer:
         """
         try:
             seen = (xs.shape, xs.dtype, training)
-            seen += () if ys is None else (ys.shape, ys.dtype)
+            seen += () if ys is NO_TARGETS else (ys.shape, ys.dtype)
         except AttributeError:  # a pytree, or no array at all
             seen = None
         if seen is not None and seen in self._checked:
             return
         with self._x64():
-            if ys is None:
+            if ys is NO_TARGETS:
                 checks.check_inputs(xs, self.spec, self.dtype)
             else:
                 checks.check_batch(
@@ -200,6 +208,7 @@ class Trainer:
                     ys,
                     self.dtype,
                     training=training,
+                    metrics=self.backend.metrics,
                 )
         if seen is not None:
             self._checked.add(seen)
@@ -224,6 +233,7 @@ class Trainer:
             StateError: naming the entries that are missing, extra or of the
                 wrong shape or dtype. Nothing has changed then.
         """
+        state = state.numpy()
         state.require_like(self.state())
         with self._x64():
             self._leaves = self._load(self._leaves, state.flat())
@@ -253,14 +263,15 @@ class Trainer:
         `(module, nnx.Optimizer, nnx.Rngs)` in Flax.
         """
         with self._x64():
-            return self._rebuild(_own(self._leaves))
+            return self.rebuild(_own(self._leaves))
 
     # --- for people who compose their own loops -----------------------------
 
     @property
     def leaves(self) -> list[Array]:
         """A copy of the arrays that `pure_step` takes."""
-        return _own(self._leaves)
+        with self._x64():
+            return _own(self._leaves)
 
     def pure_step(
         self, leaves: list[Array], batch: Any
@@ -279,7 +290,7 @@ class Trainer:
         """
         with self._x64():
             batch = jax.tree.map(jnp.asarray, batch)
-            native, metrics = self.backend.step(self._rebuild(leaves), batch)
+            native, metrics = self.backend.step(self.rebuild(leaves), batch)
             leaves = _unwrap(self.backend.split(native)[0])
         for name, (shape, dtype), x in zip(
             self._names, self._signature, leaves, strict=True
@@ -292,8 +303,16 @@ class Trainer:
                 )
         return leaves, metrics
 
-    def with_optimizer(self, optimizer: optax.GradientTransformation):
-        """Returns a new trainer like this one, but for its optimizer."""
+    def with_optimizer(
+        self, optimizer: optax.GradientTransformation
+    ) -> "Trainer":
+        """Returns a new trainer like this one, but for its optimizer.
+
+        It starts from the initial values, at step 0.
+
+        Raises:
+            ValueError: if the optimizer does not cross between backends.
+        """
         return Trainer(
             self.spec,
             self._make_backend,
@@ -304,11 +323,57 @@ class Trainer:
             dtype=self.dtype,
         )
 
+    def __repr__(self) -> str:
+        return (
+            f"Trainer({self.spec.name!r}, backend={self.backend.name!r}, "
+            f"dtype={self.dtype!r}, step={int(self.state().step)})"
+        )
+
     # --- private ------------------------------------------------------------
+
+    def _check_optimizer(
+        self, optimizer: optax.GradientTransformation | None
+    ) -> optax.GradientTransformation:
+        params = {
+            name: jax.ShapeDtypeStruct(variable.shape, self.dtype)
+            for name, variable in self.spec.variables().items()
+            if variable.trainable
+        }
+        if optimizer is None:
+            optimizer = self.spec.optimizer()
+            optimizers.require_crossing(optimizer, params)
+        else:
+            optimizers.require_optimizer(optimizer)
+            optimizers.require_crossing(optimizer, params)
+            optimizers.require_equivariance(optimizer, params, self.dtype)
+        return optimizer
+
+    def _check_backend(self, loss: Loss, metrics: Mapping[str, Loss]) -> Any:
+        """Makes the backend, or tells which model it lacks."""
+        name, cls = self.spec.name, type(self.spec).__name__
+        try:
+            return self._make_backend(self.spec, self.optimizer, loss, metrics)
+        except ModuleNotFoundError as error:
+            module = error.name or ""
+            if not module.endswith(f".models.{name}"):
+                raise
+            missing, want = f"module {module}", f"one with a class {cls}"
+            cause = error
+        except AttributeError as error:
+            module = getattr(error.obj, "__name__", "")
+            if error.name != cls or not module.endswith(f".models.{name}"):
+                raise
+            missing, want = f"class {cls} in {module}", "one"
+            cause = error
+        backend = getattr(self._make_backend, "name", "this backend")
+        raise ModelNotFoundError(
+            f"model of {name!r} in {backend}: got no {missing}, expected "
+            f"{want}. Write it."
+        ) from cause
 
     def _pure_predict(self, leaves, xs):
         xs = jax.tree.map(jnp.asarray, xs)
-        return self.backend.predict(self._rebuild(leaves), xs)
+        return self.backend.predict(self.rebuild(leaves), xs)
 
     def _pure_evaluate(self, leaves, batch):
         xs, ys = jax.tree.map(jnp.asarray, batch)
@@ -317,11 +382,11 @@ class Trainer:
         return {name: f(predictions, ys) for name, f in metrics.items()}
 
     def _pure_state(self, leaves):
-        return self.backend.state(self._rebuild(leaves)).flat()
+        return self.backend.state(self.rebuild(leaves)).flat()
 
     def _pure_load(self, leaves, arrays):
         state = State.from_flat(arrays)
-        native = self.backend.load(self._rebuild(leaves), state)
+        native = self.backend.load(self.rebuild(leaves), state)
         # Copies, or an array that passes through would stay the caller's.
         return list(map(jnp.copy, _unwrap(self.backend.split(native)[0])))
 

@@ -8,7 +8,6 @@ import os
 import pathlib
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from importlib import metadata
 from typing import Any
 
 import equinox as eqx
@@ -24,13 +23,14 @@ from common import (
     cli,
     differences,
     differences_report,
+    environment,
     registry,
 )
 from common.comparison import compare_all
 from common.data import dataset
 from common.layers import BATCH_NORM_DIALECTS
 from common.protocol import Spec
-from common.report import QUANTITIES, VERSIONED, Report, ulps
+from common.report import QUANTITIES, Report, ulps
 from common.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -64,7 +64,9 @@ def write(folder: pathlib.Path) -> None:
 
 def versions() -> str:
     """Names the versions that everything was measured with."""
-    return ", ".join(f"{it} {metadata.version(it)}" for it in VERSIONED)
+    return ", ".join(
+        f"{name} {it}" for name, it in environment.versions().items()
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -103,12 +105,10 @@ def agreement_tables() -> str:
             bound = agreement.TOLERANCES[dtype].get(quantity, 0.0)
             cells.append(_bound(bound, dtype))
         cells.append("yes" if quantity in agreement.DRIFTS else "")
-        spread = agreement.SPREAD.get(quantity)
-        cells.append(f"{spread:g}" if spread else "")
         rows.append(cells)
     text = (
-        "| quantity | what it is | float64 | float32 | grows | at least |\n"
-        "| :-- | :-- | --: | --: | :-: | --: |\n"
+        "| quantity | what it is | float64 | float32 | grows |\n"
+        "| :-- | :-- | --: | --: | :-: |\n"
     )
     text += "".join(f"| {' | '.join(row)} |\n" for row in rows) + "\n"
     factors = [
@@ -124,16 +124,7 @@ def agreement_tables() -> str:
         f"{factor} on the {name.upper()}"
         for name, factor in agreement.PLATFORMS.items()
     )
-    text += f"Every tolerance is multiplied by {', '.join(platforms)}. "
-    reached = (
-        f"`{spec.name}`: {', '.join(sorted(spec.noise_reaches))}"
-        for spec in (registry.find_spec(it, {}) for it in registry.specs())
-        if spec.noise_reaches
-    )
-    text += (
-        "`at least` holds in float32, for what `noise` reaches "
-        f"({'; '.join(reached)}).\n"
-    )
+    text += f"Every tolerance is multiplied by {', '.join(platforms)}.\n"
     return text
 
 
@@ -142,9 +133,7 @@ def _bound(bound: float, dtype: str) -> str:
         return "equal"
     if dtype == "float64":
         return f"{bound:.0e}".replace("e-0", "e-")
-    units = ulps(bound, dtype)
-    # Half of everything is no number of ULPs that means anything.
-    return f"{units:.0f}\N{NO-BREAK SPACE}ULP" if units < 1e4 else f"{bound:g}"
+    return f"{ulps(bound, dtype):.0f}\N{NO-BREAK SPACE}ULP"
 
 
 def reports() -> str:

@@ -40,8 +40,8 @@ class Backend:
         loss: Loss,
         metrics: Mapping[str, Loss],
     ):
-        module = importlib.import_module(f"impl_equinox.models.{spec.name}")
-        self.model_class = getattr(module, type(spec).__name__)
+        models = importlib.import_module(f"impl_equinox.models.{spec.name}")
+        self.model_class = getattr(models, type(spec).__name__)
         self.hyper_parameters = dataclasses.asdict(spec)
         self.spec = spec
         self.loss = loss
@@ -57,8 +57,8 @@ class Backend:
 
     def init(self, params, buffers, key):
         model, state = self._abstract()
-        model = canonical.write(self.parameters, model, params)
-        state = canonical.write(self.buffers, state, buffers)
+        model = canonical.write(model, self.parameters, params)
+        state = canonical.write(state, self.buffers, buffers)
         opt_state = self.optimizer.init(
             eqx.filter(model, eqx.is_inexact_array)
         )
@@ -108,8 +108,8 @@ class Backend:
     def state(self, native):
         params = eqx.filter(native.model, eqx.is_inexact_array)
         return State(
-            params=canonical.read(self.parameters, params),
-            buffers=canonical.read(self.buffers, native.state),
+            params=canonical.read(params, self.parameters),
+            buffers=canonical.read(native.state, self.buffers),
             opt=self.named.optimizer_to_canonical(native.opt_state),
             rng={"key": jr.key_data(native.key)},
             step=native.step,
@@ -117,8 +117,8 @@ class Backend:
 
     def load(self, native, state):
         return Native(
-            canonical.write(self.parameters, native.model, state.params),
-            canonical.write(self.buffers, native.state, state.buffers),
+            canonical.write(native.model, self.parameters, state.params),
+            canonical.write(native.state, self.buffers, state.buffers),
             self.named.optimizer_to_native(native.opt_state, state.opt),
             jr.wrap_key_data(jnp.asarray(state.rng["key"])),
             jnp.asarray(state.step, native.step.dtype),

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
-class BatchNorm(eqx.nn.StatefulLayer):
+class StandardBatchNorm(eqx.nn.StatefulLayer):
     """Normalises by batch statistics, and at inference by their average.
 
     Unlike both modes of `eqx.nn.BatchNorm` it neither trains on the running
@@ -170,10 +170,10 @@ def batch_norm(
     momentum: float,
     eps: float,
     dtype=None,
-) -> BatchNorm | eqx.nn.BatchNorm:
+) -> StandardBatchNorm | eqx.nn.BatchNorm:
     """Returns the layer that speaks a dialect, over the axis `"batch"`."""
     if dialect == "standard":
-        return BatchNorm(
+        return StandardBatchNorm(
             input_size, "batch", eps=eps, momentum=momentum, dtype=dtype
         )
     return eqx.nn.BatchNorm(

@@ -31,7 +31,7 @@ BUFFERS = {
     (eqx.nn.BatchNorm, "ema_state_index"): ("running_mean", "running_var"),
     (eqx.nn.BatchNorm, "batch_counter"): ("num_batches_tracked",),
     (eqx.nn.BatchNorm, "batch_state_index"): ("running_mean", "running_var"),
-    (layers.BatchNorm, "state_index"): ("running_mean", "running_var"),
+    (layers.StandardBatchNorm, "state_index"): ("running_mean", "running_var"),
     (eqx.nn.SpectralNorm, "uv_index"): ("weight_u", "weight_v"),
 }
 
@@ -77,7 +77,7 @@ def buffers(model: eqx.Module, state: eqx.nn.State) -> Any:
     return jax.tree.unflatten(treedef, layouts)
 
 
-def read(layouts: Any, tree: Any) -> dict[str, jax.Array]:
+def read(tree: Any, layouts: Any) -> dict[str, jax.Array]:
     """Returns the canonical arrays that a tree of layouts names in a tree."""
     found, treedef = jax.tree.flatten(layouts)
     return {
@@ -86,7 +86,7 @@ def read(layouts: Any, tree: Any) -> dict[str, jax.Array]:
     }
 
 
-def write(layouts: Any, tree: Any, arrays: Any) -> Any:
+def write(tree: Any, layouts: Any, arrays: Any) -> Any:
     """Returns the tree with canonical arrays written into it."""
     new = jax.tree.map(
         lambda layout: jnp.asarray(layout.to_native(arrays[layout.name])),

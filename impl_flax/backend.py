@@ -39,8 +39,8 @@ class Backend:
         loss: Loss,
         metrics: Mapping[str, Loss],
     ):
-        module = importlib.import_module(f"impl_flax.models.{spec.name}")
-        self.model_class = getattr(module, type(spec).__name__)
+        models = importlib.import_module(f"impl_flax.models.{spec.name}")
+        self.model_class = getattr(models, type(spec).__name__)
         self.hyper_parameters = dataclasses.asdict(spec)
         self.spec = spec
         self.loss = loss
@@ -94,7 +94,7 @@ class Backend:
 
     def split(self, native):
         # A fork is taken at each step, so the stream's count is the step.
-        graphdef, count, state = nnx.split(native, nnx.RngCount, ...)
+        graphdef, count, state = nnx.split(native, _is_step_count, ...)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
         names = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
@@ -139,3 +139,7 @@ class Backend:
         return nnx.eval_shape(
             lambda: self.model_class(**self.hyper_parameters, rngs=nnx.Rngs(0))
         )
+
+
+def _is_step_count(path: tuple, variable: nnx.Variable) -> bool:
+    return path[0] == "rngs" and isinstance(variable, nnx.RngCount)

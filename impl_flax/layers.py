@@ -105,7 +105,7 @@ class BatchNorm(nnx.Module):
         self.var[...] = lax.stop_gradient(running_var)
         return mean, var
 
-    def set_view(self, use_running_average: bool | None = None, **kwargs):
+    def set_view(self, use_running_average: bool | None = None):
         """Class method used by `nnx.view`.
 
         Args:
@@ -113,7 +113,6 @@ class BatchNorm(nnx.Module):
         """
         if use_running_average is not None:
             self.use_running_average = use_running_average
-        return kwargs
 
 
 class SpectralNorm(nnx.Module):
@@ -170,7 +169,8 @@ class SpectralNorm(nnx.Module):
             u, v = self._iterate(lax.stop_gradient(matrix), u, v, self.epsilon)
             self.u[...], self.v[...] = u, v
         sigma = u @ matrix @ v
-        layer = nnx.clone(self.layer)
+        # The copy shares all Variables but the kernel.
+        layer = nnx.clone(self.layer, variables=False)
         layer.kernel = nnx.Param(kernel / sigma)
         return layer(x)
 
@@ -187,7 +187,7 @@ class SpectralNorm(nnx.Module):
         u = normalize(matrix @ v)
         return u, normalize(matrix.T @ u)
 
-    def set_view(self, use_running_average: bool | None = None, **kwargs):
+    def set_view(self, use_running_average: bool | None = None):
         """Class method used by `nnx.view`.
 
         Args:
@@ -195,7 +195,6 @@ class SpectralNorm(nnx.Module):
         """
         if use_running_average is not None:
             self.use_running_average = use_running_average
-        return kwargs
 
 
 def batch_norm(

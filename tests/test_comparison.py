@@ -228,21 +228,92 @@ def test_stale_buffers_are_counted():
     assert row.worst.leaf.startswith("equinox.")
 
 
-def test_inference_that_changes_something_is_seen(monkeypatch):
-    predict = Trainer.predict
-
-    def training(self, xs):
-        self.step(*batch("stateful_mlp", "float64"))
-        return predict(self, xs)
-
-    left, right = (
-        build("stateful_mlp", backend=name, dtype="float64", **MLP)
-        for name in ("reference", "flax")
+def test_buffers_that_both_forget_are_stale():
+    """Two that are wrong alike agree with each other, and still are wrong."""
+    report = compare(
+        trainer("stateful_mlp", StaleState, "float64", **MLP),
+        trainer("stateful_mlp", StaleState, "float64", **MLP),
+        *batch("stateful_mlp", "float64"),
+        steps=1,
     )
-    monkeypatch.setattr(Trainer, "predict", training)
-    report = compare(left, right, *batch("stateful_mlp", "float64"), steps=1)
-    (row,) = [row for row in report.rows if row.quantity == "kept"]
-    assert not row.ok
+    assert {row.quantity for row in report.rows if not row.ok} == {"trained"}
+
+
+def test_buffers_that_have_converged_may_stay():
+    """The "ema" of one batch is that batch's: a second step moves nothing."""
+    left, right = (
+        build("stateful_mlp", backend=name, dtype="float64", hidden_size=5)
+        for name in ("equinox", "flax")
+    )
+    xs, ys = batch("stateful_mlp", "float64")
+    left.step(xs, ys)
+    right.load(left.state())
+    assert compare(left, right, xs, ys, steps=1).ok
+
+
+class Overwrites(FLAX):
+    """Changes a parameter at inference, as `nnx.SpectralNorm` does."""
+
+    def predict(self, native, xs):
+        predictions = super().predict(native, xs)
+        kernel = native.module.linear2.kernel
+        kernel[...] = 2 * kernel[...]
+        return predictions
+
+
+def test_inference_that_changes_something_is_seen():
+    report = compare(
+        build("stateful_mlp", backend="reference", dtype="float64", **MLP),
+        trainer("stateful_mlp", Overwrites, "float64", **MLP),
+        *batch("stateful_mlp", "float64"),
+        steps=1,
+    )
+    (row,) = [row for row in report.rows if not row.ok]
+    assert row.quantity == "kept"
+    assert row.worst.leaf == "flax.params.linear2.weight"
+
+
+def test_losses_that_are_not_finite_never_agree():
+    xs, ys = batch("stateful_mlp", "float64")
+    xs[0, 0] = np.nan
+    report = compare(
+        build("stateful_mlp", backend="reference", dtype="float64", **MLP),
+        build("stateful_mlp", backend="flax", dtype="float64", **MLP),
+        xs,
+        ys,
+        steps=1,
+    )
+    found = report.first_divergence
+    assert found is not None and found.quantity == "loss"
+
+
+class WeakBias(EQUINOX):
+    """Gives a parameter of `zero_gradient` six tenths of its gradient."""
+
+    def __init__(self, spec, optimizer, *rest):
+        def weaken(name, g):
+            return 0.6 * g if name == "spectral_linear.bias" else g
+
+        def update(updates, state, params=None):
+            updates = {name: weaken(name, g) for name, g in updates.items()}
+            return optimizer.update(updates, state, params)
+
+        faulty = optax.GradientTransformation(optimizer.init, update)
+        super().__init__(spec, faulty, *rest)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_parameter_without_a_gradient_is_judged_too(dtype):
+    """Only its elements without one are left out, not the whole array."""
+    report = compare(
+        build("stateful_mlp", backend="reference", dtype=dtype),
+        trainer("stateful_mlp", WeakBias, dtype),
+        *batch("stateful_mlp", dtype),
+        steps=1,
+    )
+    found = report.first_divergence
+    assert found is not None
+    assert "spectral_linear.bias" in found.leaf
 
 
 def test_first_divergence_names_the_leaf():

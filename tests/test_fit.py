@@ -209,6 +209,36 @@ def test_no_epochs_change_nothing(make, data, assert_same):
     assert_same(trainer.state(), before)
 
 
+def test_no_epochs_keep_the_place(make, data, monkeypatch, assert_same):
+    trainer = force(make("deep_mlp", "reference"), False)
+    Interrupt(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(*data, epochs=1, batch_size=BATCH)
+    before = trainer.state()
+    assert before.rng["position"] > 0
+    trainer.fit(*data, epochs=0, batch_size=BATCH)
+    assert_same(trainer.state(), before)
+
+
+@pytest.mark.parametrize("seen", [0, 5])
+@pytest.mark.parametrize("epochs", [0, 1, 2])
+def test_progress_knows_how_many_steps_there_are(
+    epochs, seen, make, data, monkeypatch
+):
+    totals, init = [], Progress.__init__
+
+    def spy(self, steps, **options):
+        totals.append(steps)
+        init(self, steps, **options)
+
+    monkeypatch.setattr(Progress, "__init__", spy)
+    trainer = make("deep_mlp", "reference")
+    trainer.place = data_module.Place(3, seen * BATCH)
+    losses = trainer.fit(*data, epochs=epochs, batch_size=BATCH)
+    assert totals == [len(losses)]
+    assert len(losses) == max(epochs * STEPS - seen, 0)
+
+
 def test_fit_leaves_the_data_alone(backend, make, data):
     xs, ys = (jnp.array(x) for x in data)
     trainer = make("deep_mlp", backend)
@@ -260,9 +290,10 @@ def test_an_interrupted_run_goes_on_where_it_was(
 
     trainer = force(make("deep_mlp", backend), dispatches)
     Interrupt(monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         trainer.fit(*data, epochs=2, batch_size=BATCH)
     state = trainer.state()
+    assert len(vars(caught.value)["losses"]) == state.step
     assert 0 < state.step < STEPS
     assert state.rng["epoch"] == 0
     assert state.rng["position"] == state.step * BATCH
@@ -375,7 +406,32 @@ def test_the_run_goes_on_from_the_last_good_state(make, data):
         trainer.fit(*data, epochs=1, batch_size=BATCH)
     data.xs[LATER] = kept
     rest = trainer.fit(*data, epochs=1, batch_size=BATCH)
-    assert np.array_equal(rest, expected[caught.value.step - 1 :])
+    whole_run = np.concatenate([caught.value.losses, rest])
+    assert np.array_equal(whole_run, expected)
+
+
+@modes
+def test_a_replay_that_comes_out_finite_counts(
+    dispatches, make, data, monkeypatch, assert_same
+):
+    """As on a device that does not compute the same twice."""
+    whole = force(make("deep_mlp", "reference"), dispatches)
+    expected = whole.fit(*data, epochs=1, batch_size=BATCH)
+
+    trainer = force(make("deep_mlp", "reference"), dispatches)
+    assert trainer._loop is not None
+    run, calls = trainer._loop.run, []
+
+    def once_infinite(leaves, data, rows):
+        calls.append(len(rows))
+        leaves, metrics, finite = run(leaves, data, rows)
+        return leaves, metrics, finite and len(calls) > 1
+
+    monkeypatch.setattr(trainer._loop, "run", once_infinite)
+    losses = trainer.fit(*data, epochs=1, batch_size=BATCH)
+    assert calls[: FIRST_CHUNK + 1] == [FIRST_CHUNK] + [1] * FIRST_CHUNK
+    assert np.array_equal(losses, expected)
+    assert_same(trainer.state(), whole.state())
 
 
 @modes

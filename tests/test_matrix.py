@@ -39,16 +39,15 @@ def report(cell: tuple[str, str, str, str], **hyper) -> Report:
     """Trains a cell beside the reference for a few steps, once."""
     model, backend, dtype, mode = cell
     left, right = (
-        build(model, backend=name, dtype=dtype, **TINY[model] | hyper)
+        build(model, backend=name, dtype=dtype, **TINY.get(model, {}) | hyper)
         for name in (backend, "reference")
     )
     rng = np.random.default_rng(0)
     xs = rng.normal(size=(6, *left.spec.inputs.shape)).astype(dtype)
     if left.spec.loss == "cross_entropy":
-        ys = rng.integers(0, 10, 6, np.int32)
+        ys = rng.integers(0, left.predict(xs).shape[-1], 6, np.int32)
     else:
-        ys = np.asarray(left.predict(xs)) * 0 + rng.normal(size=(6, 1))
-        ys = ys.astype(dtype)
+        ys = rng.normal(size=left.predict(xs).shape).astype(dtype)
     # A setting and not a context: `compare` works in threads.
     jax.config.update("jax_disable_jit", mode == "eager")
     try:

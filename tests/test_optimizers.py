@@ -213,6 +213,72 @@ def test_some_do_not_cross(name, backend, make):
         make("deep_mlp", backend, optimizer=NOT_CROSSING[name])
 
 
+def test_a_random_key_does_not_cross(backend, make):
+    with pytest.raises(
+        ValueError,
+        match=r"^optimizer state 'optimizer\.0\.rng_key': got a random key, "
+        r"expected numbers\. It does not cross between backends; use an "
+        r"optimizer that draws nothing, such as adamw\.$",
+    ):
+        optimizer = optax.noisy_sgd(1e-3, key=jax.random.key(0))
+        make("deep_mlp", backend, optimizer=optimizer)
+
+
+BY_AXIS = {
+    "adaptive_grad_clip": optax.adaptive_grad_clip(0.1),
+    "centralize": optax.chain(optax.centralize(), optax.sgd(1e-2)),
+}
+BY_ELEMENT_OR_ARRAY = {
+    "clip": optax.chain(optax.clip(1.0), optax.sgd(1e-2)),
+    "clip_by_block_rms": optax.clip_by_block_rms(1.0),
+    "lamb": optax.lamb(1e-2),
+    "lars": optax.lars(1e-2),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("model", ["deep_mlp", "digits_cnn"])
+@pytest.mark.parametrize("name", BY_AXIS)
+def test_the_order_of_axes_must_not_matter(name, model, dtype, make):
+    with pytest.raises(
+        ValueError,
+        match=r"^optimizer update of '.+\.weight': got one that depends on "
+        r"the axis order, expected an elementwise one or one by norms of "
+        r"whole arrays\. The libraries order axes differently; use such as "
+        r"adamw, or clip_by_global_norm\.$",
+    ):
+        make(model, "reference", optimizer=BY_AXIS[name], dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("model", ["deep_mlp", "digits_cnn"])
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *BY_ELEMENT_OR_ARRAY])
+def test_the_order_of_axes_does_not_matter(name, model, dtype, make):
+    """Each of these is taken: `build` is the check."""
+    optimizer = (OPTIMIZERS | BY_ELEMENT_OR_ARRAY)[name]
+    trainer = make(model, "reference", optimizer=optimizer, dtype=dtype)
+    assert trainer.optimizer is optimizer
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "got"),
+    [
+        (optax.adam, "adam of type function"),
+        (1e-3, "0.001 of type float"),
+        ("adam", "'adam' of type str"),
+        (optax.GradientTransformation, "GradientTransformation of type type"),
+    ],
+)
+def test_what_is_no_optimizer(optimizer, got):
+    with pytest.raises(
+        ValueError,
+        match=rf"^optimizer: got {got}, expected an "
+        r"optax\.GradientTransformation\. Make one, as in "
+        r"`optax\.adam\(1e-3\)`\.$",
+    ):
+        optimizers.require_optimizer(optimizer)
+
+
 def test_flatten_has_an_inverse():
     params = {"a.weight": jnp.ones((2, 3)), "a.bias": jnp.zeros(2)}
     state = OPTIMIZERS["clip_and_schedule"].init(params)

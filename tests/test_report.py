@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import rich.console
 
+from common import environment, report_text
 from common import report as report_module
-from common import report_text
 from common.report import Place, Report, Row
 
 PAIRS = [("equinox", "reference"), ("flax", "reference"), ("equinox", "flax")]
@@ -141,6 +141,6 @@ def test_command_can_be_run_again(monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["/x/common/__main__.py", "--html", "a b"]
     )
-    assert report_module.command() == "python -m common --html 'a b'"
+    assert environment.command() == "python -m common --html 'a b'"
     monkeypatch.setattr(sys, "argv", ["/bin/eqx-vs-nnx", "train"])
-    assert report_module.command() == "eqx-vs-nnx train"
+    assert environment.command() == "eqx-vs-nnx train"

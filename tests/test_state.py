@@ -225,6 +225,21 @@ def test_every_bad_entry_is_named(state, make):
         trainer.load(bad)
 
 
+def test_values_may_be_plain_python(make, assert_same):
+    trainer = make("deep_mlp", "reference")
+    before = trainer.state()
+    values = before.flat() | {
+        "step": 5,
+        "rng.epoch": 2,
+        "params.head.bias": [1.0, 2.0, 3.0],
+    }
+    state = trainer.load(State.from_flat(values)).state()
+    expected = replaced(before, "step", np.int32(5))
+    expected = replaced(expected, "rng.epoch", np.int32(2))
+    expected = replaced(expected, "params.head.bias", np.array([1.0, 2, 3]))
+    assert_same(state, expected)
+
+
 # --- files ------------------------------------------------------------------
 
 

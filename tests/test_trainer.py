@@ -327,6 +327,28 @@ def test_with_optimizer(backend, make, make_batch, assert_same):
     assert trainer.state().step == 0
 
 
+def test_with_optimizer_checks_it(make):
+    trainer = make("deep_mlp", "reference")
+    with pytest.raises(ValueError, match="optimizer update of"):
+        trainer.with_optimizer(optax.adaptive_grad_clip(0.1))
+
+
+def test_leaves_keep_their_dtype_once_x64_is_off(backend, make):
+    trainer = make("deep_mlp", backend)
+    with jax.enable_x64(False):
+        leaves = trainer.leaves
+    assert [x.dtype for x in leaves] == [x.dtype for x in trainer.leaves]
+    assert jnp.dtype("float64") in {x.dtype for x in leaves}
+
+
+def test_repr_is_one_line(backend, make, make_batch):
+    trainer = make("deep_mlp", backend)
+    trainer.step(*make_batch(trainer.spec))
+    assert repr(trainer) == (
+        f"Trainer('deep_mlp', backend={backend!r}, dtype='float64', step=1)"
+    )
+
+
 # --- the pure step ----------------------------------------------------------
 
 
@@ -391,6 +413,14 @@ def test_the_libraries_layers_draw_the_same_mask(p, shape, dtype):
     assert np.array_equal(equinox, expected)
 
 
+def kept(row):
+    """A metric: which features of an example are not 0, as a binary number."""
+    digits = 2.0 ** np.arange(16)
+    return lambda predictions, targets: jnp.dot(
+        predictions[row] != 0, jnp.asarray(digits, predictions.dtype)
+    )
+
+
 def masks(trainer, steps=3):
     """The masks of some training steps, from where no 0 is but a dropped one.
 
@@ -404,8 +434,9 @@ def masks(trainer, steps=3):
     trainer.load(state)
     xs = np.random.default_rng(0).normal(size=(8, 8, 8, 1))
     xs, ys = xs.astype(trainer.dtype), np.zeros(8, np.int32)
-    predictions = [trainer.step(xs, ys)["predictions"] for _ in range(steps)]
-    return np.asarray(predictions) != 0
+    metrics = [trainer.step(xs, ys) for _ in range(steps)]
+    numbers = [[int(it[str(row)]) for row in range(8)] for it in metrics]
+    return np.asarray(numbers)[..., None] >> np.arange(16) & 1
 
 
 def test_the_models_draw_the_same_masks(make):
@@ -418,7 +449,7 @@ def test_the_models_draw_the_same_masks(make):
             dropout=0.5,
             dtype="float32",
             optimizer=optax.sgd(0.0),
-            metrics={"predictions": lambda predictions, targets: predictions},
+            metrics={str(row): kept(row) for row in range(8)},
         )
         for backend in backends()
     ]

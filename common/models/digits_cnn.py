@@ -31,6 +31,7 @@ class DigitsCNN(Spec):
     name: ClassVar[str] = "digits_cnn"
     loss: ClassVar[str] = "cross_entropy"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    data: ClassVar[str] = "digits"
 
     channels: tuple[int, int] = (16, 32)
     classes: int = 10

@@ -58,17 +58,8 @@ class StatefulMLP(Spec):
     @property
     def zero_gradient(self):
         # Where the relu is open on the whole batch, `norm2` takes off again
-        # whatever this bias adds. In "ema" that is so in the first step
-        # only, but Adam makes a full-sized step of it.
-        return {"spectral_linear.bias": ("norm2.running_mean",)}
-
-    @property
-    def noise_reaches(self):
-        # At inference the running mean lags behind the bias; "ema" also
-        # trains on it.
-        if self.batch_norm == "ema":
-            return frozenset({"trajectory", "parameters", "moments", "eval"})
-        return frozenset({"eval"})
+        # whatever this bias adds ("ema": in the first step).
+        return frozenset({"spectral_linear.bias"})
 
     def variables(self):
         spectral = layers.linear_variables(self.in_size, self.hidden_size)

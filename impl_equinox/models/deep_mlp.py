@@ -14,7 +14,7 @@ class Block(eqx.Module):
     """Linear, BatchNorm, relu."""
 
     linear: eqx.nn.Linear
-    norm: eqx.nn.StatefulLayer
+    norm: eqx.nn.BatchNorm | layers.StandardBatchNorm
 
     def __init__(
         self,

@@ -19,9 +19,9 @@ class DigitsCNN(eqx.Module):
     """[Conv, BatchNorm, relu] twice, max-pool, Dropout, Linear."""
 
     conv1: eqx.nn.Conv2d
-    norm1: eqx.nn.StatefulLayer
+    norm1: eqx.nn.BatchNorm | layers.StandardBatchNorm
     conv2: eqx.nn.Conv2d
-    norm2: eqx.nn.StatefulLayer
+    norm2: eqx.nn.BatchNorm | layers.StandardBatchNorm
     pool: eqx.nn.MaxPool2d
     dropout: layers.Dropout
     linear: eqx.nn.Linear
@@ -56,7 +56,7 @@ class DigitsCNN(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
         # One key for each Dropout, as `nnx.Rngs` deals them out.
-        (key,) = (None,) if key is None else jr.split(key, 1)
+        dropout_key = None if key is None else jr.split(key, 1)[0]
         x = jnp.transpose(x, (2, 0, 1))  # (H, W, C) -> (C, H, W)
         x = self.conv1(x)
         x, state = self.norm1(x, state)
@@ -66,6 +66,6 @@ class DigitsCNN(eqx.Module):
         x = jax.nn.relu(x)
         x = self.pool(x)
         x = jnp.ravel(x)
-        x = self.dropout(x, key=key)
+        x = self.dropout(x, key=dropout_key)
         x = self.linear(x)
         return x, state

@@ -17,9 +17,9 @@ from impl_equinox import layers
 class StatefulMLP(eqx.Module):
     """A mish-mash of stateful and stateless layers, for demonstration."""
 
-    norm1: eqx.nn.StatefulLayer
+    norm1: eqx.nn.BatchNorm | layers.StandardBatchNorm
     spectral_linear: eqx.nn.SpectralNorm[eqx.nn.Linear]
-    norm2: eqx.nn.StatefulLayer
+    norm2: eqx.nn.BatchNorm | layers.StandardBatchNorm
     linear1: eqx.nn.Linear
     linear2: eqx.nn.Linear
 

@@ -1,0 +1,238 @@
+"""What the command line does: each command, given its options."""
+
+import argparse
+import json
+import pathlib
+from typing import Any
+
+import rich.console
+import rich.progress
+
+from common.errors import BatchError, StateError
+
+PAIRS = (("equinox", "reference"), ("flax", "reference"), ("equinox", "flax"))
+# What the header of a file must tell to build its trainer again.
+RESUMED = ("spec", "hyper_parameters", "dtype", "seed")
+
+
+def compare(options: argparse.Namespace, console: rich.console.Console) -> int:
+    """Runs `compare`."""
+    from common import checks, data, registry, report, report_text
+    from common.comparison import compare_all
+
+    _require_file(options.json, ".json")
+    _require_file(options.html, ".html")
+    checks.check_steps(options.steps)
+    models = options.model or registry.specs()
+    cells = [(model, dtype) for model in models for dtype in options.dtype]
+    built = [
+        {
+            backend: registry.build(
+                model,
+                backend=backend,
+                dtype=dtype,
+                seed=options.seed,
+                **_hyper_parameters(options),
+            )
+            for backend in registry.backends()
+        }
+        for model, dtype in cells
+    ]
+    reports = []
+    with _progress(console) as bar:
+        task = bar.add_task("", total=len(cells) * options.steps)
+        for (model, dtype), trainers in zip(cells, built, strict=True):
+            bar.update(task, description=f"{model} {dtype}")
+            dataset = data.dataset(trainers["reference"].spec, dtype=dtype)
+            reports.append(
+                compare_all(
+                    trainers,
+                    PAIRS,
+                    dataset.train_xs[:32],
+                    dataset.train_ys[:32],
+                    steps=options.steps,
+                    tick=lambda: bar.advance(task),
+                )
+            )
+            console.print(*report_text.render(reports[-1]), sep="\n")
+    failed = [one.verdict for one in reports if not one.ok]
+    console.print(
+        f"They disagree. First: {failed[0]}" if failed else "All agree.",
+        style="bold red" if failed else "bold green",
+    )
+    for path in (options.json, options.html):
+        if path is not None:
+            report.save(reports, path)
+            console.print(f"Wrote {path}.")
+    return 1 if failed else 0
+
+
+def train(options: argparse.Namespace, console: rich.console.Console) -> int:
+    """Runs `train`."""
+    from common import data
+
+    _require_file(options.save)
+    trainer = _resume(options) if options.resume else _start(options)
+    dataset = data.dataset(trainer.spec, dtype=trainer.dtype)
+    try:
+        losses = trainer.fit(
+            dataset.train_xs,
+            dataset.train_ys,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+        )
+    except BatchError:  # before the first step: there is nothing to keep
+        raise
+    except BaseException:
+        _save(trainer, options.save, console)
+        raise
+    _save(trainer, options.save, console)
+    metrics = trainer.evaluate(dataset.test_xs, dataset.test_ys)
+    console.print(
+        f"{trainer.spec.name} in {trainer.backend.name}: {len(losses)} steps "
+        f"({int(trainer.state().step)} in all) on {len(dataset.train_xs)} "
+        "examples"
+    )
+    shown = ", ".join(f"{k} {float(v):.4f}" for k, v in metrics.items())
+    console.print(f"{len(dataset.test_xs)} held-out examples: {shown}")
+    return 0
+
+
+def _save(
+    trainer: Any, path: pathlib.Path | None, console: rich.console.Console
+) -> None:
+    if path is not None:
+        trainer.save(path)
+        console.print(f"Wrote {path}.")
+
+
+def _start(options: argparse.Namespace) -> Any:
+    from common.registry import build
+
+    return build(
+        options.model or "digits_cnn",
+        backend=options.backend,
+        dtype=options.dtype or "float32",
+        seed=options.seed or 0,
+        **_hyper_parameters(options),
+    )
+
+
+def _resume(options: argparse.Namespace) -> Any:
+    """Builds the trainer of a file, in any backend."""
+    from common.registry import build
+    from common.state import State
+
+    state, meta = State.read(options.resume)
+    missing = [key for key in RESUMED if key not in meta]
+    if missing:
+        raise StateError(
+            f"state file {str(options.resume)!r}: got a header without "
+            f"{', '.join(missing)}, expected {', '.join(RESUMED)}. Write it "
+            "with `Trainer.save`."
+        )
+    hyper_parameters: dict[str, Any] = meta["hyper_parameters"]
+    for name, got, there in (
+        ("model", options.model, meta["spec"]),
+        ("dtype", options.dtype, meta["dtype"]),
+        ("seed", options.seed, meta["seed"]),
+        (
+            "batch-norm",
+            options.batch_norm,
+            hyper_parameters.get("batch_norm"),
+        ),
+    ):
+        if got not in (None, there):
+            raise ValueError(
+                f"--{name}: got {got!r}, expected {there!r} as in "
+                f"{str(options.resume)!r}. Leave it out."
+            )
+    trainer = build(
+        meta["spec"],
+        backend=options.backend,
+        dtype=meta["dtype"],
+        seed=meta["seed"],
+        **hyper_parameters,
+    )
+    return trainer.load(state)
+
+
+def differences(
+    options: argparse.Namespace, console: rich.console.Console
+) -> int:
+    """Runs `differences`."""
+    from common import differences as catalogue
+    from common import differences_report
+
+    _require_file(options.json, ".json")
+    rows = [it for it in catalogue.DIFFERENCES if options.name in it.name]
+    if not rows:
+        names = ", ".join(it.name for it in catalogue.DIFFERENCES)
+        raise ValueError(
+            f"--name: got {options.name!r}, expected a part of one of {names}."
+            " Shorten it."
+        )
+    with _progress(console) as bar:
+        measured = [
+            catalogue.measure(row)
+            for row in bar.track(rows, description="measuring")
+        ]
+    console.print(differences_report.table(measured))
+    if options.json is not None:
+        text = differences_report.to_json(measured)
+        _write(options.json, text, console)
+    return 0
+
+
+def bench(options: argparse.Namespace, console: rich.console.Console) -> int:
+    """Runs `bench`."""
+    from common import bench as benchmark
+    from common import bench_report, environment
+
+    _require_file(options.json, ".json")
+    found = benchmark.run(quick=options.quick, command=environment.command())
+    console.print(*bench_report.render(found), sep="\n")
+    if options.json is not None:
+        _write(options.json, json.dumps(found.to_json(), indent=1), console)
+    return 0
+
+
+def _hyper_parameters(options: argparse.Namespace) -> dict[str, Any]:
+    if options.batch_norm is None:
+        return {}
+    return {"batch_norm": options.batch_norm}
+
+
+def _require_file(path: pathlib.Path | None, suffix: str = "") -> None:
+    """Checks a file's name before the work, not after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ValueError(
+            f"file: got the folder {str(path)!r}, expected a file. Add a name."
+        )
+    if not path.name.endswith(suffix) or not path.parent.is_dir():
+        ending = f" that ends in {suffix!r}" if suffix else ""
+        raise ValueError(
+            f"file: got {str(path)!r}, expected a name{ending} in a folder "
+            "that exists. Change it."
+        )
+
+
+def _write(
+    path: pathlib.Path, text: str, console: rich.console.Console
+) -> None:
+    path.write_text(text.rstrip() + "\n", encoding="utf-8")
+    console.print(f"Wrote {path}.")
+
+
+def _progress(console: rich.console.Console) -> rich.progress.Progress:
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
