@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from common import bench_report, cli
+from common import bench, bench_report, cli
 from common.registry import find_spec, specs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -202,3 +202,18 @@ def test_plots_are_well_formed(monkeypatch):
     for race in bench_report.Benchmark.from_json(values).races:
         root = ElementTree.fromstring(plots.ratios(race, 1.1))
         assert len(root.findall(".//circle")) == len(race.timings)
+
+
+def test_the_benchmark_is_a_full_run():
+    """Not the quick one, whose figures mean nothing."""
+    settings = json.loads((DOCS / "data" / "bench.json").read_text())[
+        "settings"
+    ]
+    assert tuple(settings["depths"]) == bench.DEPTHS
+    assert settings["fits"] == bench.FITS
+    assert settings["rounds"] == bench.ROUNDS
+
+
+@each_page
+def test_pages_compare_by_the_one_table(page):
+    assert not re.search(r"\b[ra]tol\b|allclose|isclose", page.read_text())

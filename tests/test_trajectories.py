@@ -3,19 +3,24 @@
 import numpy as np
 import pytest
 
-from common import Trainer, agreement, backends, build, compare, data
+from common import (
+    Trainer,
+    agreement,
+    backends,
+    build,
+    compare,
+    data,
+    specs,
+)
 from common.layers import BATCH_NORM_DIALECTS
 
 from .conftest import TINY
 
 STEPS = 1000
-# Sizes at which a thousand steps of three backends take seconds.
-SIZES: dict[str, Any] = {
-    "stateful_mlp": {},
-    "digits_cnn": {"channels": (2, 3)},
-}
+# A convolution of full size would take minutes for a thousand steps.
+SIZES = {"digits_cnn": TINY["digits_cnn"]}
 
-models = pytest.mark.parametrize("model", SIZES)
+models = pytest.mark.parametrize("model", specs())
 dialects = pytest.mark.parametrize("dialect", BATCH_NORM_DIALECTS)
 
 
@@ -25,7 +30,7 @@ def make(model: str, backend: str, dialect: str) -> Trainer:
         backend=backend,
         dtype="float64",
         batch_norm=dialect,
-        **TINY.get(model, {}),
+        **SIZES.get(model, {}),
     )
 
 
@@ -92,7 +97,7 @@ def test_switching_backend_after_every_step(model, dialect):
 @models
 def test_float32_drifts_within_the_envelope(model):
     left, right = (
-        build(model, backend=name, **TINY.get(model, {}))
+        build(model, backend=name, **SIZES.get(model, {}))
         for name in ("equinox", "flax")
     )
     found = data.dataset(left.spec)
