@@ -147,8 +147,9 @@ class Trainer:
             if self._loop is None:
                 self._loop = Loop(self.pure_step)
             runs = self._loop.fit(self, data, size, epochs, batch_size)
-            seen = self.place.position // batch_size if epochs else 0
-            steps = max(epochs * (size // batch_size) - seen, 0)
+            each = size // batch_size
+            seen = min(self.place.position // batch_size, each)
+            steps = max(epochs * each - seen, 0)
             losses = [np.zeros(0, self.dtype)]
             try:
                 with Progress(steps, enabled=progress) as bar:

@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
+import optax
 import pytest
 
-from common import cli, registry
+from common import State, Trainer, build, cli, commands, registry
+from common.loop import Progress
 
 from . import test_comparison
 
@@ -92,6 +95,115 @@ def test_train_and_resume_in_the_other_library(tmp_path):
     assert "deep_mlp in flax: 4 steps (12 in all)" in second.stdout
 
 
+def resumed(file) -> tuple[State, dict]:
+    """What a run left, if it can be taken up."""
+    state, meta = State.read(file)
+    build(
+        meta["spec"],
+        backend="reference",
+        dtype=meta["dtype"],
+        **meta["hyper_parameters"],
+    ).load(state)
+    return state, meta
+
+
+SHORT = "train --backend reference --model deep_mlp --epochs 2".split()
+
+
+def test_a_run_that_diverges_is_saved_and_exits_with_1(
+    tmp_path, monkeypatch, capsys
+):
+    start = commands._start
+
+    def spoiled(options):
+        return start(options).with_optimizer(optax.sgd(1e20))
+
+    monkeypatch.setattr(commands, "_start", spoiled)
+    file = tmp_path / "run.safetensors"
+    assert cli.main([*SHORT, "--save", str(file)]) == 1
+    said = capsys.readouterr()
+    assert "Wrote" in said.out and "expected finite values" in said.err
+    state, _ = State.read(file)
+    assert 0 < state.step < 8
+    for name, x in state.flat().items():
+        assert np.isfinite(x).all(), name
+
+
+def test_an_interrupted_run_is_saved_and_exits_with_130(
+    tmp_path, monkeypatch, capsys
+):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "advance", interrupt)
+    file = tmp_path / "run.safetensors"
+    assert cli.main([*SHORT, "--save", str(file)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert resumed(file)[0].step > 0
+
+
+def test_a_run_is_saved_before_it_is_evaluated(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Trainer, "evaluate", fail)
+    file = tmp_path / "run.safetensors"
+    with pytest.raises(RuntimeError):
+        cli.main([*SHORT, "--save", str(file)])
+    assert resumed(file)[0].step == 8
+
+
+def test_bad_input_leaves_the_old_file(tmp_path):
+    file = tmp_path / "run.safetensors"
+    file.write_text("kept")
+    words = [*SHORT, "--batch-size", "0", "--save", str(file)]
+    assert cli.main(words) == 2
+    assert file.read_text() == "kept"
+
+
+def test_a_folder_is_no_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
+    assert cli.main([*SHORT, "--save", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.strip() == (
+        f"error: file: got the folder {str(tmp_path)!r}, expected a file. "
+        "Add a name."
+    )
+
+
+def test_a_file_that_does_not_tell_its_model(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
+    file = tmp_path / "run.safetensors"
+    state = build("deep_mlp", backend="reference").state()
+    state.save(file, {"spec": "deep_mlp", "seed": 0})
+    words = "train --backend flax --resume".split()
+    assert cli.main([*words, str(file)]) == 2
+    assert capsys.readouterr().err.strip() == (
+        f"error: state file {str(file)!r}: got a header without "
+        "hyper_parameters, dtype, expected spec, hyper_parameters, dtype, "
+        "seed. Write it with `Trainer.save`."
+    )
+
+
+def test_a_file_of_another_version(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
+    file = tmp_path / "run.safetensors"
+    meta = {"spec": "deep_mlp", "dtype": "float32", "seed": 0}
+    state = build("deep_mlp", backend="reference").state()
+    state.save(file, meta | {"hyper_parameters": {"width": 3}})
+    words = "train --backend flax --resume".split()
+    assert cli.main([*words, str(file)]) == 2
+    assert "hyper-parameter: got 'width', expected" in capsys.readouterr().err
+
+
+def test_a_bug_is_not_taken_for_bad_input(monkeypatch):
+    def bug(*_):
+        return 1 + None  # type: ignore[operator]
+
+    monkeypatch.setitem(cli.COMMANDS, "compare", bug)
+    with pytest.raises(TypeError):
+        cli.main(["compare"])
+
+
 def test_differences():
     done = run("differences", "--name", "spectral")
     assert done.returncode == 0, done.stderr
@@ -124,6 +236,7 @@ def test_help_teaches_by_example(command, capsys, monkeypatch):
         ("train --backend torch", "backend: got 'torch', expected one of"),
         ("train --backend flax --resume no", "No such file"),
         ("train --backend flax --batch-size 0", "batch_size: got 0, expected"),
+        ("train --backend flax --seed -1", "seed: got -1, expected an int"),
         ("differences --name zzz", "--name: got 'zzz', expected a part of"),
     ],
 )
@@ -154,8 +267,6 @@ def test_an_unknown_dialect_is_refused():
     ],
 )
 def test_resume_refuses_another_run(tmp_path, capsys, option, value):
-    from common import build
-
     build("deep_mlp", backend="flax").save(tmp_path / "r")
     words = f"train --backend flax --resume {tmp_path / 'r'}".split()
     assert cli.main([*words, f"--{option}", value]) == 2

@@ -1,6 +1,7 @@
 """Bad input: what it says, word for word, and that nothing was compiled."""
 
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -12,7 +13,14 @@ import numpy as np
 import optax
 import pytest
 
-from common.errors import BackendNotInstalledError, BatchError
+from common import checks, losses
+from common.errors import (
+    BackendNotInstalledError,
+    BatchError,
+    HyperParameterError,
+    ModelNotFoundError,
+)
+from common.models.stateful_mlp import StatefulMLP
 from common.registry import build
 from impl_equinox import layers as equinox_layers
 
@@ -42,6 +50,12 @@ def refuses(compiles):
 
 SPECS = "'stateful_mlp', 'digits_cnn', 'deep_mlp'"
 BUILD = {
+    "no_backend": (
+        {},
+        ValueError,
+        r"backend: got None, expected one of 'reference', 'equinox', "
+        r"'flax'\. Pick one of these\.",
+    ),
     "backend": (
         {"backend": "torch"},
         ValueError,
@@ -72,9 +86,45 @@ BUILD = {
         r"dtype: got 'bfloat16', expected one of 'float32', 'float64'\. "
         r"Pick one of these\.",
     ),
+    "metric_of_a_name": (
+        {"metrics": {"m": "f1"}, "backend": "flax"},
+        ValueError,
+        r"metric: got 'f1', expected one of 'accuracy', 'mse', "
+        r"'cross_entropy'\. Pick one of these\.",
+    ),
+    "metric_called_loss": (
+        {"metrics": {"loss": "mse"}, "backend": "flax"},
+        ValueError,
+        r"metric name: got 'loss', expected another: the loss itself goes by "
+        r"it\. Rename the metric\.",
+    ),
+    "dtype_of_numpy": (
+        {"dtype": np.int32, "backend": "flax"},
+        ValueError,
+        r"dtype: got 'int32', expected one of 'float32', 'float64'\. "
+        r"Pick one of these\.",
+    ),
+    "negative_seed": (
+        {"seed": -1, "backend": "flax"},
+        ValueError,
+        r"seed: got -1, expected an int from 0 to 4294967295\. Pick one of "
+        r"these\.",
+    ),
+    "huge_seed": (
+        {"seed": 2**32, "backend": "flax"},
+        ValueError,
+        r"seed: got 4294967296, expected an int from 0 to 4294967295\. Pick "
+        r"one of these\.",
+    ),
+    "fractional_seed": (
+        {"seed": 0.5, "backend": "flax"},
+        ValueError,
+        r"seed: got 0\.5, expected an int from 0 to 4294967295\. Pick one of "
+        r"these\.",
+    ),
     "hyper_parameter": (
         {"backend": "flax", "width": 3},
-        TypeError,
+        HyperParameterError,
         r"stateful_mlp hyper-parameter: got 'width', expected one of "
         r"'in_size', 'hidden_size', 'out_size', 'batch_norm', 'momentum', "
         r"'eps'\. Remove or rename it\.",
@@ -121,6 +171,123 @@ BUILD = {
 def test_build(fault, refuses):
     arguments, error, message = BUILD[fault]
     refuses(lambda: build(**arguments), error, message)
+
+
+def test_what_build_takes_too(make_batch):
+    """A NumPy dtype, seed and size, one metric by name, and names in a dict.
+
+    A loss need not be hashable.
+    """
+
+    class Loss:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, predictions, targets):
+            return losses.mse(predictions, targets)
+
+    trainer = build(
+        backend="reference",
+        dtype=jnp.float32,
+        seed=np.int64(3),
+        hidden_size=np.int64(4),
+        metrics="mse",
+        loss=Loss(),
+    )
+    assert (trainer.dtype, trainer.seed) == ("float32", 3)
+    assert type(trainer.seed) is int
+    assert type(vars(trainer.spec)["hidden_size"]) is int
+    batch = make_batch(trainer.spec, dtype="float32")
+    found = trainer.evaluate(*batch)
+    assert found["loss"] == found["mse"]
+    named = build(backend="reference", metrics={"m": "mse"})
+    assert named.evaluate(*batch).keys() == {"loss", "m"}
+
+
+class Mine(StatefulMLP):
+    name = "mine"
+
+
+class Another(StatefulMLP):
+    """Another class under a name that is taken."""
+
+
+@pytest.mark.parametrize("backend", ["equinox", "flax"])
+def test_a_spec_without_a_model(backend, refuses):
+    refuses(
+        lambda: build(Mine(), backend=backend),
+        ModelNotFoundError,
+        rf"model of 'mine' in {backend}: got no module "
+        rf"impl_{backend}\.models\.mine, expected one with a class Mine\. "
+        r"Write it\.",
+    )
+    refuses(
+        lambda: build(Another(), backend=backend),
+        ModelNotFoundError,
+        rf"model of 'stateful_mlp' in {backend}: got no class Another in "
+        rf"impl_{backend}\.models\.stateful_mlp, expected one\. Write it\.",
+    )
+
+
+class Sizes:
+    """Stands in for a spec: any value, where beartype does not look."""
+
+    name = "sizes"
+
+    def __init__(self, size):
+        self.size = size
+
+
+NOT_INTS = ["32", 3.5, True, np.int64(3), None, (3,)]
+NOT_TUPLES = [16, "ab", [1, 2], (1.0, 2), (16,), (1, 2, 3)]
+NOT_NUMBERS = ["0.9", None, [0.5]]
+
+
+@pytest.mark.parametrize("value", NOT_INTS)
+def test_an_int(value, refuses):
+    refuses(
+        lambda: untyped(checks.require_int)(Sizes(value), "size"),
+        ValueError,
+        rf"sizes size: got {re.escape(repr(value))}, expected an int\. Pass "
+        r"a whole number\.",
+    )
+
+
+@pytest.mark.parametrize("value", NOT_TUPLES)
+def test_a_tuple_of_ints(value, refuses):
+    refuses(
+        lambda: untyped(checks.require_ints)(Sizes(value), "size", length=2),
+        ValueError,
+        rf"sizes size: got {re.escape(repr(value))}, expected a tuple of 2 "
+        r"ints\. Pass whole numbers\.",
+    )
+
+
+@pytest.mark.parametrize("value", NOT_NUMBERS)
+def test_a_number(value, refuses):
+    refuses(
+        lambda: untyped(checks.require_within)(Sizes(value), "size", 0, 1),
+        ValueError,
+        rf"sizes size: got {re.escape(repr(value))}, expected a value in "
+        r"\[0, 1\)\. Move it into this range\.",
+    )
+
+
+def test_a_positive_number(refuses):
+    refuses(
+        lambda: untyped(checks.require_positive)(Sizes("1"), "size"),
+        ValueError,
+        r"sizes size: got '1', expected a positive value\. Raise it\.",
+    )
+
+
+def test_good_sizes_pass():
+    untyped(checks.require_int)(Sizes(3), "size")
+    untyped(checks.require_ints)(Sizes((1, 2, 3)), "size")
+
+
+def untyped(function):
+    """What beartype wraps, if it does."""
+    return inspect.unwrap(function)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +405,13 @@ INPUTS = {
     "a_list": (
         "stateful_mlp",
         [GOOD],
-        r"inputs: got the structure PyTreeDef\(\[\*\]\), expected "
-        r"PyTreeDef\(\*\)\. Pass them in the spec's structure\.",
+        r"inputs: got list, expected an array\. Wrap it in `jnp\.asarray`\.",
+    ),
+    "none": (
+        "stateful_mlp",
+        None,
+        r"inputs: got NoneType, expected an array\. Wrap it in "
+        r"`jnp\.asarray`\.",
     ),
 }
 TARGETS = {
@@ -262,6 +434,25 @@ TARGETS = {
         GOOD,
         "abcd",
         r"targets: got str, expected an array\. Wrap it in `jnp\.asarray`\.",
+    ),
+    "none": (
+        "stateful_mlp",
+        GOOD,
+        None,
+        r"targets: got NoneType, expected an array\. Wrap it in "
+        r"`jnp\.asarray`\.",
+    ),
+    "a_list": (
+        "stateful_mlp",
+        GOOD,
+        GOOD.tolist(),
+        r"targets: got list, expected an array\. Wrap it in `jnp\.asarray`\.",
+    ),
+    "a_dict": (
+        "digits_cnn",
+        IMAGES,
+        {"labels": LABELS},
+        r"targets: got dict, expected an array\. Wrap it in `jnp\.asarray`\.",
     ),
     "features": (
         "stateful_mlp",
@@ -404,17 +595,56 @@ def test_fit(fault, refuses):
     refuses(lambda: trainer.fit(GOOD, GOOD, **options), BatchError, message)
 
 
+def each(predictions, targets):
+    return jnp.mean((predictions - targets) ** 2, 0)
+
+
+def count(predictions, targets):
+    return jnp.sum(predictions > targets)
+
+
+def fails(predictions, targets):
+    return targets["labels"]
+
+
+FAILS = (
+    r": got TypeError\(.+\), expected a scalar of predictions "
+    r"float32\(4, 3\) and targets float32\(4, 3\)\. Mend the function or the "
+    r"targets\."
+)
+FUNCTIONS = {
+    "loss": (
+        {"loss": each},
+        r"loss: got float32\(3,\), expected a floating scalar\. Average over "
+        r"the batch\.",
+    ),
+    "integer_loss": (
+        {"loss": count},
+        r"loss: got int\d\d\(\), expected a floating scalar\. Average over "
+        r"the batch\.",
+    ),
+    "failing_loss": ({"loss": fails}, "loss" + FAILS),
+    "metric": (
+        {"metrics": {"m": each}},
+        r"metric 'm': got float32\(3,\), expected a scalar\. Average over "
+        r"the batch\.",
+    ),
+    "failing_metric": ({"metrics": {"m": fails}}, "metric 'm'" + FAILS),
+}
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_loss_that_is_no_scalar(verb, refuses):
-    trainer = build(
-        backend="reference", loss=lambda p, y: jnp.mean((p - y) ** 2, 0)
-    )
-    refuses(
-        lambda: call(trainer, verb, GOOD, GOOD),
-        BatchError,
-        r"loss: got ShapeDtypeStruct\(shape=\(3,\), dtype=float32\), "
-        r"expected a scalar\. Average over the batch\.",
-    )
+@pytest.mark.parametrize("fault", FUNCTIONS)
+def test_a_loss_or_a_metric_that_is_no_scalar(fault, verb, refuses):
+    options, message = FUNCTIONS[fault]
+    trainer = build(backend="reference", **options)
+    refuses(lambda: call(trainer, verb, GOOD, GOOD), BatchError, message)
+
+
+def test_a_metric_may_count(make, make_batch):
+    trainer = make("deep_mlp", "reference", metrics={"more": count})
+    xs, ys = make_batch(trainer.spec)
+    assert 0 <= trainer.evaluate(xs, ys)["more"] <= ys.size
 
 
 # --- within a step ----------------------------------------------------------

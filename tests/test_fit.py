@@ -220,7 +220,7 @@ def test_no_epochs_keep_the_place(make, data, monkeypatch, assert_same):
     assert_same(trainer.state(), before)
 
 
-@pytest.mark.parametrize("seen", [0, 5])
+@pytest.mark.parametrize("seen", [0, 5, STEPS + 3])
 @pytest.mark.parametrize("epochs", [0, 1, 2])
 def test_progress_knows_how_many_steps_there_are(
     epochs, seen, make, data, monkeypatch
@@ -236,7 +236,7 @@ def test_progress_knows_how_many_steps_there_are(
     trainer.place = data_module.Place(3, seen * BATCH)
     losses = trainer.fit(*data, epochs=epochs, batch_size=BATCH)
     assert totals == [len(losses)]
-    assert len(losses) == max(epochs * STEPS - seen, 0)
+    assert len(losses) == max(epochs * STEPS - min(seen, STEPS), 0)
 
 
 def test_fit_leaves_the_data_alone(backend, make, data):
