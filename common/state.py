@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -136,13 +135,12 @@ class State:
         }
         header = {"format": FORMAT, "meta": json.dumps(dict(meta))}
         data = safetensors.numpy.save(arrays, metadata=header)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(part, path)
+            part.write_bytes(data)
+            part.replace(path)
         except BaseException:
-            pathlib.Path(part).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
 
     @classmethod

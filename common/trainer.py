@@ -3,8 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
-from importlib import metadata
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,16 +11,16 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
-from common import checks, optimizers
+from common import checks, environment, optimizers
+from common import leaves as leaf
 from common.data import Place
 from common.errors import ModelNotFoundError, NonFiniteLossError
 from common.loop import Loop, Progress
-from common.protocol import Arrays, Backend, Loss, Metrics, Rebuild, Spec
+from common.protocol import Backend, Loss, Metrics, Spec
 from common.state import State
 
-VERSIONED = ("jax", "equinox", "flax", "optax")
 NO_TARGETS = object()
 
 
@@ -65,14 +64,16 @@ class Trainer:
                 lambda x: jnp.asarray(
                     x, dtype if x.dtype == np.float32 else None
                 ),
-                initial_values(spec, init_key),
+                leaf.initial_values(spec, init_key),
             )
             native = self.backend.init(params, buffers, run_key)
             arrays, rebuild = self.backend.split(native)
         self._names = list(arrays)
-        self._leaves = _own(_unwrap(arrays))
+        self._leaves = leaf.own(leaf.unwrap(arrays))
         self.rebuild = functools.partial(
-            _wrapped, rebuild, [_is_key(x) for x in arrays.values()]
+            leaf.rebuild_from,
+            rebuild,
+            [leaf.is_key(x) for x in arrays.values()],
         )
         self._signature = [(x.shape, x.dtype) for x in self._leaves]
         self.run_key = np.asarray(jr.key_data(run_key))
@@ -252,7 +253,7 @@ class Trainer:
             "hyper_parameters": dataclasses.asdict(self.spec),
             "dtype": self.dtype,
             "seed": self.seed,
-            "versions": {name: metadata.version(name) for name in VERSIONED},
+            "versions": environment.versions(),
         }
         self.state().save(path, meta)
 
@@ -264,7 +265,7 @@ class Trainer:
         `(module, nnx.Optimizer, nnx.Rngs)` in Flax.
         """
         with self._x64():
-            return self.rebuild(_own(self._leaves))
+            return self.rebuild(leaf.own(self._leaves))
 
     # --- for people who compose their own loops -----------------------------
 
@@ -272,7 +273,7 @@ class Trainer:
     def leaves(self) -> list[Array]:
         """A copy of the arrays that `pure_step` takes."""
         with self._x64():
-            return _own(self._leaves)
+            return leaf.own(self._leaves)
 
     def pure_step(
         self, leaves: list[Array], batch: Any
@@ -292,7 +293,7 @@ class Trainer:
         with self._x64():
             batch = jax.tree.map(jnp.asarray, batch)
             native, metrics = self.backend.step(self.rebuild(leaves), batch)
-            leaves = _unwrap(self.backend.split(native)[0])
+            leaves = leaf.unwrap(self.backend.split(native)[0])
         for name, (shape, dtype), x in zip(
             self._names, self._signature, leaves, strict=True
         ):
@@ -389,45 +390,8 @@ class Trainer:
         state = State.from_flat(arrays)
         native = self.backend.load(self.rebuild(leaves), state)
         # Copies, or an array that passes through would stay the caller's.
-        return list(map(jnp.copy, _unwrap(self.backend.split(native)[0])))
+        return list(map(jnp.copy, leaf.unwrap(self.backend.split(native)[0])))
 
     def _x64(self):
         # With x64 on, a float32 model would draw its masks in float64.
         return jax.enable_x64(self.dtype == "float64")
-
-
-def initial_values(
-    spec: Spec, key: PRNGKeyArray
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns the float32 values that every backend and dtype starts from."""
-    with jax.enable_x64(False), jax.default_matmul_precision("highest"):
-        return jax.device_get(_init(spec, key))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init(spec: Spec, key: PRNGKeyArray) -> tuple[Arrays, Arrays]:
-    return spec.init(key)
-
-
-def _own(leaves: Iterable[Array]) -> list[Array]:
-    """Copies arrays, so that donation hurts nobody, without weak types."""
-    return [jnp.array(x, x.dtype, copy=True) for x in leaves]
-
-
-def _is_key(x: Array) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _unwrap(arrays: Mapping[str, Array]) -> list[Array]:
-    """Makes leaves of arrays: a typed key costs Python at every call."""
-    return [jr.key_data(x) if _is_key(x) else x for x in arrays.values()]
-
-
-def _wrapped(rebuild: Rebuild, are_keys: list[bool], leaves: Any) -> Any:
-    """Rebuilds the native object from leaves."""
-    return rebuild(
-        [
-            jr.wrap_key_data(x) if is_key else x
-            for x, is_key in zip(leaves, are_keys, strict=True)
-        ]
-    )

@@ -6,7 +6,12 @@ from typing import ClassVar
 import optax
 
 from common import layers
-from common.checks import require_choice, require_positive, require_within
+from common.checks import (
+    require_choice,
+    require_int,
+    require_positive,
+    require_within,
+)
 from common.protocol import Shaped, Spec
 
 
@@ -35,6 +40,7 @@ class DeepMLP(Spec):
     eps: float = 1e-5
 
     def __post_init__(self):
+        require_int(self, "depth", "size")
         require_positive(self, "depth", "size", "eps")
         require_within(self, "momentum", 0, 1)
         require_choice(self, "batch_norm", layers.BATCH_NORM_DIALECTS)

@@ -8,7 +8,13 @@ import jax.random as jr
 import optax
 
 from common import layers
-from common.checks import require_choice, require_positive, require_within
+from common.checks import (
+    require_choice,
+    require_int,
+    require_ints,
+    require_positive,
+    require_within,
+)
 from common.protocol import Shaped, Spec
 
 
@@ -41,6 +47,8 @@ class DigitsCNN(Spec):
     eps: float = 1e-5
 
     def __post_init__(self):
+        require_int(self, "classes")
+        require_ints(self, "channels", length=2)
         require_positive(self, "channels", "classes", "eps")
         require_within(self, "momentum", 0, 1)
         require_within(self, "dropout", 0, 1)

@@ -7,7 +7,12 @@ from typing import ClassVar
 import optax
 
 from common import layers
-from common.checks import require_choice, require_positive, require_within
+from common.checks import (
+    require_choice,
+    require_int,
+    require_positive,
+    require_within,
+)
 from common.protocol import Shaped, Spec
 
 
@@ -39,6 +44,7 @@ class StatefulMLP(Spec):
     eps: float = 1e-5
 
     def __post_init__(self):
+        require_int(self, "in_size", "hidden_size", "out_size")
         require_positive(self, "in_size", "hidden_size", "out_size", "eps")
         require_within(self, "momentum", 0, 1)
         require_choice(self, "batch_norm", layers.BATCH_NORM_DIALECTS)
