@@ -30,7 +30,15 @@ _HOMES = {
     "compare": "common.comparison",
     "specs": "common.registry",
 }
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Report",
+    "State",
+    "Trainer",
+    "backends",
+    "build",
+    "compare",
+    "specs",
+]
 
 
 def __getattr__(name: str) -> Any:
