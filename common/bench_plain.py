@@ -16,6 +16,7 @@ from jax import lax
 
 from common import data as data_module
 from common import losses
+from common.loop import loops_slowly
 from common.protocol import Spec
 from common.reference import Native
 
@@ -95,7 +96,7 @@ class Fit:
             return lax.scan(body, leaves, (rows, numbers))
 
         self.steps = epochs * (len(data[0]) // batch_size)
-        if scan and _is_slow(scan_all, self._leaves, *self._rows(0)):
+        if scan and loops_slowly(scan_all, self._leaves, *self._rows(0)):
             self.steps = min(self.steps, SLOW_SCAN_STEPS)
         self._jitted = jax.jit(scan_all if scan else step_at, donate_argnums=0)
 
@@ -116,19 +117,14 @@ class Fit:
     def _rows(self, epoch: int) -> tuple[Any, np.ndarray, np.ndarray]:
         """Returns the data, the examples of each step, and its number."""
         data = jax.tree.map(jnp.asarray, self._data)
-        size = len(data[0])
-        whole = size // self._batch_size * self._batch_size
-        orders = [
-            data_module.order(self._key_data, epoch, size)[:whole]
-            for epoch in range(epoch, epoch + self._epochs)
-        ]
-        rows = np.concatenate(orders).reshape(-1, self._batch_size)
-        rows = rows[: self.steps]
+        start = data_module.Place(epoch, 0)
+        end = data_module.Place(epoch + self._epochs, 0)
+        rows, _ = data_module.take(
+            self._key_data,
+            start,
+            end,
+            len(data[0]),
+            self._batch_size,
+            self.steps,
+        )
         return data, rows, self._done + np.arange(len(rows), dtype=np.int32)
-
-
-def _is_slow(scan: Callable[..., Any], *args: Any) -> bool:
-    # On CPU a convolution in a compiled loop is slow (jax #12868).
-    if jax.default_backend() != "cpu":
-        return False
-    return "conv_general_dilated" in str(jax.make_jaxpr(scan)(*args))

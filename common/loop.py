@@ -27,6 +27,13 @@ Leaves = list[Array]
 Run = dict[str, np.ndarray]
 
 
+def loops_slowly(step: Callable[..., Any], *args: Any) -> bool:
+    """Whether a step is better dispatched than run in a compiled loop."""
+    if jax.default_backend() != "cpu":
+        return False
+    return "conv_general_dilated" in str(jax.make_jaxpr(step)(*args))
+
+
 class Loop:
     """Runs a pure step over rows of example indices."""
 
@@ -86,7 +93,9 @@ class Loop:
             all finite.
         """
         if self._dispatches is None:
-            self._dispatches = self._decide(leaves, data, rows[0])
+            self._dispatches = loops_slowly(
+                self._step_at, leaves, data, rows[0]
+            )
         if self._dispatches:
             leaves = self._copy(leaves)
             runs = []
@@ -126,13 +135,6 @@ class Loop:
                 raise NonFiniteLossError(step, what)
             trainer._leaves, trainer.place = leaves, place
             yield run
-
-    def _decide(self, leaves, data, row) -> bool:
-        """Whether to dispatch steps one by one."""
-        if jax.default_backend() != "cpu":
-            return False
-        jaxpr = jax.make_jaxpr(self._step_at)(leaves, data, row)
-        return "conv_general_dilated" in str(jaxpr)
 
     def _step_at(self, leaves, data, row):
         batch = jax.tree.map(

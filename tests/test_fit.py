@@ -14,7 +14,7 @@ from common import State, Trainer
 from common import data as data_module
 from common.agreement import assert_close
 from common.errors import NonFiniteLossError
-from common.loop import FIRST_CHUNK, Loop, Progress
+from common.loop import FIRST_CHUNK, Loop, Progress, loops_slowly
 
 BATCH = 2
 SIZE = 41  # twenty steps an epoch, more than the first chunk, and one left
@@ -179,7 +179,8 @@ def test_a_convolution_is_dispatched_on_cpu(
     xs, ys = make_batch(trainer.spec, size=4)
     loop = Loop(trainer.pure_step)
     row = np.arange(2, dtype=np.int32)
-    assert loop._decide(trainer.leaves, (xs, ys), row) == dispatches
+    arguments = (trainer.leaves, (xs, ys), row)
+    assert loops_slowly(loop._step_at, *arguments) == dispatches
 
 
 # --- what comes back --------------------------------------------------------
