@@ -249,6 +249,11 @@ def check_fit(spec: Spec, size: int, epochs: int, batch_size: int) -> None:
     Raises:
         BatchError: naming both sides.
     """
+    for what, value in (("batch_size", batch_size), ("epochs", epochs)):
+        if not isinstance(value, int | np.integer):
+            raise BatchError(
+                f"{what}: got {value!r}, expected a whole number. Change it."
+            )
     if not spec.min_batch_size <= batch_size <= size:
         raise BatchError(
             f"batch_size: got {batch_size}, expected a value from "

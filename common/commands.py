@@ -10,6 +10,11 @@ import rich.progress
 
 from common.errors import BatchError, StateError
 
+LEGEND = """
+left ~ right: what is held against what. A cell: the largest difference over
+the array's largest magnitude, the same in ULPs of float32 (u), what is
+allowed, the verdict. `--html FILE` explains each row.
+""".strip()
 PAIRS = (("equinox", "reference"), ("flax", "reference"), ("equinox", "flax"))
 # What the header of a file must tell to build its trainer again.
 RESUMED = ("spec", "hyper_parameters", "dtype", "seed")
@@ -55,6 +60,7 @@ def compare(options: argparse.Namespace, console: rich.console.Console) -> int:
                 )
             )
             console.print(*report_text.render(reports[-1]), sep="\n")
+    console.print(LEGEND, style="dim")
     failed = [one.verdict for one in reports if not one.ok]
     console.print(
         f"They disagree. First: {failed[0]}" if failed else "All agree.",

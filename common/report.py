@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -91,9 +92,18 @@ class Divergence(NamedTuple):
 
     def __str__(self) -> str:
         leaf = f", {self.leaf}" if self.leaf else ""
+        apart = (
+            f"are {self.difference:.2g} apart"
+            if math.isfinite(self.difference)
+            else "differ in kind: missing, another dtype or shape, not "
+            "finite, or a count or key that must be equal"
+        )
+        hint = ""
+        if self.quantity == "state":
+            hint = ". They start apart: `right.load(left.state())` first"
         return (
             f"{self.quantity} (step {self.step}{leaf}): {self.left} and "
-            f"{self.right} are {self.difference:.2g} apart"
+            f"{self.right} {apart}{hint}"
         )
 
 

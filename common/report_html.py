@@ -9,7 +9,7 @@ import numpy as np
 from common.report import QUANTITIES, Report, Row
 from common.report_text import amount, by_quantity
 
-WIDTH, HEIGHT, MARGIN = 640, 240, 44
+WIDTH, HEIGHT, MARGIN = 640, 240, 64
 # Dash patterns keep curves that lie on each other visible, and readable
 # without colour.
 STROKES = (

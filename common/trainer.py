@@ -225,8 +225,11 @@ class Trainer:
         rng = {**state.rng, **place}
         return dataclasses.replace(state, rng=rng).numpy()
 
-    def load(self, state: State) -> "Trainer":
+    def load(self, state: State | str | os.PathLike[str]) -> "Trainer":
         """Continues from a State, of this or of another backend.
+
+        Args:
+            state: a State, or a file that `save` wrote.
 
         Returns:
             The trainer itself.
@@ -235,6 +238,8 @@ class Trainer:
             StateError: naming the entries that are missing, extra or of the
                 wrong shape or dtype. Nothing has changed then.
         """
+        if not isinstance(state, State):
+            state, _ = State.read(state)
         state = state.numpy()
         state.require_like(self.state())
         with self._x64():
@@ -370,7 +375,7 @@ class Trainer:
         backend = getattr(self._make_backend, "name", "this backend")
         raise ModelNotFoundError(
             f"model of {name!r} in {backend}: got no {missing}, expected "
-            f"{want}. Write it."
+            f"{want}. Write it in a checkout; CONTRIBUTING.md says how."
         ) from cause
 
     def _pure_predict(self, leaves, xs):
