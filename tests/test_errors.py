@@ -218,13 +218,14 @@ def test_a_spec_without_a_model(backend, refuses):
         ModelNotFoundError,
         rf"model of 'mine' in {backend}: got no module "
         rf"impl_{backend}\.models\.mine, expected one with a class Mine\. "
-        r"Write it\.",
+        r"Write it in a checkout; CONTRIBUTING\.md says how\.",
     )
     refuses(
         lambda: build(Another(), backend=backend),
         ModelNotFoundError,
         rf"model of 'stateful_mlp' in {backend}: got no class Another in "
-        rf"impl_{backend}\.models\.stateful_mlp, expected one\. Write it\.",
+        rf"impl_{backend}\.models\.stateful_mlp, expected one\. "
+        r"Write it in a checkout; CONTRIBUTING\.md says how\.",
     )
 
 

@@ -1,5 +1,6 @@
 """The compiled loop: the same steps as by hand, in an order of its own."""
 
+import inspect
 import weakref
 
 import jax
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import State, Trainer
+from common import State, Trainer, checks
 from common import data as data_module
 from common.agreement import assert_close
-from common.errors import NonFiniteLossError
+from common.errors import BatchError, NonFiniteLossError
 from common.loop import FIRST_CHUNK, Loop, Progress, loops_slowly
 
 BATCH = 2
@@ -468,3 +469,22 @@ def test_a_run_that_diverges_stops_where_it_does(backend, make, data):
     after = trainer.state().flat()
     finite = all(np.isfinite(x).all() for x in after.values())
     assert not (np.isfinite(loss) and finite)
+
+
+@pytest.mark.parametrize("option", ["epochs", "batch_size"])
+def test_settings_are_whole_numbers(option, make):
+    spec = make("deep_mlp", "reference").spec
+    # Unwrapped, because beartype would be first to complain.
+    check = inspect.unwrap(checks.check_fit)
+    settings = {"epochs": 1, "batch_size": 4, option: 2.5}
+    with pytest.raises(
+        BatchError, match=f"^{option}: got 2.5, expected a whole number. Ch"
+    ):
+        check(spec, 8, **settings)
+
+
+def test_load_takes_a_file(make, tmp_path, assert_same):
+    trainer = make("deep_mlp", "flax", seed=3)
+    trainer.save(tmp_path / "run")
+    other = make("deep_mlp", "equinox").load(tmp_path / "run")
+    assert_same(other.state(), trainer.state())
