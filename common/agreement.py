@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-EPS = {name: float(np.finfo(name).eps) for name in ("float32", "float64")}
+EPS = {
+    name: float(jnp.finfo(name).eps)
+    for name in ("bfloat16", "float32", "float64")
+}
 
 # Relative to the largest magnitude. In float64 the formula is on trial, in
 # float32 the rounding, so there the unit is the ULP (EPS).
@@ -49,6 +53,28 @@ TOLERANCES: dict[str, dict[str, float]] = {
     },
 }
 
+# A single layer, against its definition in float64. In the narrow dtypes the
+# error of a sum grows with its terms, as the square root where they round
+# independently: these are multiplied by sqrt(the largest array's elements).
+# - layer: outputs and updated buffers;
+# - layer gradients: to the inputs and to the parameters;
+# - layer curvature: a Hessian-vector product.
+LAYER_TOLERANCES: dict[str, dict[str, float]] = {
+    "float64": {
+        "layer": 1e-12,
+        "layer gradients": 1e-12,
+        "layer curvature": 1e-10,
+    },
+    "float32": {
+        "layer": 2 * EPS["float32"],
+        "layer gradients": 4 * EPS["float32"],
+    },
+    "bfloat16": {
+        "layer": 2 * EPS["bfloat16"],
+        "layer gradients": 4 * EPS["bfloat16"],
+    },
+}
+
 # In float32 two runs drift apart, because every step rounds and because Adam
 # divides by a gradient that falls as training succeeds. The envelope is the
 # tolerance above times 1 + (steps / DRIFT_STEPS)^2.
@@ -71,9 +97,25 @@ def tolerance(dtype: str, quantity: str, steps: int = 0) -> float:
     bound = TOLERANCES[dtype][quantity]
     if dtype == "float32" and quantity in DRIFTS:
         bound *= 1 + (steps / DRIFT_STEPS) ** 2
-    return bound * PLATFORMS.get(
-        jax.default_backend(), max(PLATFORMS.values())
-    )
+    return bound * _platform()
+
+
+def layer_tolerance(dtype: str, quantity: str, terms: int) -> float:
+    """Returns the largest difference at which a layer is its definition.
+
+    Args:
+        dtype: `"float64"`, `"float32"` or `"bfloat16"`.
+        quantity: a row of `LAYER_TOLERANCES`.
+        terms: elements of the largest array of the call.
+    """
+    bound = LAYER_TOLERANCES[dtype][quantity]
+    if dtype != "float64":
+        bound *= terms**0.5
+    return bound * _platform()
+
+
+def _platform() -> int:
+    return PLATFORMS.get(jax.default_backend(), max(PLATFORMS.values()))
 
 
 def difference(left: Any, right: Any, scale: float | None = None) -> float:
@@ -93,13 +135,13 @@ def difference(left: Any, right: Any, scale: float | None = None) -> float:
     left, right = np.asarray(left), np.asarray(right)
     if (left.shape, left.dtype) != (right.shape, right.dtype):
         return np.inf
-    if not np.issubdtype(left.dtype, np.floating):
+    if not jnp.issubdtype(left.dtype, jnp.floating):
         return 0.0 if np.array_equal(left, right) else np.inf
+    left, right = left.astype(np.float64), right.astype(np.float64)
     finite = np.isfinite(left) & np.isfinite(right)
     if not np.array_equal(left[~finite], right[~finite], equal_nan=True):
         return np.inf
-    left = left[finite].astype(np.float64)
-    right = right[finite].astype(np.float64)
+    left, right = left[finite], right[finite]
     largest = float(np.max(np.abs(left - right), initial=0.0))
     if largest == 0.0:
         return 0.0

@@ -10,11 +10,14 @@ import dataclasses
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import jax
 
+from common.layers import Layer
+from common.layers.table import name_of
 from common.registry import find_backend
 
 NOT_REPORTED = "not reported"
@@ -37,6 +40,22 @@ Over 20 seeds the three numbers that have it move by up to a factor of 2.3.
 """
 
 
+class Cell(NamedTuple):
+    """A part of the layer matrix in which a difference shows.
+
+    Attributes:
+        layer: the row of the layer table.
+        dtypes: columns.
+        quantities: what differs: `"output"`, `"gradients"`, `"buffers"`.
+        options: hyper-parameters with which it does.
+    """
+
+    layer: str
+    dtypes: tuple[str, ...]
+    quantities: tuple[str, ...]
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Difference:
     """A known difference between a stock layer and what it should mean.
@@ -57,6 +76,7 @@ class Difference:
         upstream: the issue that reports it, or "not reported".
         related: issues around it.
         ours: what this project does about it.
+        cells: where the layer matrix meets it, and lets it pass.
     """
 
     name: str
@@ -72,6 +92,7 @@ class Difference:
     upstream: str = NOT_REPORTED
     related: tuple[str, ...] = ()
     ours: str
+    cells: tuple[Cell, ...] = ()
 
     @property
     def function(self) -> str:
@@ -118,6 +139,21 @@ class Measurement:
         if self.still_there:
             return "still there"
         return "gone" if self.gone else "changed"
+
+
+def excused(layer: Layer, backend: str, dtype: str) -> set[str]:
+    """Returns the quantities of a layer that are known to differ."""
+    options = layer.options()
+    return {
+        quantity
+        for row in DIFFERENCES
+        if row.backend == backend
+        for cell in row.cells
+        if cell.layer == name_of(type(layer))
+        and dtype in cell.dtypes
+        and cell.options.items() <= options.items()
+        for quantity in cell.quantities
+    }
 
 
 # --- running the rows -------------------------------------------------------

@@ -7,7 +7,14 @@ that meaning and train it. Everything else is written once, over these two.
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import (
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    runtime_checkable,
+)
 
 import jax
 import optax
@@ -137,6 +144,42 @@ class Spec(abc.ABC):
             n: x for n, x in values.items() if not variables[n].trainable
         }
         return params, buffers
+
+
+@runtime_checkable
+class Counterpart(Protocol):
+    """A row of the layer table in one library."""
+
+    def forward(
+        self,
+        params: Arrays,
+        buffers: Arrays,
+        *inputs: Any,
+        key: PRNGKeyArray,
+        training: bool,
+    ) -> tuple[Any, Arrays]:
+        """Calls the library's layer, as a pure function.
+
+        Args:
+            params: trainable arrays by canonical name; the layer computes in
+                their dtype.
+            buffers: the other arrays by canonical name.
+            inputs: a batch of each input, channels last.
+            key: for what the call draws.
+            training: batch statistics and dropout if true.
+
+        Returns:
+            The outputs, and the updated buffers by canonical name.
+        """
+        ...
+
+    def write(self, params: Any, buffers: Any) -> Any:
+        """Returns the library's own object that holds these arrays."""
+        ...
+
+    def read(self, native: Any) -> tuple[Any, Any]:
+        """Inverts `write`."""
+        ...
 
 
 Native = TypeVar("Native")

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from common import optimizers
+from common.layers import Layer
 from common.protocol import Arrays, Loss, Spec
 from common.state import State
 
@@ -23,6 +24,19 @@ class Native(NamedTuple):
     opt_state: optax.OptState
     key: PRNGKeyArray
     step: Int[Array, ""]
+
+
+class Counterpart:
+    """A row of the layer table in plain JAX: the row itself."""
+
+    def __init__(self, layer: Layer):
+        self.forward = layer.forward
+
+    def write(self, params, buffers):
+        return params, buffers
+
+    def read(self, native):
+        return native
 
 
 class Backend:

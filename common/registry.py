@@ -16,8 +16,9 @@ from common.errors import (
     HyperParameterError,
     choose,
 )
+from common.layers import Layer
 from common.models import SPECS
-from common.protocol import Backend, Loss, Spec
+from common.protocol import Backend, Counterpart, Loss, Spec
 from common.trainer import Trainer
 
 # Module, the library that must be there, and what to install.
@@ -58,6 +59,17 @@ def find_backend(name: str | None) -> Callable[..., Backend]:
             f'{requirement}. Run `pip install "{requirement}"`.'
         )
     return importlib.import_module(module).Backend
+
+
+def find_counterpart(backend: str, layer: Layer) -> Counterpart:
+    """Returns a backend's counterpart of a row of the layer table.
+
+    Raises:
+        ValueError: if there is no backend of that name.
+        BackendNotInstalledError: if its library is missing.
+    """
+    module = find_backend(backend).__module__.replace(".backend", ".table")
+    return importlib.import_module(module).Counterpart(layer)
 
 
 def find_spec(spec: str | Spec, hyper_parameters: dict[str, Any]) -> Spec:

@@ -77,6 +77,11 @@ def buffers(model: eqx.Module, state: eqx.nn.State) -> Any:
     return jax.tree.unflatten(treedef, layouts)
 
 
+def names(layouts: Any) -> list[str]:
+    """Returns the canonical names in a tree of layouts."""
+    return [layout.name for layout in jax.tree.leaves(layouts)]
+
+
 def read(tree: Any, layouts: Any) -> dict[str, jax.Array]:
     """Returns the canonical arrays that a tree of layouts names in a tree."""
     found, treedef = jax.tree.flatten(layouts)

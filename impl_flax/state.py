@@ -89,6 +89,11 @@ def _has_rule(rules: Any, owner: Any, word: Any) -> bool:
     return any(isinstance(owner, k) and word == name for k, name in rules)
 
 
+def names(layouts: dict[tuple[Any, ...], Layout]) -> list[str]:
+    """Returns the canonical names in a dict of layouts."""
+    return [layout.name for layout in layouts.values()]
+
+
 def read(
     module: nnx.Module, layouts: dict[tuple[Any, ...], Layout]
 ) -> dict[str, jax.Array]:

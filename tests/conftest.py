@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -28,6 +29,22 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # jax's strict promotions cannot be on: the definitions add a (C,) bias to a
 # (B, C) batch, and optax's Adam raises a float to the power of an integer.
+
+# Hypothesis draws the same examples in every run; `nightly` draws others. An
+# example is small already, and shrinking it would compile each attempt.
+for name, options in {
+    "default": {"max_examples": 20, "derandomize": True},
+    "nightly": {"max_examples": 500},
+}.items():
+    hypothesis.settings.register_profile(
+        name,
+        database=None,
+        deadline=None,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+        report_multiple_bugs=False,
+        **options,
+    )
+hypothesis.settings.load_profile("default")
 
 TINY: dict[str, dict[str, Any]] = {
     "stateful_mlp": {"hidden_size": 5},
