@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from common.comparison import compare as compare
+    from common.divergence import Diff as Diff
+    from common.divergence import diff as diff
     from common.registry import backends as backends
     from common.registry import build as build
     from common.registry import specs as specs
@@ -22,21 +24,25 @@ if TYPE_CHECKING:
     from common.trainer import Trainer as Trainer
 
 _HOMES = {
+    "Diff": "common.divergence",
     "Report": "common.report",
     "State": "common.state",
     "Trainer": "common.trainer",
     "backends": "common.registry",
     "build": "common.registry",
     "compare": "common.comparison",
+    "diff": "common.divergence",
     "specs": "common.registry",
 }
 __all__ = [
+    "Diff",
     "Report",
     "State",
     "Trainer",
     "backends",
     "build",
     "compare",
+    "diff",
     "specs",
 ]
 

@@ -75,6 +75,11 @@ LAYER_TOLERANCES: dict[str, dict[str, float]] = {
     },
 }
 
+# Two values of two programs are the same one within this many units in the
+# last place of the narrowest dtype on the way. A formula that differs shows
+# in float64 well above; in a narrow dtype rounding may have added up.
+MATCH_ULPS = {"float64": 2.0**22, "float32": 2.0**8, "bfloat16": 2.0**3}
+
 # In float32 two runs drift apart, because every step rounds and because Adam
 # divides by a gradient that falls as training succeeds. The envelope is the
 # tolerance above times 1 + (steps / DRIFT_STEPS)^2.
@@ -112,6 +117,19 @@ def layer_tolerance(dtype: str, quantity: str, terms: int) -> float:
     if dtype != "float64":
         bound *= terms**0.5
     return bound * _platform()
+
+
+def match_tolerance(eps: float) -> float:
+    """Returns the distance within which two programs' values are one.
+
+    Args:
+        eps: of the narrowest floating dtype that both passed through; 0 for
+            integers.
+    """
+    for name in ("float64", "float32", "bfloat16"):
+        if eps <= EPS[name]:
+            return MATCH_ULPS[name] * max(eps, EPS["float64"]) * _platform()
+    return MATCH_ULPS["bfloat16"] * eps * _platform()
 
 
 def _platform() -> int:

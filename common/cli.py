@@ -1,4 +1,4 @@
-"""The command line: compare, train, bench, differences."""
+"""The command line: compare, diff, train, bench, layers, differences."""
 
 import argparse
 import pathlib
@@ -33,6 +33,22 @@ COMPARE_EXAMPLES = """
 {program} compare --html report.html --json report.json
 """
 
+DIFF = """
+Find the two source lines where two JAX functions part.
+
+Each function is PACKAGE.MODULE:NAME: a function, or a module to be called.
+Both are called with the same inputs: the arrays of an .npz file in its order,
+or random ones of given shapes. They run equation by equation; values are
+matched by their numbers, whatever their layout, and the walk back from the
+outputs ends where only one side has a value. Exits with 0 if the outputs
+agree, 1 if not.
+"""
+DIFF_EXAMPLES = """
+{program} diff old.model:forward new.model:forward --inputs batch.npz
+{program} diff ours:step theirs:step --inputs shape=8,32,32,3 shape=8
+{program} diff ours:f theirs:f --inputs shape=4,16 --html parts.html
+"""
+
 TRAIN = """
 Train a model on its data set and tell how good it is.
 
@@ -58,6 +74,24 @@ BENCH_EXAMPLES = """
 {program} bench
 {program} bench --quick
 {program} bench --json bench.json
+"""
+
+LAYERS = """
+Show every layer of both libraries, and how far each is from its meaning.
+
+A row is one meaning: the public layers that have it, and how each library
+gets there (nothing said: the stock layer as it comes; settings: with other
+than its defaults; own: a layer of this project; composition: of the library's
+parts). Each number is the largest difference of any output, gradient or
+buffer from the definition in float64, in three training calls and one at
+inference; u: units in the last place of the dtype. Yellow: a known
+difference, see `differences`. Exits with 0 only where all else agrees.
+"""
+LAYERS_EXAMPLES = """
+{program} layers
+{program} layers --name norm
+{program} layers --name conv --dtype float64 float32 bfloat16
+{program} layers --json layers.json
 """
 
 DIFFERENCES = """
@@ -118,8 +152,10 @@ FAILURES = (
 )
 COMMANDS = {
     "compare": commands.compare,
+    "diff": commands.diff,
     "train": commands.train,
     "bench": commands.bench,
+    "layers": commands.layers,
     "differences": commands.differences,
 }
 
@@ -170,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--batch-norm",
         metavar="DIALECT",
-        help="ema, batch or standard (default: each model's own)",
+        help="ema, batch, standard or torch (default: each model's own)",
     )
     sub.add_argument(
         "--seed",
@@ -184,6 +220,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--html", type=path, metavar="FILE", help="write a page with plots"
+    )
+
+    sub = command("diff", DIFF, DIFF_EXAMPLES)
+    sub.add_argument("left", metavar="LEFT", help="package.module:name")
+    sub.add_argument("right", metavar="RIGHT", help="package.module:name")
+    sub.add_argument(
+        "--inputs",
+        nargs="+",
+        required=True,
+        metavar="I",
+        help="FILE.npz, or shape=8,32,32,3 for random normals of a shape",
+    )
+    sub.add_argument(
+        "--dtype",
+        default="float64",
+        metavar="D",
+        help="to run both in: float64, float32, or none to cast nothing "
+        "(default: float64, so that rounding hides nothing)",
+    )
+    sub.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of random inputs"
+    )
+    sub.add_argument(
+        "--json", type=path, metavar="FILE", help="write all figures"
+    )
+    sub.add_argument(
+        "--html",
+        type=path,
+        metavar="FILE",
+        help="write a page with both sources and a plot",
     )
 
     sub = command("train", TRAIN, TRAIN_EXAMPLES)
@@ -216,7 +282,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--batch-norm",
         metavar="DIALECT",
-        help="ema, batch or standard (default: the model's own)",
+        help="ema, batch, standard or torch (default: the model's own)",
     )
     sub.add_argument(
         "--dtype", metavar="D", help="float32 or float64 (default: float32)"
@@ -242,6 +308,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--json", type=path, metavar="FILE", help="write all samples"
+    )
+
+    sub = command("layers", LAYERS, LAYERS_EXAMPLES)
+    sub.add_argument(
+        "--name",
+        default="",
+        metavar="PART",
+        help="only rows whose name, family or public layers have this part",
+    )
+    sub.add_argument(
+        "--dtype",
+        nargs="+",
+        metavar="D",
+        default=["float64", "float32"],
+        help="float64, float32, bfloat16 (default: the first two)",
+    )
+    sub.add_argument(
+        "--json", type=path, metavar="FILE", help="write all figures"
     )
 
     sub = command("differences", DIFFERENCES, DIFFERENCES_EXAMPLES)

@@ -73,6 +73,34 @@ def compare(options: argparse.Namespace, console: rich.console.Console) -> int:
     return 1 if failed else 0
 
 
+def diff(options: argparse.Namespace, console: rich.console.Console) -> int:
+    """Runs `diff`."""
+    from common import divergence, environment
+    from common.divergence import named, page
+    from common.errors import choose
+
+    _require_file(options.json, ".json")
+    _require_file(options.html, ".html")
+    dtypes = {"float64": "float64", "float32": "float32", "none": None}
+    if options.dtype not in dtypes:
+        raise choose("--dtype", options.dtype, dtypes)
+    left = named.function(options.left)
+    right = named.function(options.right)
+    inputs = named.inputs(options.inputs, options.seed)
+    with console.status("running both"):
+        found = divergence.diff(
+            left, right, *inputs, dtype=dtypes[options.dtype]
+        )
+    console.print(str(found), markup=False, highlight=False)
+    facts = environment.environment()
+    if options.json is not None:
+        _write(options.json, page.to_json(found, facts), console)
+    if options.html is not None:
+        names = (options.left, options.right)
+        _write(options.html, page.render(found, names, facts), console)
+    return 0 if found.ok else 1
+
+
 def train(options: argparse.Namespace, console: rich.console.Console) -> int:
     """Runs `train`."""
     from common import data
@@ -188,6 +216,45 @@ def differences(
         text = differences_report.to_json(measured)
         _write(options.json, text, console)
     return 0
+
+
+def layers(options: argparse.Namespace, console: rich.console.Console) -> int:
+    """Runs `layers`."""
+    from common.errors import choose
+    from common.layers import judge, report
+    from common.layers.table import LAYERS
+
+    _require_file(options.json, ".json")
+    for dtype in options.dtype:
+        if dtype not in judge.DTYPES:
+            raise choose("--dtype", dtype, judge.DTYPES)
+    part = options.name.lower()
+    names = [
+        name
+        for name, row in LAYERS.items()
+        if any(
+            part in it.lower()
+            for it in (name, row.family, *row.equinox.stock, *row.flax.stock)
+        )
+    ]
+    if not names:
+        raise ValueError(
+            f"--name: got {options.name!r}, expected a part of one of "
+            f"{', '.join(LAYERS)}. Shorten it."
+        )
+    with _progress(console) as bar:
+        cells = len(names) * len(report.LIBRARIES) * len(options.dtype)
+        task = bar.add_task("measuring", total=cells)
+        measured = report.measure(
+            names, options.dtype, tick=lambda: bar.advance(task)
+        )
+    console.print(report.table(measured))
+    apart = [it for it in measured if not it.ok]
+    for it in apart:
+        console.print(*report.problems(it), sep="\n", style="red")
+    if options.json is not None:
+        _write(options.json, report.to_json(measured), console)
+    return 1 if apart else 0
 
 
 def bench(options: argparse.Namespace, console: rich.console.Console) -> int:

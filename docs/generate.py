@@ -1,21 +1,19 @@
 """Writes what the pages include: measured, read or printed, never typed."""
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
 import pathlib
-import typing
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import diff_pages
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
+import layer_pages
+import norm_pages
 import plots
+from tables import table
 
 from common import (
     agreement,
@@ -28,7 +26,6 @@ from common import (
 )
 from common.comparison import compare_all
 from common.data import dataset
-from common.layers import BATCH_NORM_DIALECTS
 from common.protocol import Spec
 from common.report import QUANTITIES, Report, ulps
 from common.trainer import Trainer
@@ -51,8 +48,11 @@ def write(folder: pathlib.Path) -> None:
     jax.config.update("jax_enable_x64", True)
     files = {
         "agreement.md": agreement_tables(),
+        "layer_tolerances.md": layer_tolerances(),
+        **layer_pages.pages(),
         "reports.md": reports(),
-        **batch_norm(),
+        **norm_pages.pages(),
+        **diff_pages.pages(),
         **benchmark(),
         "differences.md": known_differences(),
         "names.md": names(),
@@ -67,12 +67,6 @@ def versions() -> str:
     return ", ".join(
         f"{name} {it}" for name, it in environment.versions().items()
     )
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table whose columns after the first are numbers."""
-    lines = [columns, [":--", *["--:"] * (len(columns) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
 
 
 # --- the command line -------------------------------------------------------
@@ -128,6 +122,26 @@ def agreement_tables() -> str:
     return text
 
 
+def layer_tolerances() -> str:
+    """Writes the tolerances of the layer table."""
+    dtypes = tuple(agreement.LAYER_TOLERANCES)
+    rows = []
+    for quantity in agreement.LAYER_TOLERANCES["float64"]:
+        bounds = [
+            agreement.LAYER_TOLERANCES[it].get(quantity) for it in dtypes
+        ]
+        rows.append(
+            (
+                quantity,
+                *(
+                    "" if bound is None else _bound(bound, dtype)
+                    for bound, dtype in zip(bounds, dtypes, strict=True)
+                ),
+            )
+        )
+    return table(("quantity", *dtypes), rows)
+
+
 def _bound(bound: float, dtype: str) -> str:
     if bound == 0:
         return "equal"
@@ -152,153 +166,6 @@ def _compare(spec: str, dtype: str, *, steps: int) -> Report:
     data = dataset(trainers["reference"].spec, dtype=dtype)
     xs, ys = data.train_xs[:64], data.train_ys[:64]
     return compare_all(trainers, cli.PAIRS, xs, ys, steps=steps)
-
-
-# --- batch normalisation ----------------------------------------------------
-
-FEATURES, ROWS = 4, 64
-MOMENTUM, EPS = 0.99, 1e-5
-LIFT = 4096.0
-"""Keeps every relu open; small enough to be added and taken off exactly."""
-
-Curve = dict[int, float]
-
-
-def batch_norm() -> dict[str, str]:
-    """Measures the three dialects, in every backend."""
-    trainers = {
-        dialect: [_norm(name, dialect) for name in registry.backends()]
-        for dialect in BATCH_NORM_DIALECTS
-    }
-    steps = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500]
-    variances = _measure(trainers, lambda it: _inference_variance(it, 500))
-    means = _measure(trainers, lambda it: _training_outputs(it, "mean", 501))
-    deviations = _measure(
-        trainers, lambda it: _training_outputs(it, "deviation", 501)
-    )
-    calls = [1, 2, 3, 11, 101, 301, 501]
-    return {
-        "inference_variance.md": _dialects("steps", variances, steps),
-        "inference_variance.svg": plots.lines(
-            variances.curves,
-            x="training steps",
-            y="variance that inference divides by",
-            wanted=4.0,
-            log=True,
-        ),
-        "training_mean.md": _dialects("training call", means, calls),
-        "training_deviation.md": _dialects("training call", deviations, calls),
-        "training_mean.svg": plots.lines(
-            means.curves,
-            x="training calls",
-            y="mean of the output in training",
-            wanted=0.0,
-        ),
-    }
-
-
-class Measured(typing.NamedTuple):
-    """A number over training, in each dialect.
-
-    Attributes:
-        curves: the reference's number by step, by dialect.
-        apart: the largest distance of a backend from the reference.
-    """
-
-    curves: dict[str, Curve]
-    apart: float
-
-
-def _measure(
-    trainers: dict[str, list[Trainer]], read: Callable[[Trainer], Curve]
-) -> Measured:
-    curves, apart = {}, 0.0
-    for dialect, group in trainers.items():
-        first, *others = (read(trainer) for trainer in group)
-        curves[dialect] = first
-        apart = max(
-            apart, *(abs(it[k] - first[k]) for it in others for k in first)
-        )
-    return Measured(curves, apart)
-
-
-def _norm(backend: str, dialect: str) -> Trainer:
-    """Builds a model that is a BatchNorm and nothing else."""
-    trainer = registry.build(
-        "deep_mlp",
-        backend=backend,
-        depth=1,
-        size=FEATURES,
-        batch_norm=dialect,
-        momentum=MOMENTUM,
-        eps=EPS,
-        dtype="float64",
-        optimizer=optax.sgd(0.0),
-        metrics={
-            "mean": lambda predictions, targets: jnp.mean(predictions),
-            "deviation": lambda predictions, targets: jnp.std(predictions),
-        },
-    )
-    state = trainer.state()
-    same = np.eye(FEATURES)
-    lift = np.full(FEATURES, LIFT)
-    params = {
-        "blocks.0.linear.weight": same,
-        "blocks.0.norm.weight": np.ones(FEATURES),
-        "blocks.0.norm.bias": lift,
-        "head.weight": same,
-        "head.bias": -lift,
-    }
-    return trainer.load(dataclasses.replace(state, params=params))
-
-
-def _batch(mean: float, deviation: float) -> np.ndarray:
-    """Draws a batch whose mean and deviation are exactly these."""
-    xs = np.random.default_rng(0).normal(size=(ROWS, FEATURES))
-    xs = (xs - xs.mean(0)) / xs.std(0)
-    return mean + deviation * xs
-
-
-def _inference_variance(trainer: Trainer, steps: int) -> Curve:
-    """Trains on one batch; returns what inference takes for its variance."""
-    start, xs = trainer.state(), _batch(0.0, 2.0)
-    probe = np.stack([np.zeros(FEATURES), np.ones(FEATURES)])
-    curve = {}
-    for step in range(steps + 1):
-        if step:
-            trainer.step(xs, xs)
-        low, high = np.asarray(trainer.predict(probe))
-        slope = np.mean(high - low)
-        curve[step] = float(1 / slope**2 - EPS)
-    trainer.load(start)
-    return curve
-
-
-def _training_outputs(trainer: Trainer, metric: str, calls: int) -> Curve:
-    """Trains on one batch, then on shifted ones; returns their outputs."""
-    start, first, later = trainer.state(), _batch(0, 1), _batch(5, 3)
-    curve = {}
-    for call in range(1, calls + 1):
-        xs = first if call == 1 else later
-        curve[call] = float(trainer.step(xs, xs)[metric])
-    trainer.load(start)
-    return curve
-
-
-def _dialects(x: str, measured: Measured, at: Sequence[int]) -> str:
-    curves = measured.curves
-    columns = (x, *(f'`"{dialect}"`' for dialect in curves))
-    rows = (
-        (str(i), *(_number(curve[i]) for curve in curves.values())) for i in at
-    )
-    within = f"within {measured.apart:.0e}" if measured.apart else "exactly"
-    return table(columns, rows) + (
-        f"Equinox, Flax and the reference agree {within}, at every step.\n"
-    )
-
-
-def _number(x: float) -> str:
-    return f"{x:.4f}" if abs(x) > 5e-5 else "0"
 
 
 # --- benchmark and differences ----------------------------------------------

@@ -16,6 +16,7 @@ from common import optimizers
 from common.protocol import Loss, Spec
 from common.state import State
 from impl_equinox import state as canonical
+from impl_equinox.named import NamedParameters
 
 
 class Native(NamedTuple):
@@ -50,7 +51,7 @@ class Backend:
         model, state = self._abstract()
         self.parameters = canonical.parameters(model)
         self.buffers = canonical.buffers(model, state)
-        self.named = canonical.NamedParameters(model)
+        self.named = NamedParameters(model)
         self.optimizer = optimizers.on_names(
             optimizer, self.named.to_names, self.named.to_native
         )

@@ -17,6 +17,7 @@ from common import optimizers
 from common.protocol import Loss, Spec
 from common.state import State
 from impl_flax import state as canonical
+from impl_flax.named import NamedParameters
 
 
 class Native(NamedTuple):
@@ -49,7 +50,7 @@ class Backend:
         module = self._abstract()
         self.parameters = canonical.layouts(module, nnx.Param)
         self.buffers = canonical.layouts(module, nnx.BatchStat)
-        self.named = canonical.NamedParameters(module)
+        self.named = NamedParameters(module)
         self.optimizer = optimizers.on_names(
             optimizer, self.named.to_names, self.named.to_native
         )

@@ -17,7 +17,9 @@ from rich.console import Console
 from common import differences
 from common.differences import (
     DIFFERENCES,
+    FAMILIES,
     NOT_REPORTED,
+    RAISES,
     Difference,
     Measurement,
     find_demonstration,
@@ -82,6 +84,16 @@ def test_row_is_whole(row):
         assert issue_url(issue).startswith("https://github.com/")
 
 
+RAISING = [row for row in DIFFERENCES if row.quantity == RAISES]
+
+
+@pytest.mark.parametrize("row", RAISING, ids=lambda row: row.name)
+def test_exception_is_shown_as_one(row):
+    assert (row.measured, row.expected) == (1.0, 0.0)
+    assert " raises " in show([Measurement(row, row.measured)])
+    assert " gone " in show([Measurement(row, row.expected)])
+
+
 def test_rows_and_demonstrations_match():
     require_complete(DIFFERENCES)
 
@@ -90,7 +102,7 @@ def test_row_without_demonstration_fails(row):
     lost = dataclasses.replace(row, name="no-such-thing")
     message = (
         "demonstration of 'no-such-thing': got no function `no_such_thing` "
-        "in impl_equinox.differences"
+        "in impl_equinox.differences.state"
     )
     with pytest.raises(ValueError, match=message):
         require_complete([*DIFFERENCES, lost])
@@ -99,8 +111,21 @@ def test_row_without_demonstration_fails(row):
 
 
 def test_row_of_the_wrong_backend_fails(row):
-    with pytest.raises(ValueError, match="in impl_flax.differences"):
+    with pytest.raises(ValueError, match="in impl_flax.differences.state"):
         find_demonstration(dataclasses.replace(row, backend="flax"))
+
+
+def test_row_of_no_family_fails(row):
+    message = f"family of {row.name!r}: got 'no_such', expected a module"
+    with pytest.raises(ValueError, match=message):
+        find_demonstration(dataclasses.replace(row, family="no_such"))
+
+
+@pytest.mark.parametrize("backend", ["equinox", "flax"])
+def test_every_family_has_rows_of_both_libraries(backend):
+    """So that both have a module for it."""
+    families = {row.family for row in DIFFERENCES if row.backend == backend}
+    assert families == FAMILIES.keys()
 
 
 @pytest.mark.parametrize("row", [DIFFERENCES[0], DIFFERENCES[-1]])
@@ -113,7 +138,7 @@ def test_demonstration_without_row_fails(row):
 def test_planted_demonstration_without_row_fails(row, plant):
     stray = dataclasses.replace(row, name="stray")
     plant(stray, lambda: 0.0)
-    with pytest.raises(ValueError, match="differences.stray: got none"):
+    with pytest.raises(ValueError, match="state.stray: got none"):
         require_complete(DIFFERENCES)
 
 
@@ -186,7 +211,7 @@ def test_table_tells_what_is_no_longer_there(row, share, verdict):
 def test_markdown_shows_the_source():
     text = markdown([measured(row) for row in DIFFERENCES])
     for row in DIFFERENCES:
-        assert f"\n({row.name})=\n## {row.name}\n" in text
+        assert f"\n({row.name})=\n### {row.name}\n" in text
         opening = f":::{{dropdown}} `{row.module}.{row.function}`\n```python\n"
         assert f"{opening}def {row.function}() -> float:\n" in text
     assert text.count("\n```\n:::\n") == len(DIFFERENCES)

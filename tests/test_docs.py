@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from common import bench, bench_report, cli
+from common.layers.table import LAYERS
 from common.registry import find_spec, specs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -113,9 +114,10 @@ def _defines(path: pathlib.Path, dotted: str) -> bool:
 
 @each_page
 def test_generated_files_are_made(page):
-    made = (DOCS / "generate.py").read_text()
+    made = "".join(path.read_text() for path in DOCS.glob("*.py"))
+    families = {f"layers_{row.family}.md" for row in LAYERS.values()}
     for name in re.findall(r"_generated/(\S+)", page.read_text()):
-        assert f'"{name}"' in made, name
+        assert name in families or f'"{name}"' in made, name
 
 
 def test_model_has_a_page(model):
@@ -141,6 +143,17 @@ def test_model_page_says_three_differences(model):
     assert len(re.findall(r"^- ", section, re.M)) == 3
 
 
+def test_every_family_of_layers_has_a_page():
+    families = {row.family for row in LAYERS.values()}
+    pages = {path.stem for path in (DOCS / "layers").glob("*.md")}
+    assert pages == {*families, "index"}
+    index = (DOCS / "layers" / "index.md").read_text()
+    for family in families:
+        assert f"\n{family}\n" in index
+        text = (DOCS / "layers" / f"{family}.md").read_text()
+        assert f"../_generated/layers_{family}.md\n" in text
+
+
 def test_checklist_of_the_example_is_whole():
     text = (DOCS / "training_step.md").read_text()
     rows = re.findall(r"^\| (?!:-)(.+?) \| (.+?) \| (.+?) \|$", text, re.M)
@@ -162,10 +175,12 @@ def test_checklist_of_the_example_is_whole():
         assert any(words in what for what in shown), words
 
 
-@pytest.mark.parametrize("name", ["benchmark", "batch_norm", "agreement"])
+@pytest.mark.parametrize(
+    "name", ["benchmark", "batch_norm", "agreement", "layers/index"]
+)
 def test_no_measured_number_is_typed(name):
     text = (DOCS / f"{name}.md").read_text()
-    assert "{include} _generated/" in text
+    assert re.search(r"{include} (\.\./)?_generated/", text)
     # Options of directives and code are no claims.
     prose = re.sub(r"^:.*$|`[^`]*`", "", FENCE.sub("", text), flags=re.M)
     assert not re.search(r"(?<![\w#])\d", prose)

@@ -12,17 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
-from common import checks, losses
+from common import checks, layers, losses
 from common.errors import (
     BackendNotInstalledError,
     BatchError,
     HyperParameterError,
     ModelNotFoundError,
 )
+from common.layers.table import BatchNorm
 from common.models.stateful_mlp import StatefulMLP
 from common.registry import build
 from impl_equinox import layers as equinox_layers
+from impl_flax import layers as flax_layers
 
 FORM = re.compile(
     r"(?P<what>.+?): got (?P<got>.+?), expected (?P<expected>.+?)\. "
@@ -670,6 +673,26 @@ def test_a_step_that_changes_a_dtype(backend, make, make_batch, refuses):
     )
 
 
+def test_layer_norm_of_a_batch(refuses):
+    layer = equinox_layers.LayerNorm(3)
+    batch = jnp.ones((4, 3))
+    refuses(
+        lambda: layer(batch),
+        ValueError,
+        r"LayerNorm example: got shape \(4, 3\), expected \(3,\)\. Map over "
+        r"further axes with `jax\.vmap`\.",
+    )
+
+
+def test_mask_in_a_dialect_that_has_none(refuses):
+    refuses(
+        lambda: BatchNorm(dialect="ema", masked=True),
+        ValueError,
+        r"masked batch_norm dialect: got 'ema', expected one of 'standard', "
+        r"'torch'\. Leave the mask out: Equinox's modes have none\.",
+    )
+
+
 def test_dropout_without_a_key(refuses):
     layer = equinox_layers.Dropout(0.5, axis_name="batch")
     refuses(
@@ -678,6 +701,53 @@ def test_dropout_without_a_key(refuses):
         r"Dropout key: got None, expected a PRNG key when not in inference "
         r"mode\. Pass `key=`, or use `eqx\.nn\.inference_mode\(model\)`\.",
     )
+
+
+WINDOWS = {
+    "padding_name": (
+        lambda: layers.max_pool(jnp.ones((1, 4, 1)), (2,), padding="HALF"),
+        r"padding: got 'HALF', expected one of \('SAME', 'SAME_LOWER', "
+        r"'VALID', 'CAUSAL'\), a number or numbers\. Correct the name\.",
+    ),
+    "padding_axes": (
+        lambda: layers.max_pool(jnp.ones((1, 4, 1)), (2,), padding=(0, 1)),
+        r"padding: got \(0, 1\), expected 1 entries\. Give one for each "
+        r"axis of the window\.",
+    ),
+    "stride_axes": (
+        lambda: layers.max_pool(jnp.ones((1, 4, 1)), (2,), stride=(2, 2)),
+        r"spatial axes: got 2 values \(2, 2\), expected 1\. Give one for "
+        r"each axis of the kernel\.",
+    ),
+    "adaptive_target": (
+        lambda: layers.adaptive_avg_pool(jnp.ones((1, 2, 1)), (3,)),
+        r"adaptive_pool target_shape: got \(3,\), expected at most "
+        r"\(2,\)\. Lower it\.",
+    ),
+    "output_padding": (
+        lambda: flax_layers.ConvTranspose(
+            1, 1, (2,), 2, output_padding=2, rngs=nnx.Rngs(0)
+        ),
+        r"ConvTranspose output_padding: got \(2,\), expected less than the "
+        r"strides \(2,\)\. Lower it\.",
+    ),
+    "circular": (
+        lambda: flax_layers.ConvTranspose(
+            1, 1, (2,), padding_mode="CIRCULAR", rngs=nnx.Rngs(0)
+        ),
+        r"ConvTranspose circular padding: got 0 with output_padding \(0,\), "
+        r"expected 'SAME' or 'SAME_LOWER' without\. Take "
+        r"padding_mode='ZEROS'\.",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", WINDOWS)
+def test_windows_that_do_not_fit(fault):
+    call, message = WINDOWS[fault]
+    with pytest.raises(ValueError, match=f"^{message}$") as caught:
+        call()
+    assert FORM.fullmatch(str(caught.value))
 
 
 UNTYPED = """
@@ -705,7 +775,7 @@ def test_what_beartype_would_say_first_is_said_without_it():
     )
     assert done.stdout.splitlines() == [
         "stateful_mlp batch_norm: got 'layer', expected one of 'ema', "
-        "'batch', 'standard'. Pick one of these.",
-        "BatchNorm mode: got 'standard', expected 'ema' or 'batch'. Use "
-        "nnx.BatchNorm for the standard one.",
+        "'batch', 'standard', 'torch'. Pick one of these.",
+        "BatchNorm mode: got 'standard', expected 'ema', 'batch' or "
+        "'torch'. Use nnx.BatchNorm for the standard one.",
     ]

@@ -60,7 +60,7 @@ def test_linear(batch, bias):
     check(actual, expected)
 
 
-def numpy_conv2d(x, weight, bias, padding):
+def numpy_conv(x, weight, bias, padding):
     p = padding
     x = np.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
     out, _, kh, kw = weight.shape
@@ -75,19 +75,19 @@ def numpy_conv2d(x, weight, bias, padding):
 
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 2)], ids=str)
-def test_conv2d(kernel, padding):
+def test_conv(kernel, padding):
     x, weight = normal(2, 5, 4, 3), normal(6, 3, *kernel, seed=1)
     bias = normal(6, seed=2)
-    actual = layers.conv2d(
+    actual = layers.conv(
         jnp.array(x), jnp.array(weight), jnp.array(bias), padding=padding
     )
-    check(actual, numpy_conv2d(x, weight, bias, padding))
+    check(actual, numpy_conv(x, weight, bias, padding))
 
 
-def test_conv2d_without_bias_adds_nothing():
+def test_conv_without_bias_adds_nothing():
     x, weight = normal(2, 5, 4, 3), normal(6, 3, 2, 2, seed=1)
-    actual = layers.conv2d(jnp.array(x), jnp.array(weight))
-    check(actual, numpy_conv2d(x, weight, np.zeros(6), 0))
+    actual = layers.conv(jnp.array(x), jnp.array(weight))
+    check(actual, numpy_conv(x, weight, np.zeros(6), 0))
 
 
 # --- activation and pooling -------------------------------------------------
@@ -102,7 +102,7 @@ def test_nan_and_infinity_pass_through():
     """A fault upstream stays visible."""
     x = jnp.array([-np.inf, np.nan, np.inf])
     check(layers.relu(x), np.array([0, np.nan, np.inf]))
-    pooled = layers.max_pool2d(x[:2].reshape(1, 1, 2, 1).repeat(2, 1), 2)
+    pooled = layers.max_pool(x[:2].reshape(1, 2, 1), (2,))
     assert np.isnan(pooled).all()
 
 
@@ -113,20 +113,24 @@ def test_relu_has_gradient_0_at_0():
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 7)], ids=["fits", "leftover"])
-def test_max_pool2d(size):
+def test_max_pool(size):
     x = normal(2, *size, 3)
     expected = np.zeros((2, 2, 3, 3))
     for b, i, j, c in np.ndindex(expected.shape):
         square = x[b, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
         expected[b, i, j, c] = square.max()
-    actual = layers.max_pool2d(jnp.array(x), 2)
+    actual = layers.max_pool(jnp.array(x), (2, 2), stride=2)
     assert np.array_equal(actual, expected)
 
 
-def test_max_pool2d_passes_the_gradient_to_the_maximum():
+def test_max_pool_passes_the_gradient_to_the_maximum():
     x = jnp.array(normal(1, 4, 4, 1))
-    gradient = jax.grad(lambda x: jnp.sum(layers.max_pool2d(x, 2)))(x)
-    maxima = np.isin(x, layers.max_pool2d(x, 2))
+
+    def pool(x):
+        return layers.max_pool(x, (2, 2), stride=2)
+
+    gradient = jax.grad(lambda x: jnp.sum(pool(x)))(x)
+    maxima = np.isin(x, pool(x))
     assert np.array_equal(gradient, maxima)
 
 
@@ -168,7 +172,7 @@ def test_dropout_draws_anew_for_each_example_and_key():
 
 
 class NumpyBatchNorm:
-    """The three dialects, with attributes for buffers."""
+    """The dialects, with attributes for buffers."""
 
     def __init__(self, dialect, features):
         self.dialect = dialect
@@ -183,6 +187,8 @@ class NumpyBatchNorm:
         mean = np.sum(examples, 0) / len(examples)
         var = np.sum((examples - mean) ** 2, 0) / len(examples)
         batch = mean, var
+        if self.dialect == "torch":
+            var = var * len(examples) / (len(examples) - 1)
         self.calls += 1
         if self.dialect == "ema" and self.calls == 1:
             self.mean, self.var = mean, var
@@ -430,9 +436,9 @@ def test_spectral_linear_is_a_linear_with_a_normalised_weight():
 
 CALLS = {
     "linear": (layers.linear, ((4, 3), (5, 3), (5,)), {}),
-    "conv2d": (layers.conv2d, ((2, 4, 4, 3), (5, 3, 3, 3), (5,)), {}),
+    "conv": (layers.conv, ((2, 4, 4, 3), (5, 3, 3, 3), (5,)), {}),
     "relu": (layers.relu, ((4, 3),), {}),
-    "max_pool2d": (layers.max_pool2d, ((2, 4, 4, 3),), {"window": 2}),
+    "max_pool": (layers.max_pool, ((2, 4, 4, 3),), {"window": (2, 2)}),
     "flatten": (layers.flatten, ((2, 4, 4, 3),), {}),
     "dropout": (layers.dropout, ((4, 3),), {"key": jr.key(0), "p": 0.5}),
     "spectral_linear": (

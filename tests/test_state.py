@@ -39,7 +39,7 @@ def test_round_trip(spec, source, target, make, fill, assert_same):
     assert_same(make(spec, source).load(second.state()).state(), filled)
 
 
-@pytest.mark.parametrize("batch_norm", ["ema", "batch", "standard"])
+@pytest.mark.parametrize("batch_norm", ["ema", "batch", "standard", "torch"])
 def test_round_trip_of_a_dialect(
     batch_norm, backend, dtype, make, fill, assert_same
 ):

@@ -1,6 +1,7 @@
 """Batch normalisation in its dialects."""
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 import jax.numpy as jnp
@@ -8,24 +9,27 @@ from jaxtyping import Array, Bool, Float, Int
 
 from common.layers._initial import constant, ones, zeros
 from common.layers._layer import Layer, Side, extent
+from common.layers._normalisation import (
+    affine_variables,
+    apply_affine,
+    draw_mask,
+)
 from common.protocol import Arrays, Shaped, Variable
 
-BatchNormDialect = Literal["ema", "batch", "standard"]
+BatchNormDialect = Literal["ema", "batch", "standard", "torch"]
 BATCH_NORM_DIALECTS: tuple[str, ...] = get_args(BatchNormDialect)
+MASKED_DIALECTS = ("standard", "torch")
 
 
 def batch_norm_variables(
-    features: int, dialect: BatchNormDialect
+    features: int, dialect: BatchNormDialect, *, affine: bool = True
 ) -> dict[str, Variable]:
     """Weight, bias and the running statistics that the dialect keeps."""
-    variables = {
-        "weight": Variable((features,), ones),
-        "bias": Variable((features,), zeros),
-        "running_mean": Variable((features,), zeros, trainable=False),
-        "running_var": Variable(
-            (features,), zeros if dialect == "ema" else ones, trainable=False
-        ),
-    }
+    variables = affine_variables((features,), weight=affine, bias=affine)
+    variables["running_mean"] = Variable((features,), zeros, trainable=False)
+    variables["running_var"] = Variable(
+        (features,), zeros if dialect == "ema" else ones, trainable=False
+    )
     if dialect == "ema":
         variables["first_time"] = Variable(
             (), constant(True, jnp.bool_), trainable=False
@@ -39,8 +43,8 @@ def batch_norm_variables(
 
 def batch_norm(
     x: Float[Array, "B *S C"],
-    weight: Float[Array, " C"],
-    bias: Float[Array, " C"],
+    weight: Float[Array, " C"] | None,
+    bias: Float[Array, " C"] | None,
     running_mean: Float[Array, " C"],
     running_var: Float[Array, " C"],
     first_time: Bool[Array, ""] | None = None,
@@ -50,24 +54,32 @@ def batch_norm(
     momentum: float,
     eps: float,
     training: bool,
+    mask: Bool[Array, "#B *#S #C"] | None = None,
 ) -> tuple[Float[Array, "B *S C"], Arrays]:
-    """Normalises each channel over the batch, in one of three dialects.
+    """Normalises each channel over the batch, in one of four dialects.
 
     With batch statistics (m, v), v biased, and `a = momentum`:
 
     - `"standard"`: training normalises by (m, v) and stores
       `a * running + (1 - a) * (m, v)`; inference uses what is stored.
-    - `"batch"`: the same, but inference divides both stored values by
+    - `"torch"`: the same, but what is stored of n elements is the unbiased
+      `v * n / (n - 1)`.
+    - `"batch"`: as `"standard"`, but inference divides both stored values by
       `1 - a**num_batches_tracked`.
     - `"ema"`: training *normalises by the stored values*, updated first; the
       first batch is stored as it is.
+
+    Elements that a mask leaves out do not count for the statistics, but are
+    normalised all the same.
 
     Returns:
         The normalised batch and the updated buffers, by leaf name.
 
     Reference: Ioffe and Szegedy, "Batch Normalization", 2015,
-        arXiv:1502.03167. `"standard"` is `flax.nnx.BatchNorm`; `"batch"` and
-        `"ema"` are the modes of `equinox.nn.BatchNorm` (equinox #659).
+        arXiv:1502.03167. `"standard"` is `flax.nnx.BatchNorm`; `"torch"` is
+        `torch.nn.BatchNorm2d`, but for the momentum, which is one minus
+        PyTorch's; `"batch"` and `"ema"` are the modes of
+        `equinox.nn.BatchNorm` (equinox #659).
     """
     if (dialect == "ema") != (first_time is not None) or (
         dialect == "batch"
@@ -80,10 +92,15 @@ def batch_norm(
     buffers = {}
     if training:
         axes = tuple(range(x.ndim - 1))
-        mean = jnp.mean(x, axes)
-        var = jnp.mean(jnp.square(x - mean), axes)
+        mean = jnp.mean(x, axes, where=mask)
+        var = jnp.mean(jnp.square(x - mean), axes, where=mask)
+        stored = var
+        if dialect == "torch":
+            counted = jnp.broadcast_to(True if mask is None else mask, x.shape)
+            n = jnp.sum(counted, axes, dtype=x.dtype)
+            stored = var * (n / jnp.maximum(n - 1, 1))
         running_mean = (1 - momentum) * mean + momentum * running_mean
-        running_var = (1 - momentum) * var + momentum * running_var
+        running_var = (1 - momentum) * stored + momentum * running_var
     if first_time is not None:
         if training:
             mean = running_mean = jnp.where(first_time, mean, running_mean)
@@ -99,38 +116,64 @@ def batch_norm(
         buffers["num_batches_tracked"] = n + 1 if training else n
     buffers["running_mean"] = running_mean
     buffers["running_var"] = running_var
-    return (x - mean) / jnp.sqrt(var + eps) * weight + bias, buffers
+    x = (x - mean) / jnp.sqrt(var + eps)
+    return apply_affine(x, weight, bias), buffers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchNorm(Layer):
-    """Normalises each channel over the batch, in one of its dialects."""
+    """Normalises each channel over the batch, in one of its dialects.
+
+    With `masked`, a second input says which positions count.
+    """
 
     family = "normalisation"
-    equinox = Side(("BatchNorm",), "own", page="normalisation")
-    flax = Side(("BatchNorm",), "own", page="normalization")
+    equinox = Side(("BatchNorm",), "own", "BatchNorm", "normalisation")
+    flax = Side(("BatchNorm",), "own", "BatchNorm", "normalization")
     same = {"eps": "epsilon"}
 
     features: int = 3
     dialect: BatchNormDialect = "standard"
     momentum: float = 0.9
     eps: float = 1e-5
+    channelwise_affine: bool = True
+    masked: bool = False
     size: tuple[int, ...] = extent((2,))
+
+    def __post_init__(self):
+        if self.masked and self.dialect not in MASKED_DIALECTS:
+            raise ValueError(
+                f"masked batch_norm dialect: got {self.dialect!r}, expected "
+                f"one of {', '.join(map(repr, MASKED_DIALECTS))}. Leave the "
+                "mask out: Equinox's modes have none."
+            )
 
     @property
     def inputs(self):
-        return (Shaped((*self.size, self.features)),)
+        mask = (Shaped((*self.size, 1), "bool"),) if self.masked else ()
+        return (Shaped((*self.size, self.features)), *mask)
 
     def variables(self):
-        return batch_norm_variables(self.features, self.dialect)
+        return batch_norm_variables(
+            self.features, self.dialect, affine=self.channelwise_affine
+        )
 
-    def forward(self, params, buffers, x, *, key, training):
+    def draw(self, rng, batch_size):
+        x = rng.normal(size=(batch_size, *self.size, self.features))
+        if not self.masked:
+            return (x,)
+        shape = (batch_size, *self.size, 1)
+        return x, draw_mask(rng, 1, math.prod(shape)).reshape(shape)
+
+    def forward(self, params, buffers, x, mask=None, *, key, training):
         return batch_norm(
             x,
-            **params,
+            params.get("weight"),
+            params.get("bias"),
             **buffers,
             dialect=self.dialect,
             momentum=self.momentum,
             eps=self.eps,
             training=training,
+            mask=mask,
         )

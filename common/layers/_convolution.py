@@ -1,12 +1,24 @@
 """Convolutions and their transposes."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Literal
 
+import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from common.layers._initial import uniform
-from common.protocol import Variable
+from common.layers._layer import Layer, Side, extent
+from common.layers._window import Padding, pads_of, per_axis
+from common.protocol import Shaped, Variable
+
+PaddingMode = Literal["ZEROS", "REFLECT", "REPLICATE", "CIRCULAR"]
+
+# The names that `jnp.pad` has for them.
+PAD_MODES = {"REFLECT": "reflect", "REPLICATE": "edge", "CIRCULAR": "wrap"}
 
 
 def conv_variables(
@@ -14,33 +26,343 @@ def conv_variables(
     out_channels: int,
     kernel_size: tuple[int, ...],
     *,
+    groups: int = 1,
     bias: bool = True,
 ) -> dict[str, Variable]:
-    """Weight (out, in, *kernel) and bias (out,), U(+-1/sqrt(fan_in)).
+    """Weight (out, in / groups, *kernel), bias (out,): U(+-1/sqrt(fan_in)).
 
     Reference: the initialisation of `torch.nn.Conv2d` and `eqx.nn.Conv2d`.
     """
-    init = uniform(1 / math.sqrt(in_channels * math.prod(kernel_size)))
-    weight = Variable((out_channels, in_channels, *kernel_size), init)
-    variables = {"weight": weight}
+    fan_in = in_channels // groups * math.prod(kernel_size)
+    init = uniform(1 / math.sqrt(fan_in))
+    weight = (out_channels, in_channels // groups, *kernel_size)
+    variables = {"weight": Variable(weight, init)}
     if bias:
         variables["bias"] = Variable((out_channels,), init)
     return variables
 
 
-def conv2d(
-    x: Float[Array, "B H W I"],
-    weight: Float[Array, "O I kh kw"],
+def conv_transpose_variables(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, ...],
+    *,
+    groups: int = 1,
+    bias: bool = True,
+) -> dict[str, Variable]:
+    """Weight (in, out / groups, *kernel), bias (out,): U(+-1/sqrt(fan_in)).
+
+    Reference: the initialisation of `eqx.nn.ConvTranspose`, the layout of
+        `torch.nn.ConvTranspose2d`.
+    """
+    variables = conv_variables(
+        in_channels, out_channels, kernel_size, groups=groups, bias=bias
+    )
+    weight = (in_channels, out_channels // groups, *kernel_size)
+    return variables | {"weight": Variable(weight, variables["weight"].init)}
+
+
+def conv(
+    x: Float[Array, "B *S I"],
+    weight: Float[Array, "O I_g *K"],
     bias: Float[Array, " O"] | None = None,
     *,
-    padding: int = 0,
-) -> Float[Array, "B H2 W2 O"]:
-    """Correlates over H and W with stride 1 and zero padding."""
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    padding_mode: PaddingMode = "ZEROS",
+    input_dilation: int | Sequence[int] = 1,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Float[Array, "B *S2 O"]:
+    """Correlates over the spatial axes.
+
+    Args:
+        x: a batch, channels last.
+        weight: of `I / groups` input channels each.
+        bias: added to each channel.
+        stride: steps between two windows.
+        padding: of the spatial axes: for both sides of all of them; for both
+            sides of each; in (before, after) pairs; or by name. `"SAME"` and
+            `"SAME_LOWER"` keep the size over the stride, rounded up, and put
+            the odd one behind or before; `"VALID"` is none; `"CAUSAL"` is
+            all in front.
+        padding_mode: what is padded with, as `jnp.pad` does it.
+        input_dilation: steps between two entries of the input, with zeros in
+            between. They come before the padding with zeros.
+        dilation: steps between two entries of the kernel.
+        groups: parts of the channels that do not see each other.
+
+    Reference: Dumoulin and Visin, "A guide to convolution arithmetic for deep
+        learning", 2016, arXiv:1603.07285.
+    """
+    n = weight.ndim - 2
+    stride, dilation = per_axis(stride, n), per_axis(dilation, n)
+    spans = _spans(weight.shape[2:], dilation)
+    pads = pads_of(padding, x.shape[1:-1], spans, stride)
+    if padding_mode != "ZEROS":
+        x = jnp.pad(x, [(0, 0), *pads, (0, 0)], PAD_MODES[padding_mode])
+        pads = [(0, 0)] * n
+    axes = tuple(range(1, n + 1))
     y = lax.conv_general_dilated(
         x,
         weight,
-        window_strides=(1, 1),
-        padding=[(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "OIHW", "NHWC"),
+        stride,
+        pads,
+        lhs_dilation=per_axis(input_dilation, n),
+        rhs_dilation=dilation,
+        dimension_numbers=lax.ConvDimensionNumbers(
+            (0, n + 1, *axes), tuple(range(n + 2)), (0, n + 1, *axes)
+        ),
+        feature_group_count=groups,
     )
     return y if bias is None else y + bias
+
+
+def conv_transpose(
+    x: Float[Array, "B *S I"],
+    weight: Float[Array, "I O_g *K"],
+    bias: Float[Array, " O"] | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    padding_mode: PaddingMode = "ZEROS",
+    output_padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Float[Array, "B *S2 O"]:
+    """Transposes the linear map `conv` with this weight and these options.
+
+    Its input is of the size that `conv` has as its output, and the other way
+    round. Several sizes can be meant where windows are more than a step
+    apart: the smallest, or with `padding="SAME"` the largest.
+
+    Args:
+        x: a batch, channels last.
+        weight: of the convolution from `O` to `I` channels.
+        bias: added to each channel.
+        stride: of the convolution, as are those below.
+        padding: as `conv` takes it, but `"CAUSAL"`.
+        padding_mode: `"ZEROS"`, or `"CIRCULAR"`.
+        output_padding: less than the stride: how much larger than the
+            smallest size is meant, or smaller than the largest.
+        dilation: steps between two entries of the kernel.
+        groups: parts of the channels that do not see each other.
+
+    Reference: `torch.nn.ConvTranspose2d`; Dumoulin and Visin, "A guide to
+        convolution arithmetic for deep learning", 2016, arXiv:1603.07285.
+    """
+    n = weight.ndim - 2
+    stride, dilation = per_axis(stride, n), per_axis(dilation, n)
+    output_padding = per_axis(output_padding, n)
+    spans = _spans(weight.shape[2:], dilation)
+    if padding in ("SAME", "SAME_LOWER"):
+        sizes = [
+            size * s - extra
+            for size, s, extra in zip(
+                x.shape[1:-1], stride, output_padding, strict=True
+            )
+        ]
+    else:
+        sizes = [
+            (size - 1) * s + span - sum(pads) + extra
+            for size, s, span, pads, extra in zip(
+                x.shape[1:-1],
+                stride,
+                spans,
+                pads_of(padding, x.shape[1:-1], spans, stride),
+                output_padding,
+                strict=True,
+            )
+        ]
+
+    def forward(y: Array) -> Array:
+        return conv(
+            y,
+            weight,
+            stride=stride,
+            padding=padding,
+            padding_mode=padding_mode,
+            dilation=dilation,
+            groups=groups,
+        )
+
+    shape = (x.shape[0], *sizes, weight.shape[1] * groups)
+    (y,) = jax.linear_transpose(forward, jax.ShapeDtypeStruct(shape, x.dtype))(
+        x
+    )
+    return y if bias is None else y + bias
+
+
+def _spans(
+    kernel_size: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, ...]:
+    """Returns how many entries a dilated kernel spans."""
+    return tuple(
+        d * (k - 1) + 1 for k, d in zip(kernel_size, dilation, strict=True)
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conv(Layer):
+    """Correlates a kernel with the input, over any number of axes."""
+
+    family = "convolution"
+    equinox = Side(("Conv", "Conv1d", "Conv2d", "Conv3d"), page="conv")
+    flax = Side(("Conv",), "settings", page="linear")
+    same = {
+        "in_channels": "in_features",
+        "out_channels": "out_features",
+        "stride": "strides",
+        "dilation": "kernel_dilation",
+        "groups": "feature_group_count",
+    }
+
+    in_channels: int = 4
+    out_channels: int = 6
+    kernel_size: tuple[int, ...] = (3, 2)
+    stride: int | tuple[int, ...] = (2, 1)
+    padding: Padding = ((1, 0), (1, 1))
+    padding_mode: PaddingMode = "ZEROS"
+    dilation: int | tuple[int, ...] = (1, 2)
+    groups: int = 2
+    use_bias: bool = True
+    size: tuple[int, ...] = extent((5, 4))
+
+    @property
+    def inputs(self):
+        return (Shaped((*self.size, self.in_channels)),)
+
+    def variables(self):
+        return conv_variables(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            groups=self.groups,
+            bias=self.use_bias,
+        )
+
+    def forward(self, params, buffers, x, *, key, training):
+        y = conv(
+            x,
+            **params,
+            stride=self.stride,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        return y, {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedConv(Layer):
+    """A convolution with a masked kernel, or over a dilated input.
+
+    `mask` has a 0 or 1 for each entry of the kernel, the last axis fastest.
+    """
+
+    family = "convolution"
+    equinox = Side((), "own", by="MaskedConv")
+    flax = Side(("Conv",), "settings", page="linear")
+
+    in_channels: int = 4
+    out_channels: int = 6
+    kernel_size: tuple[int, ...] = (2, 3)
+    stride: tuple[int, ...] = (1, 2)
+    padding: tuple[tuple[int, int], ...] = ((1, 0), (1, 1))
+    input_dilation: tuple[int, ...] = (2, 1)
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 2
+    mask: tuple[int, ...] | None = (1, 1, 1, 1, 0, 0)
+    use_bias: bool = True
+    size: tuple[int, ...] = extent((3, 5))
+
+    @property
+    def inputs(self):
+        return (Shaped((*self.size, self.in_channels)),)
+
+    def variables(self):
+        return conv_variables(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            groups=self.groups,
+            bias=self.use_bias,
+        )
+
+    def forward(self, params, buffers, x, *, key, training):
+        if self.mask is not None:
+            mask = jnp.array(self.mask).reshape(self.kernel_size)
+            weight = jnp.where(mask, params["weight"], 0)
+            params = {**params, "weight": weight}
+        y = conv(
+            x,
+            **params,
+            stride=self.stride,
+            padding=self.padding,
+            input_dilation=self.input_dilation,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        return y, {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvTranspose(Layer):
+    """The transpose of a convolution, from its outputs to its inputs."""
+
+    family = "convolution"
+    equinox = Side(
+        (
+            "ConvTranspose",
+            "ConvTranspose1d",
+            "ConvTranspose2d",
+            "ConvTranspose3d",
+        ),
+        page="conv",
+    )
+    flax = Side(("ConvTranspose",), "own", by="ConvTranspose", page="linear")
+    same = {
+        "in_channels": "in_features",
+        "out_channels": "out_features",
+        "stride": "strides",
+        "dilation": "kernel_dilation",
+    }
+
+    in_channels: int = 4
+    out_channels: int = 6
+    kernel_size: tuple[int, ...] = (3, 2)
+    stride: tuple[int, ...] = (2, 1)
+    padding: Padding = ((1, 0), (1, 1))
+    padding_mode: PaddingMode = "ZEROS"
+    output_padding: tuple[int, ...] = (1, 0)
+    dilation: tuple[int, ...] = (1, 2)
+    groups: int = 2
+    use_bias: bool = True
+    size: tuple[int, ...] = extent((3, 4))
+
+    @property
+    def inputs(self):
+        return (Shaped((*self.size, self.in_channels)),)
+
+    def variables(self):
+        return conv_transpose_variables(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            groups=self.groups,
+            bias=self.use_bias,
+        )
+
+    def forward(self, params, buffers, x, *, key, training):
+        y = conv_transpose(
+            x,
+            **params,
+            stride=self.stride,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+            output_padding=self.output_padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        return y, {}

@@ -1,13 +1,19 @@
 """Linear maps and what is built of them alone."""
 
 import dataclasses
+import itertools
 import math
+from typing import Literal
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from common.layers._activation import ACTIVATIONS, identity
 from common.layers._initial import uniform
-from common.layers._layer import Layer, Side
+from common.layers._layer import Layer, Side, extent, named, within
 from common.protocol import Shaped, Variable
+
+Size = int | Literal["scalar"]
 
 
 def linear_variables(
@@ -34,6 +40,22 @@ def linear(
     return y if bias is None else y + bias
 
 
+def _width(size: Size) -> int:
+    return 1 if size == "scalar" else size
+
+
+def _shape(size: Size) -> tuple[int, ...]:
+    return () if size == "scalar" else (size,)
+
+
+def _with_scalars(layer, x: Array, in_features: Size, out_features: Size):
+    """Calls a layer on vectors of length 1 where a size is `"scalar"`."""
+    if in_features == "scalar":
+        x = x[..., None]
+    y = layer(x)
+    return y[..., 0] if out_features == "scalar" else y
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linear(Layer):
     """`x @ weight.T + bias`; the size `"scalar"` is 1 without an axis."""
@@ -42,18 +64,280 @@ class Linear(Layer):
     equinox = Side(("Linear",), page="linear")
     flax = Side(("Linear",), page="linear")
 
-    in_features: int = 4
-    out_features: int = 3
+    in_features: Size = 4
+    out_features: Size = 3
     use_bias: bool = True
 
     @property
     def inputs(self):
-        return (Shaped((self.in_features,)),)
+        return (Shaped(_shape(self.in_features)),)
 
     def variables(self):
         return linear_variables(
-            self.in_features, self.out_features, bias=self.use_bias
+            _width(self.in_features),
+            _width(self.out_features),
+            bias=self.use_bias,
         )
 
     def forward(self, params, buffers, x, *, key, training):
-        return linear(x, **params), {}
+        def layer(x):
+            return linear(x, **params)
+
+        sizes = self.in_features, self.out_features
+        return _with_scalars(layer, x, *sizes), {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Identity(Layer):
+    """Returns its input as it is."""
+
+    family = "linear"
+    equinox = Side(("Identity",), page="linear")
+    flax = Side(("identity",), page="activations")
+
+    size: tuple[int, ...] = extent((3,))
+
+    @property
+    def inputs(self):
+        return (Shaped(self.size),)
+
+    def forward(self, params, buffers, x, *, key, training):
+        return identity(x), {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Function(Layer):
+    """A plain function, in a layer's place."""
+
+    family = "linear"
+    equinox = Side(("Lambda",), page="sequential")
+    flax = Side((), "composition", "a function in nnx.Sequential")
+
+    function: Literal["tanh", "square"] = "tanh"
+    size: tuple[int, ...] = extent((3,))
+
+    @property
+    def inputs(self):
+        return (Shaped(self.size),)
+
+    def forward(self, params, buffers, x, *, key, training):
+        return getattr(jnp, self.function)(x), {}
+
+
+# --- several linear maps ----------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sequential(Layer):
+    """Layers one after the other: here Linears with tanh between them."""
+
+    family = "linear"
+    equinox = Side(("Sequential",), page="sequential")
+    flax = Side(("Sequential",), page="../helpers")
+
+    sizes: tuple[int, ...] = (4, 5, 3)
+    use_bias: bool = True
+
+    @property
+    def inputs(self):
+        return (Shaped((self.sizes[0],)),)
+
+    def variables(self):
+        variables = {}
+        for i, sizes in enumerate(itertools.pairwise(self.sizes)):
+            one = linear_variables(*sizes, bias=self.use_bias)
+            variables |= named(f"layers.{2 * i}", one)
+        return variables
+
+    def forward(self, params, buffers, x, *, key, training):
+        for i in range(len(self.sizes) - 1):
+            if i > 0:
+                x = jnp.tanh(x)
+            x = linear(x, **within(f"layers.{2 * i}", params))
+        return x, {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MLP(Layer):
+    """`depth` hidden Linears with an activation each, and one more.
+
+    Without hidden layers there is no final activation either.
+    """
+
+    family = "linear"
+    equinox = Side(("MLP",), page="mlp")
+    flax = Side((), "own", "MLP")
+
+    in_size: Size = 4
+    out_size: Size = 3
+    width_size: int = 5
+    depth: int = 2
+    activation: str = "relu"
+    final_activation: str = "identity"
+    use_bias: bool = True
+    use_final_bias: bool = True
+    scan: bool = False
+
+    @property
+    def inputs(self):
+        return (Shaped(_shape(self.in_size)),)
+
+    def variables(self):
+        sizes = [_width(self.in_size)]
+        sizes += [self.width_size] * self.depth + [_width(self.out_size)]
+        variables = {}
+        for i in range(self.depth + 1):
+            last = i == self.depth
+            one = linear_variables(
+                *sizes[i : i + 2],
+                bias=self.use_final_bias if last else self.use_bias,
+            )
+            variables |= named(f"layers.{i}", one)
+        return variables
+
+    def forward(self, params, buffers, x, *, key, training):
+        def layers(x):
+            for i in range(self.depth):
+                x = linear(x, **within(f"layers.{i}", params))
+                x = ACTIVATIONS[self.activation](x)
+            x = linear(x, **within(f"layers.{self.depth}", params))
+            if self.depth > 0:
+                x = ACTIVATIONS[self.final_activation](x)
+            return x
+
+        return _with_scalars(layers, x, self.in_size, self.out_size), {}
+
+
+# --- linear maps of several axes --------------------------------------------
+
+
+def linear_general(
+    x: Float[Array, "B ..."],
+    weight: Float[Array, "*G O I"],
+    bias: Float[Array, "*G O"] | None = None,
+    *,
+    out_features: tuple[int, ...],
+    axis: tuple[int, ...],
+) -> Float[Array, "B ..."]:
+    """Maps the product of some axes to new ones, which come last.
+
+    Args:
+        x: (B, *G, *S), a batch; after its first axis come the groups'.
+        weight: one matrix a group, over the flattened axes.
+        bias: one vector a group.
+        out_features: sizes of the new axes; O is their product.
+        axis: the axes that are mapped, increasing; I is their product.
+
+    Returns:
+        (B, *G, *R, *out): the axes that stay, then the new ones.
+
+    Reference: `flax.nnx.LinearGeneral`.
+    """
+    x = jnp.moveaxis(x, axis, range(-len(axis), 0))
+    *groups, outputs, inputs = weight.shape
+    rest = x.shape[1 + len(groups) : x.ndim - len(axis)]
+    x = x.reshape(x.shape[0], *groups, -1, inputs)
+    y = x @ jnp.swapaxes(weight, -1, -2)
+    if bias is not None:
+        y = y + bias[..., None, :]
+    return y.reshape(x.shape[0], *groups, *rest, *out_features)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearGeneral(Layer):
+    """Maps some axes to others, with one matrix for each group."""
+
+    family = "linear"
+    equinox = Side((), "own", "LinearGeneral")
+    flax = Side(("LinearGeneral",), page="linear")
+
+    in_features: tuple[int, ...] = (2, 3)
+    out_features: tuple[int, ...] = (4,)
+    axis: tuple[int, ...] = (-2, -1)
+    groups: tuple[int, ...] = ()
+    use_bias: bool = True
+    rest: tuple[int, ...] = extent((5,))
+
+    @property
+    def inputs(self):
+        # The axes that stay fill the places which `axis` leaves free.
+        rank = len(self.axis) + len(self.rest)
+        sizes = zip(self.axis, self.in_features, strict=True)
+        mapped = {axis % rank: n for axis, n in sizes}
+        rest = iter(self.rest)
+        shape = (mapped.get(i) or next(rest) for i in range(rank))
+        return (Shaped((*self.groups, *shape)),)
+
+    def variables(self):
+        i, o = math.prod(self.in_features), math.prod(self.out_features)
+        init = uniform(1 / math.sqrt(i))
+        variables = {"weight": Variable((*self.groups, o, i), init)}
+        if self.use_bias:
+            variables["bias"] = Variable((*self.groups, o), init)
+        return variables
+
+    def forward(self, params, buffers, x, *, key, training):
+        y = linear_general(
+            x, **params, out_features=self.out_features, axis=self.axis
+        )
+        return y, {}
+
+
+def einsum(
+    x: Float[Array, "..."],
+    weight: Float[Array, "..."],
+    bias: Float[Array, "..."] | None = None,
+    *,
+    equation: str,
+) -> Float[Array, "..."]:
+    """Contracts `x` with a weight by an equation such as `"...i,io->...o"`.
+
+    The bias has the axes of the result that come from the weight, in the
+    result's order.
+
+    Reference: `flax.nnx.Einsum`.
+    """
+    y = jnp.einsum(equation, x, weight)
+    if bias is None:
+        return y
+    operands, result = equation.split("->")
+    letters = operands.split(",")[1]
+    named_axes = result.replace("...", "")
+    sizes = iter(bias.shape)
+    shape = [next(sizes) if it in letters else 1 for it in named_axes]
+    return y + bias.reshape(shape)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Einsum(Layer):
+    """Contracts the input with a weight, by an equation, and adds a bias."""
+
+    family = "linear"
+    equinox = Side((), "own", "Einsum")
+    flax = Side(("Einsum",), page="linear")
+
+    equation: str = "...ta,hab->...thb"
+    shape: tuple[int, ...] = (3, 2, 4)
+    bias_shape: tuple[int, ...] | None = (3, 4)
+    size: tuple[int, ...] = extent((5, 2))
+
+    @property
+    def inputs(self):
+        return (Shaped(self.size),)
+
+    def variables(self):
+        operands, result = self.equation.split("->")
+        letters = operands.split(",")[1]
+        contracted = [
+            n
+            for it, n in zip(letters, self.shape, strict=True)
+            if it not in result
+        ]
+        init = uniform(1 / math.sqrt(math.prod(contracted)))
+        variables = {"weight": Variable(self.shape, init)}
+        if self.bias_shape is not None:
+            variables["bias"] = Variable(self.bias_shape, init)
+        return variables
+
+    def forward(self, params, buffers, x, *, key, training):
+        return einsum(x, **params, equation=self.equation), {}

@@ -1,14 +1,17 @@
 """Weights that are computed from others: spectral and weight norm."""
 
+import dataclasses
 import math
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from common.layers._initial import normal
-from common.layers._linear import linear
-from common.protocol import Arrays, Variable
+from common.layers._convolution import conv, conv_variables
+from common.layers._initial import normal, ones
+from common.layers._layer import Layer, Side, extent
+from common.layers._linear import linear, linear_variables
+from common.protocol import Arrays, Shaped, Variable
 
 
 def spectral_norm_variables(
@@ -47,12 +50,13 @@ def spectral_norm(
     v: Float[Array, " I2"],
     *,
     training: bool,
+    num_power_iterations: int = 1,
     eps: float = 1e-12,
 ) -> tuple[Float[Array, "O *I"], Float[Array, " O"], Float[Array, " I2"]]:
     """Divides a weight by an estimate of its largest singular value.
 
-    Training first improves (u, v) by one power iteration; no gradient flows
-    through the iteration. The stored weight itself never changes.
+    Training first improves (u, v) by power iterations; no gradient flows
+    through these. The stored weight itself never changes.
 
     Returns:
         The normalised weight and the updated (u, v).
@@ -62,7 +66,8 @@ def spectral_norm(
     """
     matrix = weight.reshape(weight.shape[0], -1)
     if training:
-        u, v = power_iteration(lax.stop_gradient(matrix), u, v, eps=eps)
+        for _ in range(num_power_iterations):
+            u, v = power_iteration(lax.stop_gradient(matrix), u, v, eps=eps)
     return weight / (u @ matrix @ v), u, v
 
 
@@ -86,3 +91,124 @@ def settle(weight: Array, u: Array, v: Array, *, iterations: int = 15):
     for _ in range(iterations):
         u, v = power_iteration(matrix, u, v)
     return u, v
+
+
+def weight_norm_variables(
+    weight: Variable, *, axis: int | None = 0
+) -> dict[str, Variable]:
+    """The direction v, like the weight, and the length g, along one axis.
+
+    The shape of g is that of the weight with all axes but `axis` of size 1.
+    """
+    shape = tuple(
+        size if i == axis else 1 for i, size in enumerate(weight.shape)
+    )
+    return {"weight_v": weight, "weight_g": Variable(shape, ones)}
+
+
+def weight_norm(
+    weight_v: Float[Array, "*W"],
+    weight_g: Float[Array, "*G"],
+    *,
+    axis: int | None = 0,
+) -> Float[Array, "*W"]:
+    """Computes `g v / |v|`, the norm over all axes but one, or over all.
+
+    Args:
+        weight_v: the direction.
+        weight_g: the length; broadcasts with the direction.
+        axis: the axis along which there are many lengths; 0 is the output's.
+
+    Reference: Salimans and Kingma, "Weight Normalization", 2016,
+        arXiv:1602.07868; `torch.nn.utils.weight_norm`.
+    """
+    axes = tuple(i for i in range(weight_v.ndim) if i != axis)
+    norm = jnp.sqrt(jnp.sum(weight_v * weight_v, axes, keepdims=True))
+    return weight_g * weight_v / norm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Wrapped(Layer):
+    """A linear layer or a convolution, to be wrapped.
+
+    It is a convolution where there is a `kernel_size`.
+    """
+
+    family = "normalisation"
+
+    in_features: int = 4
+    out_features: int = 3
+    kernel_size: tuple[int, ...] = ()
+    use_bias: bool = True
+    size: int = extent(3)
+
+    @property
+    def inputs(self):
+        size = (self.size,) * len(self.kernel_size)
+        return (Shaped((*size, self.in_features)),)
+
+    def wrapped(self) -> dict[str, Variable]:
+        """Returns the variables of the layer that is wrapped."""
+        sizes = self.in_features, self.out_features
+        if self.kernel_size:
+            return conv_variables(*sizes, self.kernel_size, bias=self.use_bias)
+        return linear_variables(*sizes, bias=self.use_bias)
+
+    def apply(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        """Calls the layer that is wrapped."""
+        layer = conv if self.kernel_size else linear
+        return layer(x, weight, bias)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpectralNorm(_Wrapped):
+    """Divides a layer's weight by its largest singular value, estimated."""
+
+    equinox = Side(("SpectralNorm",), page="normalisation")
+    flax = Side(("SpectralNorm",), "own", "SpectralNorm", page="normalization")
+    same = {
+        "layer": "layer_instance",
+        "num_power_iterations": "n_steps",
+        "eps": "epsilon",
+    }
+
+    num_power_iterations: int = 1
+    eps: float = 1e-12
+
+    def variables(self):
+        variables = self.wrapped()
+        return variables | spectral_norm_variables(variables["weight"])
+
+    def forward(self, params, buffers, x, *, key, training):
+        weight, u, v = spectral_norm(
+            params["weight"],
+            buffers["weight_u"],
+            buffers["weight_v"],
+            training=training,
+            num_power_iterations=self.num_power_iterations,
+            eps=self.eps,
+        )
+        y = self.apply(x, weight, params.get("bias"))
+        return y, {"weight_u": u, "weight_v": v}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightNorm(_Wrapped):
+    """Makes a layer's weight of its direction and of its length."""
+
+    equinox = Side(("WeightNorm",), page="normalisation")
+    flax = Side(("WeightNorm",), "own", "WeightNorm", page="normalization")
+    same = {"layer": "layer_instance"}
+
+    axis: int | None = 0
+
+    def variables(self):
+        variables = self.wrapped()
+        weight = variables.pop("weight")
+        return variables | weight_norm_variables(weight, axis=self.axis)
+
+    def forward(self, params, buffers, x, *, key, training):
+        weight = weight_norm(
+            params["weight_v"], params["weight_g"], axis=self.axis
+        )
+        return self.apply(x, weight, params.get("bias")), {}

@@ -90,13 +90,14 @@ class DigitsCNN(Spec):
             training=training,
         )
 
-        x = layers.conv2d(xs, params["conv1.weight"], padding=1)
+        x = layers.conv(xs, params["conv1.weight"], padding=1)
         x, norm1 = norm("norm1", x)
         x = layers.relu(x)
-        x = layers.conv2d(x, params["conv2.weight"], padding=1)
+        x = layers.conv(x, params["conv2.weight"], padding=1)
         x, norm2 = norm("norm2", x)
         x = layers.relu(x)
-        x = layers.flatten(layers.max_pool2d(x, 2))
+        x = layers.max_pool(x, (2, 2), stride=2)
+        x = layers.flatten(x)
         if training and key is not None:
             (dropout_key,) = jr.split(key, 1)
             x = layers.dropout(x, dropout_key, self.dropout)

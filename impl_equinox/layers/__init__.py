@@ -1,7 +1,20 @@
 """What `equinox.nn` lacks: layers with Flax's meaning."""
 
-from impl_equinox.layers._batch_norm import (
-    StandardBatchNorm as StandardBatchNorm,
+from impl_equinox.layers._attention import (
+    GroupedQueryAttention as GroupedQueryAttention,
 )
+from impl_equinox.layers._attention import (
+    RotaryPositionalEmbedding as RotaryPositionalEmbedding,
+)
+from impl_equinox.layers._batch_norm import BatchNorm as BatchNorm
 from impl_equinox.layers._batch_norm import batch_norm as batch_norm
+from impl_equinox.layers._convolution import MaskedConv as MaskedConv
+from impl_equinox.layers._linear import Einsum as Einsum
+from impl_equinox.layers._linear import LinearGeneral as LinearGeneral
+from impl_equinox.layers._lora import LoRA as LoRA
+from impl_equinox.layers._lora import LoRALinear as LoRALinear
+from impl_equinox.layers._normalisation import LayerNorm as LayerNorm
+from impl_equinox.layers._recurrent import RNN as RNN
+from impl_equinox.layers._recurrent import Bidirectional as Bidirectional
+from impl_equinox.layers._recurrent import SimpleCell as SimpleCell
 from impl_equinox.layers._regularisation import Dropout as Dropout

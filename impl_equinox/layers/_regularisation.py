@@ -26,19 +26,28 @@ class Dropout(eqx.Module):
     inference: bool
     p: float = eqx.field(static=True)
     axis_name: Hashable = eqx.field(static=True)
+    broadcast_axes: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
-        self, p: float = 0.5, *, axis_name: Hashable, inference: bool = False
+        self,
+        p: float = 0.5,
+        *,
+        axis_name: Hashable,
+        broadcast_axes: tuple[int, ...] = (),
+        inference: bool = False,
     ):
         """Makes a layer that zeroes each element with probability `p`.
 
         Args:
             p: the probability.
             axis_name: the vmapped axis that makes the batch.
+            broadcast_axes: axes of an example along which the mask is the
+                same.
             inference: whether to return the input as it is.
         """
         self.p = p
         self.axis_name = axis_name
+        self.broadcast_axes = broadcast_axes
         self.inference = inference
 
     def __call__(
@@ -69,6 +78,8 @@ class Dropout(eqx.Module):
                 "`eqx.nn.inference_mode(model)`."
             )
         batch = lax.axis_size(self.axis_name)
-        keep = jr.bernoulli(key, 1 - self.p, (batch, *x.shape))
+        shared = {axis % x.ndim for axis in self.broadcast_axes}
+        shape = [1 if i in shared else n for i, n in enumerate(x.shape)]
+        keep = jr.bernoulli(key, 1 - self.p, (batch, *shape))
         keep = keep[lax.axis_index(self.axis_name)]
         return jnp.where(keep, x / (1 - self.p), jnp.zeros_like(x))

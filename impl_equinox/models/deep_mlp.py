@@ -14,13 +14,13 @@ class Block(eqx.Module):
     """Linear, BatchNorm, relu."""
 
     linear: eqx.nn.Linear
-    norm: eqx.nn.BatchNorm | layers.StandardBatchNorm
+    norm: eqx.nn.BatchNorm | layers.BatchNorm
 
     def __init__(
         self,
         size: int,
         *,
-        batch_norm: Literal["ema", "batch", "standard"],
+        batch_norm: Literal["ema", "batch", "standard", "torch"],
         momentum: float,
         eps: float,
         key: PRNGKeyArray,
@@ -48,7 +48,7 @@ class DeepMLP(eqx.Module):
         depth: int = 2,
         size: int = 8,
         *,
-        batch_norm: Literal["ema", "batch", "standard"] = "standard",
+        batch_norm: Literal["ema", "batch", "standard", "torch"] = "standard",
         momentum: float = 0.99,
         eps: float = 1e-5,
         key: PRNGKeyArray,

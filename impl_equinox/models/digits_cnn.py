@@ -4,7 +4,7 @@ The own Dropout draws the batch's mask at once, so the same key goes to every
 example.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -19,9 +19,9 @@ class DigitsCNN(eqx.Module):
     """[Conv, BatchNorm, relu] twice, max-pool, Dropout, Linear."""
 
     conv1: eqx.nn.Conv2d
-    norm1: eqx.nn.BatchNorm | layers.StandardBatchNorm
+    norm1: eqx.nn.BatchNorm | layers.BatchNorm
     conv2: eqx.nn.Conv2d
-    norm2: eqx.nn.BatchNorm | layers.StandardBatchNorm
+    norm2: eqx.nn.BatchNorm | layers.BatchNorm
     pool: eqx.nn.MaxPool2d
     dropout: layers.Dropout
     linear: eqx.nn.Linear
@@ -32,7 +32,7 @@ class DigitsCNN(eqx.Module):
         classes: int = 10,
         dropout: float = 0.25,
         *,
-        batch_norm: Literal["ema", "batch", "standard"] = "standard",
+        batch_norm: Literal["ema", "batch", "standard", "torch"] = "standard",
         momentum: float = 0.9,
         eps: float = 1e-5,
         key: PRNGKeyArray,
@@ -40,7 +40,7 @@ class DigitsCNN(eqx.Module):
         key1, key2, key3 = jr.split(key, 3)
         c1, c2 = channels
         conv = {"kernel_size": 3, "padding": 1, "use_bias": False}
-        norm = {"momentum": momentum, "eps": eps}
+        norm: dict[str, Any] = {"momentum": momentum, "eps": eps}
         self.conv1 = eqx.nn.Conv2d(1, c1, **conv, key=key1)
         self.norm1 = layers.batch_norm(c1, batch_norm, **norm)
         self.conv2 = eqx.nn.Conv2d(c1, c2, **conv, key=key2)

@@ -4,7 +4,7 @@ A model acts on one example; `jax.vmap(..., axis_name="batch")` makes the
 batch over which BatchNorm takes its statistics.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -17,9 +17,9 @@ from impl_equinox import layers
 class StatefulMLP(eqx.Module):
     """A mish-mash of stateful and stateless layers, for demonstration."""
 
-    norm1: eqx.nn.BatchNorm | layers.StandardBatchNorm
+    norm1: eqx.nn.BatchNorm | layers.BatchNorm
     spectral_linear: eqx.nn.SpectralNorm[eqx.nn.Linear]
-    norm2: eqx.nn.BatchNorm | layers.StandardBatchNorm
+    norm2: eqx.nn.BatchNorm | layers.BatchNorm
     linear1: eqx.nn.Linear
     linear2: eqx.nn.Linear
 
@@ -29,13 +29,13 @@ class StatefulMLP(eqx.Module):
         hidden_size: int = 32,
         out_size: int = 3,
         *,
-        batch_norm: Literal["ema", "batch", "standard"] = "ema",
+        batch_norm: Literal["ema", "batch", "standard", "torch"] = "ema",
         momentum: float = 0.99,
         eps: float = 1e-5,
         key: PRNGKeyArray,
     ):
         key1, key2, key3, key4 = jr.split(key, 4)
-        norm = {"momentum": momentum, "eps": eps}
+        norm: dict[str, Any] = {"momentum": momentum, "eps": eps}
         self.norm1 = layers.batch_norm(in_size, batch_norm, **norm)
         self.spectral_linear = eqx.nn.SpectralNorm(
             layer=eqx.nn.Linear(in_size, hidden_size, key=key1),

@@ -22,7 +22,7 @@ class DigitsCNN(nnx.Module):
         classes: int = 10,
         dropout: float = 0.25,
         *,
-        batch_norm: Literal["ema", "batch", "standard"] = "standard",
+        batch_norm: Literal["ema", "batch", "standard", "torch"] = "standard",
         momentum: float = 0.9,
         eps: float = 1e-5,
         rngs: nnx.Rngs,

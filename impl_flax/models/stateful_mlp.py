@@ -21,7 +21,7 @@ class StatefulMLP(nnx.Module):
         hidden_size: int = 32,
         out_size: int = 3,
         *,
-        batch_norm: Literal["ema", "batch", "standard"] = "ema",
+        batch_norm: Literal["ema", "batch", "standard", "torch"] = "ema",
         momentum: float = 0.99,
         eps: float = 1e-5,
         rngs: nnx.Rngs,

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from common.layers.table import Layer, name_of, require_variables, stem
@@ -27,12 +28,22 @@ class Counterpart:
         table = importlib.import_module(f"impl_flax.table.{stem(layer)}")
         self.call = getattr(table, "CALLS", {}).get(name, calls.on_batch)
         make = getattr(table, name)
-        module = nnx.eval_shape(
-            lambda: _as_module(make(**layer.options(), rngs=nnx.Rngs(0)))
-        )
+        constants = {}
+
+        def build():
+            module = _as_module(make(**layer.options(), rngs=nnx.Rngs(0)))
+            for path, leaf in nnx.to_flat_state(nnx.state(module)):
+                if isinstance(leaf, np.ndarray):  # a mask, say
+                    constants[path] = leaf
+            return module
+
+        module = nnx.eval_shape(build)
         self.parameters = canonical.layouts(module, nnx.Param)
         self.buffers = canonical.layouts(module, nnx.BatchStat)
-        self.graphdef, self.abstract = nnx.split(module)
+        self.graphdef, abstract = nnx.split(module)
+        self.abstract = nnx.from_flat_state(
+            dict(nnx.to_flat_state(abstract)) | constants
+        )
         require_variables(
             layer,
             canonical.names(self.parameters),

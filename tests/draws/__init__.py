@@ -8,9 +8,30 @@ from typing import Any
 
 from hypothesis.strategies import SearchStrategy
 
-from tests.draws import batch_norm, linear
+from tests.draws import (
+    activation,
+    attention,
+    batch_norm,
+    convolution,
+    embedding,
+    linear,
+    normalisation,
+    pooling,
+    recurrent,
+    regularisation,
+    reparametrisation,
+)
 
 DRAWS: dict[str, SearchStrategy[dict[str, Any]]] = {
     **linear.DRAWS,
+    **convolution.DRAWS,
     **batch_norm.DRAWS,
+    **normalisation.DRAWS,
+    **recurrent.DRAWS,
+    **attention.DRAWS,
+    **reparametrisation.DRAWS,
+    **regularisation.DRAWS,
+    **pooling.DRAWS,
+    **embedding.DRAWS,
+    **activation.DRAWS,
 }

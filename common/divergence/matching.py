@@ -1,0 +1,238 @@
+"""Which values of one record are found in another, whatever their layout."""
+
+import collections
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from common.agreement import match_tolerance
+from common.divergence.interpret import Node, Record
+from common.divergence.sketch import (
+    distance,
+    magnitudes,
+    numbers,
+    sketch,
+)
+
+# An alignment is looked for among this many orders of the axes.
+ORDERS = 720
+# Slices are looked for in values of at most this many elements.
+SLICED = 2**16
+
+
+class Matching:
+    """The matches between two records, found when they are asked for.
+
+    Two values match where they hold the same numbers, and, as long as both
+    were kept, some order of the axes makes them equal element by element.
+    """
+
+    def __init__(self, left: Record, right: Record):
+        self.records = (left, right)
+        self._index = tuple(map(_index, self.records))
+        self._alike: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._found: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._related: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def partners(self, side: int, number: int) -> tuple[int, ...]:
+        """Returns the values of the other record that match one of this.
+
+        Args:
+            side: 0 for the left record, 1 for the right.
+            number: of the value.
+        """
+        key = (side, number)
+        if key not in self._found:
+            node = self.records[side].nodes[number]
+            others = self.records[1 - side].nodes
+            self._found[key] = tuple(
+                it
+                for it in self.alike(side, number)
+                if aligned(node, others[it])
+            )
+        return self._found[key]
+
+    def related(self, side: int, number: int) -> tuple[int, ...]:
+        """Returns the partners, or else what a value is a slice of.
+
+        One side may loop over an axis that the other has in its arrays: then
+        each value of the loop is a slice of one value, or the slices of a
+        value are each one of the loop's.
+        """
+        key = (side, number)
+        if key not in self._related:
+            self._related[key] = self.partners(side, number) or (
+                *self._wholes(side, number),
+                *self._pieces(side, number),
+            )
+        return self._related[key]
+
+    def _wholes(self, side: int, number: int) -> Iterator[int]:
+        """Yields the other side's values that one is a slice of."""
+        node = self.records[side].nodes[number]
+        if not _sliceable(node, 1):
+            return
+        (_, a) = numbers(node.value)
+        for other, axis, means in self._slices[1 - side].get(a.size, ()):
+            mean = node.sketch.moments[1]
+            slack = 4 * bound(node, other) * mean
+            for i in np.flatnonzero(np.abs(means - mean) <= slack):
+                (_, b) = numbers(other.value)
+                tolerance = bound(node, other)
+                if arrangement(a, b.take(i, axis), tolerance) is not None:
+                    yield other.number
+
+    def _pieces(self, side: int, number: int) -> tuple[int, ...]:
+        """Returns the other side's values that are one's slices."""
+        node = self.records[side].nodes[number]
+        for axis in range(len(node.shape)) if _sliceable(node, 2) else ():
+            found = [
+                next(self._matches(1 - side, it), None)
+                for it in _slices(node, axis)
+            ]
+            if len(found) > 1 and None not in found:
+                return tuple(it for it in found if it is not None)
+        return ()
+
+    def _matches(self, side: int, node: Node) -> Iterator[int]:
+        others = self.records[side].nodes
+        if not node.sketch.constant:
+            for it in self._search(side, node):
+                if aligned(node, others[it]):
+                    yield it
+
+    @functools.cached_property
+    def _slices(self) -> tuple[dict, ...]:
+        """By the size of the slices: values, axes, means of squares."""
+        tables = []
+        for record in self.records:
+            table = collections.defaultdict(list)
+            for node in record.nodes:
+                if not _sliceable(node, 2):
+                    continue
+                (_, x) = numbers(node.value)
+                for axis, n in enumerate(x.shape):
+                    if 1 < n < x.size:
+                        rest = tuple(i for i in range(x.ndim) if i != axis)
+                        means = np.mean(np.square(x, dtype="float64"), rest)
+                        table[x.size // n].append((node, axis, means))
+            tables.append(table)
+        return tuple(tables)
+
+    def alike(self, side: int, number: int) -> tuple[int, ...]:
+        """Returns those that hold the same numbers, in whatever order."""
+        key = (side, number)
+        if key not in self._alike:
+            node = self.records[side].nodes[number]
+            self._alike[key] = tuple(self._search(1 - side, node))
+        return self._alike[key]
+
+    def _search(self, side: int, node: Node) -> Iterator[int]:
+        nodes = self.records[side].nodes
+        scales, order = self._index[side].get(_bucket(node), ((), ()))
+        scale = _norm(node)
+        slack = (1e-3 + 4 * match_tolerance(node.eps)) * scale
+        low = np.searchsorted(scales, scale - slack, "left")
+        high = np.searchsorted(scales, scale + slack, "right")
+        for number in order[low:high]:
+            other = nodes[number]
+            if distance(node.sketch, other.sketch) <= bound(node, other):
+                yield number
+
+
+def bound(left: Node, right: Node) -> float:
+    """Returns how far two values may be apart.
+
+    The wider of their precisions counts: a cast that only one side makes is a
+    difference, and one that both make is not.
+    """
+    return match_tolerance(min(left.eps, right.eps))
+
+
+def aligned(left: Node, right: Node) -> bool:
+    """Whether some order of the axes makes two values equal.
+
+    True where it cannot be told, because one of them was not kept.
+    """
+    if left.value is None or right.value is None or left.sketch.constant:
+        return True
+    (_, a), (_, b) = numbers(left.value), numbers(right.value)
+    return arrangement(a, b, bound(left, right)) is not None
+
+
+def arrangement(
+    a: np.ndarray, b: np.ndarray, tolerance: float
+) -> tuple[int, ...] | None:
+    """Finds the order of a's axes that makes it equal to b, if there is one.
+
+    Axes of size one do not count, and axes may have been merged: after the
+    move of axes both are compared flat.
+    """
+    a, b = np.squeeze(a), np.squeeze(b)
+    for one, other, inverse in ((a, b, False), (b, a, True)):
+        flat = other.reshape(-1)
+        orders = itertools.permutations(range(one.ndim))
+        for order in itertools.islice(orders, ORDERS):
+            if same(np.transpose(one, order).reshape(-1), flat, tolerance):
+                if inverse:
+                    order = tuple(order.index(i) for i in range(len(order)))
+                return order
+    return None
+
+
+def same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+    """Whether two arrays of one shape are equal, element by element."""
+    if a.dtype.kind in "biu" or b.dtype.kind in "biu":
+        return bool(np.array_equal(a, b))
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return False
+    a, b = a[finite].astype(np.float64), b[finite].astype(np.float64)
+    return bool(np.all(np.abs(a - b) <= tolerance * magnitudes(b)))
+
+
+def _sliceable(node: Node, ndim: int) -> bool:
+    return (
+        node.value is not None
+        and len(node.shape) >= ndim
+        and node.sketch.kind == "float"
+        and 1 < node.sketch.size <= SLICED
+        and not node.sketch.constant
+        and not node.sketch.nan + node.sketch.inf
+        and "complex" not in node.dtype
+    )
+
+
+def _slices(node: Node, axis: int) -> Iterator[Node]:
+    """Yields the slices of a value, as if they had been computed."""
+    for i in range(node.shape[axis]):
+        x = np.take(np.asarray(node.value), i, axis)
+        yield dataclasses.replace(
+            node, value=x, shape=x.shape, sketch=sketch(x)
+        )
+
+
+def _bucket(node: Node) -> tuple[str, int]:
+    return node.sketch.kind, node.sketch.size
+
+
+def _norm(node: Node) -> float:
+    return float(node.sketch.moments[1] ** 0.5)
+
+
+def _index(record: Record) -> dict:
+    """Sorts the values of each kind and size by their norm."""
+    buckets = collections.defaultdict(list)
+    for node in record.nodes:
+        buckets[_bucket(node)].append(node)
+    index = {}
+    for key, nodes in buckets.items():
+        nodes.sort(key=_norm)
+        index[key] = (
+            np.array([_norm(it) for it in nodes]),
+            [it.number for it in nodes],
+        )
+    return index

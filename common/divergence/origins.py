@@ -1,0 +1,302 @@
+"""Walks back from what differs to where it first does."""
+
+import collections
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from common.divergence.interpret import Node, Record
+from common.divergence.matching import Matching, arrangement, bound
+from common.divergence.sketch import numbers
+
+LEAVES = {"input", "constant"}
+# What hands values on as they are, in another shape or order.
+LAYOUT = {
+    "broadcast_in_dim",
+    "convert_element_type",
+    "copy",
+    "copy_p",
+    "expand_dims",
+    "reshape",
+    "rev",
+    "scan slice",
+    "slice",
+    "split",
+    "squeeze",
+    "transpose",
+}
+# What takes parts of a value, and so tells nothing of the others.
+PICKING = {"dynamic_slice", "gather", "scan slice", "slice", "split"}
+# What gives the same for many a wrong value.
+LOSSY = {
+    "and",
+    "argmax",
+    "argmin",
+    "ceil",
+    "clamp",
+    "eq",
+    "floor",
+    "ge",
+    "gt",
+    "is_finite",
+    "le",
+    "lt",
+    "max",
+    "min",
+    "ne",
+    "or",
+    "reduce_and",
+    "reduce_max",
+    "reduce_min",
+    "reduce_or",
+    "round",
+    "select_n",
+    "sign",
+    "stop_gradient",
+}
+# Two origins without a common operand may have one this many steps back.
+NEAR = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """An earliest difference: what it was computed from agrees.
+
+    Attributes:
+        left: the value of the left side, if it has one of its own.
+        right: that of the right side.
+        reason: what is known of it, in words.
+    """
+
+    left: Node | None
+    right: Node | None
+    reason: str = ""
+
+
+class Walk:
+    """The walk back through one record."""
+
+    def __init__(self, matching: Matching, side: int):
+        self.matching = matching
+        self.side = side
+        self.record: Record = matching.records[side]
+
+    def matched(self, number: int) -> bool:
+        """Whether the other side has this value."""
+        return bool(self.matching.related(self.side, number))
+
+    def origins(self, roots: list[int]) -> list[Node]:
+        """Returns the earliest values without a match, below some roots."""
+        nodes = self.record.nodes
+        seen: set[int] = set()
+        found: dict[int, Node] = {}
+        stack = [it for it in roots if not self.matched(it)]
+        while stack:
+            number = stack.pop()
+            if number in seen:
+                continue
+            seen.add(number)
+            apart = [it for it in nodes[number].operands if not self.known(it)]
+            # An input without a match may only be packed otherwise: it is
+            # blamed where nothing else is.
+            computed = [it for it in apart if not self.packed(it)]
+            if computed:
+                stack.extend(computed)
+            else:
+                found[number] = nodes[number]
+        return [found[number] for number in sorted(found)]
+
+    def packed(self, number: int) -> bool:
+        """Whether a value is an input in another shape, or a plain number."""
+        node = self.record.nodes[number]
+        if node.primitive in LEAVES:
+            return True
+        # What is computed from plain numbers may be folded on the other side.
+        if not node.operands:
+            return True
+        return (node.primitive in LAYOUT or node.sketch.constant) and all(
+            map(self.packed, node.operands)
+        )
+
+    def sources(self, number: int) -> set[int]:
+        """Returns what a value was computed from, before any packing."""
+        found: set[int] = set()
+        for it in self.record.nodes[number].operands:
+            loose = not self.matched(it) and (
+                self.packed(it) or self.known(it)
+            )
+            found |= self.sources(it) if loose else {it}
+        return found
+
+    def above(self, number: int) -> set[int]:
+        """Returns what a value was computed from, a few steps back."""
+        found, last = set(), {number}
+        for _ in range(NEAR):
+            last = {j for i in last for j in self.record.nodes[i].operands}
+            found |= last
+        nodes = self.record.nodes
+        return {it for it in found if not nodes[it].sketch.constant}
+
+    def known(self, number: int) -> bool:
+        """Whether a value is right: matched, or confirmed by a later one.
+
+        The other side has something that was computed from it, so it was
+        only computed in another way. A value that is picked from, as a fused
+        product is, is right where all that is picked from it is.
+        """
+        return self._known[number]
+
+    def constant(self, number: int) -> bool:
+        """Whether a value was computed from no input."""
+        return self._constant[number]
+
+    @functools.cached_property
+    def _constant(self) -> list[bool]:
+        constant: list[bool] = []
+        for node in self.record.nodes:
+            constant.append(
+                node.primitive != "input"
+                and all(constant[it] for it in node.operands)
+            )
+        return constant
+
+    @functools.cached_property
+    def _known(self) -> list[bool]:
+        nodes = self.record.nodes
+        known = [False] * len(nodes)
+        users = collections.defaultdict(list)
+        for node in reversed(nodes):
+            known[node.number] = self.matched(node.number) or (
+                node.primitive not in LEAVES
+                and not node.sketch.constant
+                and _confirmed(users[node.number], known)
+            )
+            for it in node.operands:
+                users[it].append(node)
+        return known
+
+
+def _confirmed(users: list[Node], known: list[bool]) -> bool:
+    picks = [known[it.number] for it in users if it.primitive in PICKING]
+    rest = [
+        known[it.number]
+        for it in users
+        if it.primitive not in (*PICKING, *LOSSY) and not it.sketch.constant
+    ]
+    return any(rest) or (bool(picks) and all(picks))
+
+
+def pair(
+    walks: Sequence[Walk], left: list[Node], right: list[Node]
+) -> list[Origin]:
+    """Pairs the origins of both sides by what they were computed from.
+
+    The likeliest come first: those of both sides, then those of one.
+    """
+    kin = {(a.number, b.number): 0.0 for a in left for b in right}
+    for a, b in itertools.product(left, right):
+        kin[a.number, b.number] = _kinship(walks, a, b)
+    nodes = [{it.number: it for it in side} for side in (left, right)]
+    free = [set(side) for side in nodes]
+    found: list[tuple[Any, Origin]] = []
+    for a, b in sorted(kin, key=lambda it: (-kin[it], it)):
+        if kin[a, b] > 0 and a in free[0] and b in free[1]:
+            free[0].remove(a)
+            free[1].remove(b)
+            both = nodes[0][a], nodes[1][b]
+            near = kin[a, b] >= 1
+            order = *_doubts(walks, *both, near), 0 if near else 1, a
+            found.append((order, _blame(walks[0].matching, *both)))
+    # The side with fewer of them is the likelier to be the odd one.
+    sides = sorted((0, 1), key=lambda it: len(free[it]))
+    for place, side in enumerate(sides):
+        for i, it in enumerate(sorted(free[side])):
+            both = (nodes[0][it], None) if side == 0 else (None, nodes[1][it])
+            order = *_doubts(walks, *both, False), 2 + i, place
+            found.append((order, Origin(*both)))
+    return [it for _, it in sorted(found, key=lambda it: it[0])]
+
+
+def _doubts(
+    walks: Sequence[Walk], left: Node | None, right: Node | None, near: bool
+) -> tuple[bool, ...]:
+    """Returns what makes it less likely that an origin is the first one.
+
+    A fault in the forward pass shows in the backward pass too; indices and
+    masks, constants, and shapes are often made in another way; and so are
+    reciprocals and signs.
+    """
+    pairs = [
+        (walk, node)
+        for walk, node in zip(walks, (left, right), strict=True)
+        if node is not None
+    ]
+    minor = all(
+        node.sketch.kind == "exact"
+        or node.primitive in LAYOUT
+        or walk.constant(node.number)
+        for walk, node in pairs
+    )
+    if left is None or right is None:
+        return minor, all("transpose(" in node.scope for _, node in pairs)
+    return (
+        minor and not (near and left.primitive == right.primitive),
+        _inverse(left, right)
+        or all("transpose(" in node.scope for _, node in pairs),
+    )
+
+
+def _inverse(left: Node, right: Node) -> bool:
+    """Whether two values are each other's negatives or reciprocals."""
+    if left.value is None or right.value is None:
+        return False
+    (kind, a), (_, b) = numbers(left.value), numbers(right.value)
+    if kind != "float" or left.sketch.size != right.sketch.size:
+        return False
+    others = [-a, 1 / a] if np.all(a) else [-a]
+    return any(
+        arrangement(np.asarray(it), b, bound(left, right)) is not None
+        for it in others
+    )
+
+
+def _blame(matching: Matching, left: Node, right: Node) -> Origin:
+    """Returns a pair, or what put its operands into another order."""
+    nodes = [record.nodes for record in matching.records]
+    for a, b in itertools.product(left.operands, right.operands):
+        if b in matching.alike(0, a) and b not in matching.partners(0, a):
+            return Origin(
+                nodes[0][a], nodes[1][b], "the same numbers in another order"
+            )
+    return Origin(left, right)
+
+
+def _kinship(walks: Sequence[Walk], left: Node, right: Node) -> float:
+    """Scores how likely two origins are the same place of both programs."""
+    score = 0.0
+    matching = walks[0].matching
+    nodes = matching.records[0].nodes
+    others = walks[1].sources(right.number)
+    for operand in walks[0].sources(left.number):
+        weight = 0.1 if nodes[operand].sketch.constant else 1.0
+        if set(matching.related(0, operand)) & others:
+            score += weight
+        elif set(matching.alike(0, operand)) & others:
+            score += weight / 2
+    alike = 0.5 * (left.primitive == right.primitive)
+    alike += 0.25 * (left.sketch.size == right.sketch.size)
+    if score:
+        return score + alike
+    # Nothing in common: perhaps a few steps back.
+    above = walks[1].above(right.number)
+    common = sum(
+        bool(set(matching.related(0, it)) & above)
+        for it in walks[0].above(left.number)
+    )
+    if common or (alike >= 0.5 and left.literals and right.literals):
+        return min(0.9, 0.1 * common + 0.2 * alike)
+    return 0.0

@@ -1,0 +1,23 @@
+"""Every activation function there is; the matrix draws only some of them."""
+
+import pytest
+
+from common.layers import ACTIVATIONS, judge
+from common.layers._activation import Activation
+
+
+@pytest.mark.parametrize("function", ACTIVATIONS)
+@pytest.mark.parametrize("backend", ["equinox", "flax"])
+def test_function_is_its_definition(function, backend):
+    layer = Activation(function=function)
+    findings = judge.measure(layer, backend, "float64", optimise=False)
+    assert [str(it) for it in findings if not it.ok] == []
+
+
+def test_another_definition_is_seen(monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "silu", ACTIVATIONS["relu"])
+    judge.compiled.cache_clear()
+    layer = Activation(function="silu")
+    findings = judge.measure(layer, "flax", "float64", optimise=False)
+    judge.compiled.cache_clear()
+    assert any(not it.ok for it in findings)
