@@ -10,7 +10,7 @@ from common.layers._activation import Activation
 @pytest.mark.parametrize("backend", ["equinox", "flax"])
 def test_function_is_its_definition(function, backend):
     layer = Activation(function=function)
-    findings = judge.measure(layer, backend, "float64", optimise=False)
+    findings = judge.measure(layer, backend, "float64", quick=True)
     assert [str(it) for it in findings if not it.ok] == []
 
 
@@ -18,6 +18,6 @@ def test_another_definition_is_seen(monkeypatch):
     monkeypatch.setitem(ACTIVATIONS, "silu", ACTIVATIONS["relu"])
     judge.compiled.cache_clear()
     layer = Activation(function="silu")
-    findings = judge.measure(layer, "flax", "float64", optimise=False)
+    findings = judge.measure(layer, "flax", "float64", quick=True)
     judge.compiled.cache_clear()
     assert any(not it.ok for it in findings)

@@ -43,7 +43,7 @@ def results(layer, backend, case):
         outputs, _ = jax.eval_shape(forward, params, buffers, *inputs)
         tree = jax.tree.structure(outputs)
         weights = jax.tree.unflatten(tree, call["weights"])
-        run = judge.compiled(layer, backend, "float64", training, False)
+        run = judge.compiled(layer, backend, "float64", training, True)
         got = jax.device_get(run(params, buffers, inputs, weights, KEY))
         buffers = got["buffers"]
         yield {**got, "outputs": jax.tree.leaves(got["output"])}

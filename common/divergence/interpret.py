@@ -6,6 +6,7 @@ of primitive operations.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ import numpy as np
 from jax.extend import core
 
 from common.divergence.modules import path_of
-from common.divergence.sketch import Sketch, sketch
+from common.divergence.rounding import ROUNDED, is_rounding
+from common.divergence.sketch import Sketch, largest, sketch
 from common.divergence.sources import Frame, frames
 
 # What a call's parameters call its body.
@@ -198,10 +200,16 @@ class _Interpreter:
         narrower = any(_eps(it.array) < _eps(x) for it in operands)
         if primitive not in EXACT or narrower:
             eps = max(eps, _eps(x))
+        found, kept = sketch(x), x
+        if found.kind == "float" and self._is_rounding(
+            primitive, found, operands, eps
+        ):
+            kept = np.zeros(x.shape, x.dtype)
+            found = sketch(kept)
         nbytes = (
             0 if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x.nbytes
         )
-        kept = x if nbytes <= self.budget else None
+        kept = kept if nbytes <= self.budget else None
         if kept is not None:
             self.budget -= nbytes
         node = Node(
@@ -212,7 +220,7 @@ class _Interpreter:
             params=params,
             shape=tuple(x.shape),
             dtype=str(x.dtype),
-            sketch=sketch(x),
+            sketch=found,
             value=kept,
             frames=place.frames,
             scope=place.scope,
@@ -222,6 +230,28 @@ class _Interpreter:
         )
         self.nodes.append(node)
         return _Value(x, node.number)
+
+    def _is_rounding(
+        self,
+        primitive: str,
+        found: Sketch,
+        operands: Sequence[_Value],
+        eps: float,
+    ) -> bool:
+        if found.nan or found.inf or primitive not in ROUNDED:
+            return False
+        sketches = [
+            sketch(it.array) if it.number is None else self._sketch(it.number)
+            for it in operands
+        ]
+        floats = [it for it in sketches if it.kind == "float"]
+        sizes = math.prod(it.size for it in floats) / max(1, found.size)
+        count = sizes ** (1 / max(1, len(floats)))
+        terms = [largest(it) for it in floats]
+        return is_rounding(primitive, largest(found), terms, count, eps)
+
+    def _sketch(self, number: int) -> Sketch:
+        return self.nodes[number].sketch
 
     def _jaxpr(self, jaxpr, consts, args, place: _Place) -> list[_Value]:
         env: dict[Any, _Value] = {}

@@ -21,6 +21,8 @@ from common.divergence.sketch import (
 ORDERS = 720
 # Slices are looked for in values of at most this many elements.
 SLICED = 2**16
+# And along axes that are at most this long.
+LOOPED = 256
 
 
 class Matching:
@@ -73,33 +75,35 @@ class Matching:
     def _wholes(self, side: int, number: int) -> Iterator[int]:
         """Yields the other side's values that one is a slice of."""
         node = self.records[side].nodes[number]
-        if not _sliceable(node, 1):
+        if not _sliceable(node, 0):
             return
         (_, a) = numbers(node.value)
         for other, axis, means in self._slices[1 - side].get(a.size, ()):
             mean = node.sketch.moments[1]
             slack = 4 * bound(node, other) * mean
             for i in np.flatnonzero(np.abs(means - mean) <= slack):
-                (_, b) = numbers(other.value)
-                tolerance = bound(node, other)
-                if arrangement(a, b.take(i, axis), tolerance) is not None:
+                b = np.asarray(numbers(other.value)[1].take(i, axis))
+                if arrangement(a, b, bound(node, other)) is not None:
                     yield other.number
 
     def _pieces(self, side: int, number: int) -> tuple[int, ...]:
         """Returns the other side's values that are one's slices."""
         node = self.records[side].nodes[number]
-        for axis in range(len(node.shape)) if _sliceable(node, 2) else ():
+        if not _sliceable(node, 1):
+            return ()
+        (_, x) = numbers(node.value)
+        for axis, n in enumerate(x.shape):
             found = [
-                next(self._matches(1 - side, it), None)
-                for it in _slices(node, axis)
+                next(self._matches(1 - side, _slice(node, axis, i)), None)
+                for i in range(n if 1 < n <= LOOPED else 0)
             ]
-            if len(found) > 1 and None not in found:
+            if found and None not in found:
                 return tuple(it for it in found if it is not None)
         return ()
 
     def _matches(self, side: int, node: Node) -> Iterator[int]:
         others = self.records[side].nodes
-        if not node.sketch.constant:
+        if _tells(node):
             for it in self._search(side, node):
                 if aligned(node, others[it]):
                     yield it
@@ -111,11 +115,11 @@ class Matching:
         for record in self.records:
             table = collections.defaultdict(list)
             for node in record.nodes:
-                if not _sliceable(node, 2):
+                if not _sliceable(node, 1):
                     continue
                 (_, x) = numbers(node.value)
                 for axis, n in enumerate(x.shape):
-                    if 1 < n < x.size:
+                    if 1 < n <= LOOPED:
                         rest = tuple(i for i in range(x.ndim) if i != axis)
                         means = np.mean(np.square(x, dtype="float64"), rest)
                         table[x.size // n].append((node, axis, means))
@@ -199,20 +203,23 @@ def _sliceable(node: Node, ndim: int) -> bool:
         node.value is not None
         and len(node.shape) >= ndim
         and node.sketch.kind == "float"
-        and 1 < node.sketch.size <= SLICED
-        and not node.sketch.constant
+        and node.sketch.size <= SLICED
+        and _tells(node)
         and not node.sketch.nan + node.sketch.inf
-        and "complex" not in node.dtype
     )
 
 
-def _slices(node: Node, axis: int) -> Iterator[Node]:
-    """Yields the slices of a value, as if they had been computed."""
-    for i in range(node.shape[axis]):
-        x = np.take(np.asarray(node.value), i, axis)
-        yield dataclasses.replace(
-            node, value=x, shape=x.shape, sketch=sketch(x)
-        )
+def _tells(node: Node) -> bool:
+    """Whether a value is unlikely to be met by chance."""
+    if node.sketch.size > 1 or not len(node.sketch.ranks):
+        return not node.sketch.constant
+    return not float(64 * node.sketch.ranks[0]).is_integer()
+
+
+def _slice(node: Node, axis: int, i: int) -> Node:
+    """Returns a slice of a value, as if it had been computed."""
+    x = np.asarray(numbers(node.value)[1].take(i, axis))
+    return dataclasses.replace(node, value=x, shape=x.shape, sketch=sketch(x))
 
 
 def _bucket(node: Node) -> tuple[str, int]:

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,11 +34,13 @@ LAYOUT = {
 PICKING = {"dynamic_slice", "gather", "scan slice", "slice", "split"}
 # What gives the same for many a wrong value.
 LOSSY = {
+    "abs",
     "and",
     "argmax",
     "argmin",
     "ceil",
     "clamp",
+    "cos",
     "eq",
     "floor",
     "ge",
@@ -132,6 +135,25 @@ class Walk:
             found |= self.sources(it) if loose else {it}
         return found
 
+    def beside(self, number: int) -> set[int]:
+        """Returns what a value was computed from, or is used together with.
+
+        A constant, such as a mask, is only known by what it is used on.
+        """
+        found, last = self.sources(number), {number}
+        for _ in range(NEAR if self.constant(number) else 0):
+            last = {j for i in last for j in self._users[i]}
+            found |= {j for i in last for j in self.sources(i)}
+        return {it for it in found if not self.constant(it)} or found
+
+    @functools.cached_property
+    def _users(self) -> dict[int, list[int]]:
+        users = collections.defaultdict(list)
+        for node in self.record.nodes:
+            for it in node.operands:
+                users[it].append(node.number)
+        return users
+
     def above(self, number: int) -> set[int]:
         """Returns what a value was computed from, a few steps back."""
         found, last = set(), {number}
@@ -154,6 +176,20 @@ class Walk:
         """Whether a value was computed from no input."""
         return self._constant[number]
 
+    def backward(self, number: int) -> bool:
+        """Whether a value is of the backward pass, or only for it."""
+        return self._backward[number]
+
+    @functools.cached_property
+    def _backward(self) -> list[bool]:
+        backward = [False] * len(self.record.nodes)
+        for node in reversed(self.record.nodes):
+            users = self._users[node.number]
+            backward[node.number] = "transpose(" in node.scope or (
+                bool(users) and all(backward[it] for it in users)
+            )
+        return backward
+
     @functools.cached_property
     def _constant(self) -> list[bool]:
         constant: list[bool] = []
@@ -168,15 +204,13 @@ class Walk:
     def _known(self) -> list[bool]:
         nodes = self.record.nodes
         known = [False] * len(nodes)
-        users = collections.defaultdict(list)
         for node in reversed(nodes):
+            users = [nodes[it] for it in self._users[node.number]]
             known[node.number] = self.matched(node.number) or (
                 node.primitive not in LEAVES
                 and not node.sketch.constant
-                and _confirmed(users[node.number], known)
+                and _confirmed(users, known)
             )
-            for it in node.operands:
-                users[it].append(node)
         return known
 
 
@@ -209,20 +243,20 @@ def pair(
             free[1].remove(b)
             both = nodes[0][a], nodes[1][b]
             near = kin[a, b] >= 1
-            order = *_doubts(walks, *both, near), 0 if near else 1, a
+            order = *_doubts(walks, *both), 0 if near else 1, a
             found.append((order, _blame(walks[0].matching, *both)))
     # The side with fewer of them is the likelier to be the odd one.
     sides = sorted((0, 1), key=lambda it: len(free[it]))
     for place, side in enumerate(sides):
         for i, it in enumerate(sorted(free[side])):
             both = (nodes[0][it], None) if side == 0 else (None, nodes[1][it])
-            order = *_doubts(walks, *both, False), 2 + i, place
+            order = *_doubts(walks, *both), 2 + i, place
             found.append((order, Origin(*both)))
     return [it for _, it in sorted(found, key=lambda it: it[0])]
 
 
 def _doubts(
-    walks: Sequence[Walk], left: Node | None, right: Node | None, near: bool
+    walks: Sequence[Walk], left: Node | None, right: Node | None
 ) -> tuple[bool, ...]:
     """Returns what makes it less likely that an origin is the first one.
 
@@ -235,19 +269,18 @@ def _doubts(
         for walk, node in zip(walks, (left, right), strict=True)
         if node is not None
     ]
-    minor = all(
-        node.sketch.kind == "exact"
-        or node.primitive in LAYOUT
-        or walk.constant(node.number)
-        for walk, node in pairs
-    )
-    if left is None or right is None:
-        return minor, all("transpose(" in node.scope for _, node in pairs)
-    return (
-        minor and not (near and left.primitive == right.primitive),
-        _inverse(left, right)
-        or all("transpose(" in node.scope for _, node in pairs),
-    )
+    constant = all(walk.constant(node.number) for walk, node in pairs)
+    layout = all(node.primitive in LAYOUT for _, node in pairs)
+    exact = all(node.sketch.kind == "exact" for _, node in pairs)
+    backward = all(walk.backward(node.number) for walk, node in pairs)
+    if left is not None and right is not None:
+        constant = constant and (
+            left.sketch.kind != right.sketch.kind
+            or math.prod(left.shape) != math.prod(right.shape)
+        )
+        exact = exact and left.primitive != right.primitive
+        backward = backward or _inverse(left, right)
+    return constant, layout or exact, backward
 
 
 def _inverse(left: Node, right: Node) -> bool:
@@ -280,8 +313,8 @@ def _kinship(walks: Sequence[Walk], left: Node, right: Node) -> float:
     score = 0.0
     matching = walks[0].matching
     nodes = matching.records[0].nodes
-    others = walks[1].sources(right.number)
-    for operand in walks[0].sources(left.number):
+    others = walks[1].beside(right.number)
+    for operand in walks[0].beside(left.number):
         weight = 0.1 if nodes[operand].sketch.constant else 1.0
         if set(matching.related(0, operand)) & others:
             score += weight

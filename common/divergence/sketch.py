@@ -82,6 +82,11 @@ def sketch(x: Any) -> Sketch:
     return Sketch(kind, size, nan, inf, ranks, moments)
 
 
+def largest(found: Sketch) -> float:
+    """Returns the largest magnitude."""
+    return float(np.max(np.abs(found.ranks), initial=0.0))
+
+
 def distance(left: Sketch, right: Sketch) -> float:
     """Returns how far two fingerprints are apart, over their magnitude.
 

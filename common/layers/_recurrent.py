@@ -324,7 +324,7 @@ class _Sequence(Layer):
     family = "recurrent"
 
     input_size: int = 3
-    hidden_size: int = 2
+    hidden_size: int = 4
     cell: Cell = "lstm"
     return_carry: bool = True
     steps: int = extent(4)

@@ -18,5 +18,10 @@ DRAWS = {
         num_power_iterations=st.sampled_from((1, 2)),
         eps=st.sampled_from((1e-12, 1.0)),
     ),
-    "weight_norm": options(**WRAPPED, axis=st.sampled_from((0, 1, None))),
+    "weight_norm": st.one_of(
+        options(**WRAPPED, axis=st.sampled_from((0, 1))),
+        # The gradient of the only length is one sum over everything: at some
+        # sizes nothing but what large terms leave. Here it is not.
+        options(kernel_size=WRAPPED["kernel_size"], axis=st.none()),
+    ),
 }
