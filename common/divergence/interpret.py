@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from common.divergence.layout import move
 from common.divergence.modules import path_of
 from common.divergence.rounding import ROUNDED, is_rounding
 from common.divergence.sketch import Sketch, largest, sketch
@@ -312,6 +313,9 @@ class _Interpreter:
         if name in INLINED:
             body = next(eqn.params[it] for it in BODIES if it in eqn.params)
             return self._closed(body, operands, place)
+        moved = move(name, eqn.params, [it.array for it in operands])
+        if moved is not None:
+            return [self._add(name, moved, operands, eqn.params, place)]
         with eqn.ctx.manager:
             out = eqn.primitive.bind(
                 *(it.array for it in operands),

@@ -93,12 +93,15 @@ class Matching:
             return ()
         (_, x) = numbers(node.value)
         for axis, n in enumerate(x.shape):
-            found = [
-                next(self._matches(1 - side, _slice(node, axis, i)), None)
-                for i in range(n if 1 < n <= LOOPED else 0)
-            ]
-            if found and None not in found:
-                return tuple(it for it in found if it is not None)
+            found = []
+            for i in range(n if 1 < n <= LOOPED else 0):
+                piece = _slice(node, axis, i)
+                match = next(self._matches(1 - side, piece), None)
+                if match is None:
+                    break
+                found.append(match)
+            if found and len(found) == n:
+                return tuple(found)
         return ()
 
     def _matches(self, side: int, node: Node) -> Iterator[int]:

@@ -61,14 +61,14 @@ class ViT(nnx.Module):
         return self.norm(x)[:, 0]
 
 
-def ported(source):
+def ported(source, size=32, depth=3):
     """Copies the weights of the Equinox model."""
 
     def linear(to, weight, bias):
         to.kernel.set_value(weight.T)
         to.bias.set_value(bias)
 
-    model = ViT(rngs=nnx.Rngs(0))
+    model = ViT(size, depth=depth, rngs=nnx.Rngs(0))
     model.patches.kernel.set_value(source.patches.weight.transpose(2, 3, 1, 0))
     model.patches.bias.set_value(source.patches.bias.reshape(-1))
     model.cls.set_value(source.cls)

@@ -1,0 +1,62 @@
+"""Operations that only move values: done by NumPy, nothing is compiled."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Params = Mapping[str, Any]
+
+
+def move(primitive: str, params: Params, operands: Sequence[Any]) -> Any:
+    """Returns what an operation makes of arrays, or None if it computes.
+
+    Args:
+        primitive: the operation.
+        params: its parameters.
+        operands: its arrays.
+    """
+    function = MOVES.get(primitive)
+    if function is None or params.get("sharding") is not None:
+        return None
+    for x in operands:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return None
+    return function(params, *map(np.asarray, operands))
+
+
+def _broadcast(params: Params, x: np.ndarray) -> np.ndarray:
+    axes = params["broadcast_dimensions"]
+    shape = [1] * len(params["shape"])
+    for axis, n in zip(axes, x.shape, strict=True):
+        shape[axis] = n
+    return np.broadcast_to(x.reshape(shape), params["shape"])
+
+
+def _slice(params: Params, x: np.ndarray) -> np.ndarray:
+    steps = params["strides"] or (1,) * x.ndim
+    bounds = zip(
+        params["start_indices"], params["limit_indices"], steps, strict=True
+    )
+    return x[tuple(slice(*it) for it in bounds)]
+
+
+def _reshape(params: Params, x: np.ndarray) -> np.ndarray:
+    order = params["dimensions"]
+    return (x if order is None else x.transpose(order)).reshape(
+        params["new_sizes"]
+    )
+
+
+MOVES: dict[str, Callable[..., np.ndarray]] = {
+    "broadcast_in_dim": _broadcast,
+    "concatenate": lambda p, *xs: np.concatenate(xs, p["dimension"]),
+    "reshape": _reshape,
+    "rev": lambda p, x: np.flip(x, p["dimensions"]),
+    "slice": _slice,
+    "squeeze": lambda p, x: np.squeeze(x, tuple(p["dimensions"])),
+    "stop_gradient": lambda p, x: x,
+    "transpose": lambda p, x: np.transpose(x, p["permutation"]),
+}

@@ -1,0 +1,85 @@
+"""Measures what `diff` costs as programs grow; writes docs/data.
+
+    python docs/measure_diff.py
+
+Takes some minutes; leave the machine alone meanwhile.
+"""
+
+import functools
+import json
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+STORED = ROOT / "docs" / "data" / "diff_cost.json"
+WRONG = 1e-6
+"""The eps of the side that is wrong; the other has 1e-5."""
+
+
+def measure(what, left, right, args, right_args):
+    """Runs `diff` twice: the first run compiles each operation."""
+    from common.divergence import diff
+
+    jax.clear_caches()
+    seconds = []
+    for _ in range(2):
+        start = time.monotonic()
+        found = diff(left, right, *args, right_args=right_args)
+        text = str(found)
+        seconds.append(time.monotonic() - start)
+    assert not found.ok and "literal 1e-05" in text, text
+    nodes = [record.nodes for record in found.records]
+    run = {
+        "what": what,
+        "values": [len(it) for it in nodes],
+        "elements": sum(it.sketch.size for it in nodes[0]),
+        "first": seconds[0],
+        "again": seconds[1],
+    }
+    print(run, flush=True)
+    return run
+
+
+def main():
+    """Measures ResNet-18 by image, and a transformer by depth."""
+    from common import environment
+    from docs.port import resnet, vit_equinox, vit_nnx
+
+    rng = np.random.default_rng(0)
+    layers = resnet.weights()
+    runs = []
+    for size in (32, 64, 128):
+        images = rng.normal(size=(1, size, size, 3))
+        runs.append(
+            measure(
+                f"ResNet-18, an image of {size} x {size}",
+                resnet.last,
+                functools.partial(resnet.first, eps=WRONG),
+                (layers, images),
+                (layers, images),
+            )
+        )
+    images = rng.normal(size=(2, 16, 16, 3))
+    for depth in (3, 6, 12):
+        model = vit_equinox.ViT(64, depth=depth, key=jax.random.key(0))
+        runs.append(
+            measure(
+                f"transformer, {depth} layers",
+                lambda model, images: jax.vmap(model)(images),
+                lambda model, images: model(images),
+                (model, images),
+                (vit_nnx.ported(model, 64, depth), images),
+            )
+        )
+    facts = environment.environment()
+    stored = {"machine": facts["machine"], "environment": facts, "runs": runs}
+    STORED.write_text(json.dumps(stored, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
