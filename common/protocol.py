@@ -37,7 +37,8 @@ class Shaped(NamedTuple):
 
     Attributes:
         shape: the shape of one example.
-        kind: `"float"` for the model's own dtype, or `"int"` for any integer.
+        kind: `"float"` for the model's own dtype, `"int"` for any integer, or
+            `"bool"` for a mask (of a layer only).
     """
 
     shape: tuple[int, ...]

@@ -25,21 +25,24 @@ def measure(what, left, right, args, right_args):
     """Runs `diff` twice: the first run compiles each operation."""
     from common.divergence import diff
 
-    jax.clear_caches()
-    seconds = []
-    for _ in range(2):
+    def timed():
         start = time.monotonic()
         found = diff(left, right, *args, right_args=right_args)
         text = str(found)
-        seconds.append(time.monotonic() - start)
-    assert not found.ok and "literal 1e-05" in text, text
+        if found.ok or "literal 1e-05" not in text:
+            raise RuntimeError(f"{what}: got {text}, expected the eps. Look.")
+        return found, time.monotonic() - start
+
+    jax.clear_caches()
+    found, first = timed()
+    _, again = timed()
     nodes = [record.nodes for record in found.records]
     run = {
         "what": what,
         "values": [len(it) for it in nodes],
         "elements": sum(it.sketch.size for it in nodes[0]),
-        "first": seconds[0],
-        "again": seconds[1],
+        "first": first,
+        "again": again,
     }
     print(run, flush=True)
     return run

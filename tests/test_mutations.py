@@ -1,6 +1,7 @@
 """`diff` on a bank of planted faults: all found, named, no false alarm."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -8,6 +9,8 @@ from tests.mutations import FAULTS
 from tests.mutations.figures import alarms, find, summary
 from tests.mutations.pair import places
 
+STORED = pathlib.Path(__file__).parents[1] / "docs/data/mutations.json"
+"""What the documentation shows."""
 FINDINGS = {}
 NAMED = 0.95
 """The least share of faults whose line or layer must be named."""
@@ -39,3 +42,5 @@ def test_faults_are_named_and_nothing_else_is(capsys):
         print(f"\nmutations: {json.dumps(figures)}")
     assert not wolves
     assert figures["named"] >= NAMED
+    stored = json.loads(STORED.read_text())
+    assert figures == stored, "run `python -m tests.mutations`, see its help"

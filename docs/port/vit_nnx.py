@@ -65,13 +65,13 @@ def ported(source, size=32, depth=3):
     """Copies the weights of the Equinox model."""
 
     def linear(to, weight, bias):
-        to.kernel.set_value(weight.T)
-        to.bias.set_value(bias)
+        to.kernel, to.bias = nnx.Param(weight.T), nnx.Param(bias)
 
     model = ViT(size, depth=depth, rngs=nnx.Rngs(0))
-    model.patches.kernel.set_value(source.patches.weight.transpose(2, 3, 1, 0))
-    model.patches.bias.set_value(source.patches.bias.reshape(-1))
-    model.cls.set_value(source.cls)
+    patches = source.patches
+    model.patches.bias = nnx.Param(patches.bias.reshape(-1))
+    model.patches.kernel = nnx.Param(patches.weight.transpose(2, 3, 1, 0))
+    model.cls = nnx.Param(source.cls)
     for new, old in zip(model.blocks, source.blocks, strict=True):
         qkv = old.attention.qkv
         weights, biases = jnp.split(qkv.weight, 3), jnp.split(qkv.bias, 3)

@@ -12,11 +12,6 @@ def on_batch(layer: Any, *inputs: Any, key: Any) -> Any:
     return layer(*inputs)
 
 
-def with_rngs(layer: Any, *inputs: Any, key: Any) -> Any:
-    """Hands the layer a stream that deals out this key first."""
-    return layer(*inputs, rngs=nnx.Rngs(dropout=key))
-
-
 def with_keys(layer: Any, *inputs: Any, key: Any) -> Any:
     """Maps the layer over the batch and over keys split from one."""
     keys = jr.split(key, len(inputs[0]))
