@@ -81,6 +81,8 @@ def _meaning(row: type[Layer]) -> str:
 def _side(row: type[Layer], backend: str) -> str:
     side = getattr(row, backend)
     names = ", ".join(f"`{name}`" for name in side.stock)
+    if len(side.stock) > report.MANY:
+        names = f"{len(side.stock)} functions"
     if side.stock:
         names = f"[{names}]({report.address(row, backend)})"
     if side.serves == "stock":

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,10 @@ from common.divergence.sketch import distance, magnitudes, numbers
 SIDES = ("left", "right")
 KEPT = 2**28
 """Bytes of values that each side keeps besides their fingerprints."""
+
+
+FAR = 0.1
+"""Two values further apart than this have nothing to do with each other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,22 @@ class Output:
     right: Node
     ok: bool
     off: float
+
+
+class Near(NamedTuple):
+    """A value of the left, and the likest of the right.
+
+    Attributes:
+        left: the value.
+        right: the likest one.
+        off: the largest difference over the largest magnitude.
+        matched: whether they are one value.
+    """
+
+    left: Node
+    right: Node
+    off: float
+    matched: bool
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -76,22 +96,28 @@ class Diff:
         left, right = (_ceiling(record) for record in self.records)
         return left, right
 
-    def growth(self) -> list[tuple[Node, Node, float]]:
-        """Returns every matched pair of values and how far they are apart.
+    def growth(self) -> list[Near]:
+        """Returns the likest value of the right for each of the left.
 
-        In the order of the left program.
+        In the order of the left program. Those without one are left out.
         """
-        right = self.records[1].nodes
+        left, right = (record.nodes for record in self.records)
         found = []
-        for node in self.records[0].nodes:
+        for node in left:
+            if node.sketch.kind != "float" or node.sketch.constant:
+                continue
             partners = self.matching.partners(0, node.number)
-            if partners and node.sketch.kind == "float":
-                best = min(
-                    (right[it] for it in partners),
-                    key=lambda it: distance(node.sketch, it.sketch),
+            if partners:
+                off, best = min(
+                    (distance(node.sketch, right[it].sketch), it)
+                    for it in partners
                 )
-                apart = distance(node.sketch, best.sketch)
-                found.append((node, best, apart))
+            else:
+                nearest = self.matching.nearest(0, node.number)
+                if nearest is None or nearest[1] > FAR:
+                    continue
+                best, off = nearest
+            found.append(Near(node, right[best], off, bool(partners)))
         return found
 
     def __repr__(self):

@@ -137,6 +137,25 @@ class Matching:
             self._alike[key] = tuple(self._search(1 - side, node))
         return self._alike[key]
 
+    def nearest(self, side: int, number: int) -> tuple[int, float] | None:
+        """Returns the likest value of the other side, and how far off it is.
+
+        Only those of the same size count, and whose norm is within a tenth.
+        """
+        node = self.records[side].nodes[number]
+        others = self.records[1 - side].nodes
+        scales, order = self._index[1 - side].get(_bucket(node), ((), ()))
+        scale = _norm(node)
+        low, high = np.searchsorted(scales, (0.9 * scale, 1.1 * scale))
+        found = [
+            (distance(node.sketch, others[it].sketch), it)
+            for it in order[low:high]
+        ]
+        if not found:
+            return None
+        off, best = min(found)
+        return best, off
+
     def _search(self, side: int, node: Node) -> Iterator[int]:
         nodes = self.records[side].nodes
         scales, order = self._index[side].get(_bucket(node), ((), ()))

@@ -85,7 +85,7 @@ def to_json(found: Diff, facts: Mapping) -> str:
             "environment": facts,
             "ok": found.ok,
             "seconds": found.seconds,
-            "values": [len(it.nodes) for it in found.records],
+            "counts": [len(it.nodes) for it in found.records],
             "notes": [it.notes for it in found.records],
             "outputs": [
                 {"path": it.path, "ok": it.ok, "off": finite(it.off)}
@@ -100,9 +100,14 @@ def to_json(found: Diff, facts: Mapping) -> str:
                 for it in found.origins
             ],
             "ceilings": [node(it) for it in found.ceilings],
-            "matched": [
-                {"left": a.number, "right": b.number, "off": finite(off)}
-                for a, b, off in found.growth()
+            "values of the left": [
+                {
+                    "left": it.left.number,
+                    "right": it.right.number,
+                    "off": finite(it.off),
+                    "matched": it.matched,
+                }
+                for it in found.growth()
             ],
         },
         indent=1,
@@ -140,7 +145,7 @@ def _plot(found: Diff) -> dict[str, Any]:
     """Lays out how far matched values are apart, along the left program."""
     growth = found.growth()
     last = max(1, len(found.records[0].nodes) - 1)
-    top = max([1e-8, *(off for _, _, off in growth)])
+    top = max([1e-8, *(it.off for it in growth)])
     marks = [it.left.number for it in found.origins if it.left is not None]
 
     def x(number: int) -> float:
@@ -153,11 +158,12 @@ def _plot(found: Diff) -> dict[str, Any]:
     return {
         "dots": [
             {
-                "x": f"{x(a.number):.1f}",
-                "y": f"{y(off):.1f}",
-                "title": f"{operation(a)}: {off:.2g}",
+                "x": f"{x(it.left.number):.1f}",
+                "y": f"{y(it.off):.1f}",
+                "color": "--dot, #2f86cc" if it.matched else "--bad, #cf222e",
+                "title": f"{operation(it.left)}: {it.off:.2g}",
             }
-            for a, _, off in growth
+            for it in growth
         ],
         "marks": [f"{x(number):.1f}" for number in marks],
         "ticks": [
