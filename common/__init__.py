@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from common.comparison import compare as compare
     from common.divergence import Diff as Diff
     from common.divergence import diff as diff
+    from common.divergence import diff_steps as diff_steps
     from common.registry import backends as backends
     from common.registry import build as build
     from common.registry import specs as specs
@@ -32,6 +33,7 @@ _HOMES = {
     "build": "common.registry",
     "compare": "common.comparison",
     "diff": "common.divergence",
+    "diff_steps": "common.divergence",
     "specs": "common.registry",
 }
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "build",
     "compare",
     "diff",
+    "diff_steps",
     "specs",
 ]
 

@@ -43,7 +43,7 @@ def compare(options: argparse.Namespace, console: rich.console.Console) -> int:
         }
         for model, dtype in cells
     ]
-    reports = []
+    reports, parts = [], []
     with _progress(console) as bar:
         task = bar.add_task("", total=len(cells) * options.steps)
         for (model, dtype), trainers in zip(cells, built, strict=True):
@@ -60,6 +60,9 @@ def compare(options: argparse.Namespace, console: rich.console.Console) -> int:
                 )
             )
             console.print(*report_text.render(reports[-1]), sep="\n")
+            parts += _parts(reports[-1], trainers, dataset)
+    for part in parts:
+        console.print(part, markup=False, highlight=False)
     console.print(LEGEND, style="dim")
     failed = [one.verdict for one in reports if not one.ok]
     console.print(
@@ -71,6 +74,29 @@ def compare(options: argparse.Namespace, console: rich.console.Console) -> int:
             report.save(reports, path)
             console.print(f"Wrote {path}.")
     return 1 if failed else 0
+
+
+def _parts(report: Any, trainers: Any, dataset: Any) -> list[str]:
+    """Says at which lines of source a step of two backends parts, if it does.
+
+    From where the run ended; a fault that shows only there and then is left
+    to the report's first divergence.
+    """
+    from common.divergence import diff_steps
+
+    first = report.first_divergence
+    if first is None:
+        return []
+    found = diff_steps(
+        trainers[first.left],
+        trainers[first.right],
+        dataset.train_xs[:32],
+        dataset.train_ys[:32],
+    )
+    if found.ok:
+        return []
+    pair = f"{report.spec} {report.dtype}, {first.left} ~ {first.right}"
+    return [f"{pair}, one step of each:\n{found}"]
 
 
 def diff(options: argparse.Namespace, console: rich.console.Console) -> int:

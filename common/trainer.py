@@ -388,6 +388,20 @@ class Trainer:
         metrics = {"loss": self.backend.loss, **self.backend.metrics}
         return {name: f(predictions, ys) for name, f in metrics.items()}
 
+    def pure_transition(self, arrays: Any, batch: Any) -> dict[str, Any]:
+        """Takes one step as a pure function of a State's arrays.
+
+        Args:
+            arrays: as `State.flat` returns them.
+            batch: `(xs, ys)`.
+
+        Returns:
+            The arrays after the step, and `"metrics"`.
+        """
+        leaves = self._pure_load(self._leaves, arrays)
+        leaves, metrics = self.pure_step(leaves, batch)
+        return {**self._pure_state(leaves), "metrics": metrics}
+
     def _pure_state(self, leaves):
         return self.backend.state(self.rebuild(leaves)).flat()
 

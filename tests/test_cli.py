@@ -80,6 +80,8 @@ def test_a_disagreement_exits_with_1(monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "They disagree." in said and "FAIL" in said
     assert "forward (step 0" in said
+    # And at which lines of source.
+    assert "literal 1e-05" in said and "literal 0.001" in said
 
 
 def test_train_and_resume_in_the_other_library(tmp_path):

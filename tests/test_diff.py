@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import cli, diff
+from common import cli, diff, diff_steps
 from common.divergence import named, page
 from common.divergence.interpret import Node
 from common.divergence.matching import arrangement
 from common.divergence.sketch import distance, sketch
+from common.errors import StateError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 4))
@@ -229,6 +230,29 @@ def test_memory_is_bounded():
     kept = [n for r in found.records for n in r.nodes if n.value is not None]
     assert sum(it.value.nbytes for it in kept) <= 200
     assert first(found)[0].primitive == "add"
+
+
+def test_a_training_step_of_two_trainers(make, make_batch):
+    """The eps of one library's norms: found in a whole step.
+
+    The first step of Adam hides the size of a gradient; its moments do not.
+    """
+    left = make("deep_mlp", "equinox")
+    right = make("deep_mlp", "flax")
+    xs, ys = make_batch(left.spec)
+    assert diff_steps(left, right, xs, ys).ok
+    found = diff_steps(left, make("deep_mlp", "flax", eps=1e-3), xs, ys)
+    assert not found.ok
+    literals = [float(it.literals[0]) for it in first(found)]
+    assert literals == [left.spec.eps, 1e-3]
+    assert found.origins[0].off
+
+
+def test_trainers_of_other_models(make, make_batch):
+    left = make("deep_mlp", "equinox")
+    xs, ys = make_batch(left.spec)
+    with pytest.raises(StateError, match="got nothing, expected"):
+        diff_steps(left, make("stateful_mlp", "flax"), xs, ys)
 
 
 # --- parts ------------------------------------------------------------------

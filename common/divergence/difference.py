@@ -191,11 +191,11 @@ def compare(
         for path, a, b in zip(paths, left.outputs, right.outputs, strict=True)
     ]
     apart = [it for it in outputs if not it.ok]
-    walks = [Walk(matching, side) for side in (0, 1)]
-    found = [
-        walk.origins([getattr(it, side).number for it in apart])
-        for side, walk in zip(SIDES, walks, strict=True)
+    walks = [
+        Walk(matching, i, [getattr(it, side).number for it in apart])
+        for i, side in enumerate(SIDES)
     ]
+    found = [walk.origins() for walk in walks]
     origins = _first_nan(left, right) + pair(walks, *found)
     for it in apart:
         if walks[0].matched(it.left.number) and walks[1].matched(

@@ -12,7 +12,7 @@ import numpy as np
 
 from common.divergence.interpret import Node, Record
 from common.divergence.matching import Matching, arrangement, bound
-from common.divergence.sketch import numbers
+from common.divergence.sketch import distance, numbers
 
 LEAVES = {"input", "constant"}
 # What hands values on as they are, in another shape or order.
@@ -79,25 +79,33 @@ class Origin:
     right: Node | None
     reason: str = ""
 
+    @property
+    def off(self) -> float | None:
+        """How far the two values are apart, over their largest magnitude."""
+        if self.left is None or self.right is None:
+            return None
+        return distance(self.left.sketch, self.right.sketch)
+
 
 class Walk:
-    """The walk back through one record."""
+    """The walk back through one record, from its outputs that differ."""
 
-    def __init__(self, matching: Matching, side: int):
+    def __init__(self, matching: Matching, side: int, roots: Sequence[int]):
         self.matching = matching
         self.side = side
+        self.roots = roots
         self.record: Record = matching.records[side]
 
     def matched(self, number: int) -> bool:
         """Whether the other side has this value."""
         return bool(self.matching.related(self.side, number))
 
-    def origins(self, roots: list[int]) -> list[Node]:
-        """Returns the earliest values without a match, below some roots."""
+    def origins(self) -> list[Node]:
+        """Returns the earliest values without a match."""
         nodes = self.record.nodes
         seen: set[int] = set()
         found: dict[int, Node] = {}
-        stack = [it for it in roots if not self.matched(it)]
+        stack = [it for it in self.roots if not self.matched(it)]
         while stack:
             number = stack.pop()
             if number in seen:
@@ -201,11 +209,29 @@ class Walk:
         return constant
 
     @functools.cached_property
+    def _behind(self) -> set[int]:
+        """What the differing outputs were computed from.
+
+        Only this confirms a value: another output may hide a difference, as
+        the first step of Adam does, whatever the size of the gradient.
+        """
+        behind: set[int] = set()
+        stack = list(self.roots)
+        while stack:
+            number = stack.pop()
+            if number not in behind:
+                behind.add(number)
+                stack.extend(self.record.nodes[number].operands)
+        return behind
+
+    @functools.cached_property
     def _known(self) -> list[bool]:
         nodes = self.record.nodes
         known = [False] * len(nodes)
+        behind = self._behind
         for node in reversed(nodes):
             users = [nodes[it] for it in self._users[node.number]]
+            users = [it for it in users if it.number in behind]
             known[node.number] = self.matched(node.number) or (
                 node.primitive not in LEAVES
                 and not node.sketch.constant

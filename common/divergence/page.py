@@ -94,6 +94,7 @@ def to_json(found: Diff, facts: Mapping) -> str:
             "origins": [
                 {
                     "reason": it.reason,
+                    "off": None if it.off is None else finite(it.off),
                     "left": node(it.left),
                     "right": node(it.right),
                 }

@@ -8,7 +8,7 @@ from common.divergence.interpret import Node
 from common.divergence.sources import shown
 
 SHOWN = 3
-"""How many origins are told in words; all are in `origins`."""
+"""How many outputs and origins are told in words; the rest are counted."""
 
 
 def render(found: Any) -> str:
@@ -20,9 +20,11 @@ def render(found: Any) -> str:
             f"All outputs agree; {len(left.nodes)} and {len(right.nodes)} "
             "values were computed."
         )
-    for it in found.outputs:
-        if not it.ok:
-            lines.append(f"output{it.path} is off by {it.off:.3g}")
+    apart = [it for it in found.outputs if not it.ok]
+    for it in apart[:SHOWN]:
+        lines.append(f"output{it.path} is off by {it.off:.3g}")
+    if len(apart) > SHOWN:
+        lines.append(f"and {len(apart) - SHOWN} more of the outputs are off")
     for i, origin in enumerate(found.origins[:SHOWN]):
         lines.append("The two part at" if i == 0 else "and at")
         if origin.reason:
