@@ -125,7 +125,10 @@ def _round_numbers(low: float, high: float) -> Iterator[float]:
 
 
 def _powers(low: float, high: float) -> Iterator[float]:
-    ticks = (d * 10.0**power for power in range(-3, 7) for d in (1, 2, 5))
+    wide = high - low > math.log(1e4)
+    digits, step = ((1,), 2) if wide else ((1, 2, 5), 1)
+    powers = range(-16, 17, step)
+    ticks = (d * 10.0**power for power in powers for d in digits)
     return (tick for tick in ticks if low <= math.log(tick) <= high)
 
 
