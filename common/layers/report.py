@@ -63,6 +63,7 @@ def measure(
     names: Iterable[str],
     dtypes: Sequence[str],
     *,
+    quick: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> list[Measurement]:
     """Judges the examples of some rows, in both libraries.
@@ -70,6 +71,7 @@ def measure(
     Args:
         names: rows of the table.
         dtypes: what to judge them in.
+        quick: see `judge.measure`.
         tick: called after each measurement.
     """
     measured = []
@@ -77,7 +79,7 @@ def measure(
         for backend in LIBRARIES:
             for dtype in dtypes:
                 row = LAYERS[name]
-                findings = judge.measure(row(), backend, dtype)
+                findings = judge.measure(row(), backend, dtype, quick=quick)
                 measured.append(Measurement(row, backend, dtype, findings))
                 tick()
     return measured
