@@ -16,6 +16,7 @@ import pytest
 
 from common import State, Trainer
 from common.checks import predictions_like
+from common.layers import judge
 from common.protocol import Spec
 from common.registry import DTYPES, backends, build, find_spec, specs
 
@@ -81,6 +82,17 @@ def backend(request) -> str:
 def dtype(request) -> str:
     """The name of a dtype."""
     return request.param
+
+
+@pytest.fixture(scope="module")
+def forgets() -> Iterator[None]:
+    """Drops what a module compiled that no other one needs.
+
+    The programs of the layer matrix alone would fill gigabytes.
+    """
+    yield
+    judge.compiled.cache_clear()
+    jax.clear_caches()
 
 
 class Lent(NamedTuple):

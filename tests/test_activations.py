@@ -5,6 +5,8 @@ import pytest
 from common.layers import ACTIVATIONS, judge
 from common.layers._activation import Activation
 
+pytestmark = pytest.mark.usefixtures("forgets")
+
 
 @pytest.mark.parametrize("function", ACTIVATIONS)
 @pytest.mark.parametrize("backend", ["equinox", "flax"])

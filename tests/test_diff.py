@@ -20,6 +20,8 @@ from common.divergence.matching import arrangement
 from common.divergence.sketch import distance, sketch
 from common.errors import StateError
 
+pytestmark = pytest.mark.usefixtures("forgets")
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 4))
 W = RNG.normal(size=(4, 4))

@@ -28,6 +28,8 @@ from common.differences import (
 )
 from common.differences_report import issue_url, markdown, table, to_json
 
+pytestmark = pytest.mark.usefixtures("forgets")
+
 ROWS = [pytest.param(row, id=row.name) for row in DIFFERENCES]
 
 measured = functools.cache(measure)

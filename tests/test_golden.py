@@ -15,6 +15,8 @@ from common.layers.table import LAYERS
 from tests.golden.case import FOLDER, Case, complete, draw, load, save
 from tests.golden.check import check, compare
 
+pytestmark = pytest.mark.usefixtures("forgets")
+
 STORED = sorted(it.stem for it in FOLDER.glob("*.json"))
 BACKENDS = ("reference", "equinox", "flax")
 KEY = np.asarray(jr.key_data(jr.key(0)))

@@ -10,6 +10,8 @@ from common.layers import judge
 from common.layers.table import BatchNorm, Linear
 from common.registry import find_counterpart
 
+pytestmark = pytest.mark.usefixtures("forgets")
+
 
 @pytest.fixture(params=judge.DTYPES)
 def dtype(request) -> str:

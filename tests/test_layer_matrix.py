@@ -13,11 +13,15 @@ from common.layers.table import LAYERS
 from common.registry import find_counterpart
 from tests.draws import DRAWS
 
+pytestmark = pytest.mark.usefixtures("forgets")
+
 LIBRARIES = ("equinox", "flax")
 # In float64 the formula is on trial, for every example. The narrower dtypes
 # are about rounding, for which a share of the examples will do.
 SHARES = {"float64": 1, "float32": 4, "bfloat16": 4}
 
+# The last decorator varies slowest: what is compiled of a row is shared by its
+# libraries and dtypes, and then forgotten.
 rows = pytest.mark.parametrize("name", LAYERS)
 libraries = pytest.mark.parametrize("backend", LIBRARIES)
 
@@ -43,9 +47,9 @@ def for_examples(name, share, function):
     return hypothesis.settings(profile, max_examples=examples)(run)()
 
 
-@rows
-@libraries
 @pytest.mark.parametrize("dtype", judge.DTYPES)
+@libraries
+@rows
 def test_layer_is_its_definition(name, backend, dtype):
     def check_one(layer):
         findings = judge.measure(layer, backend, dtype, quick=True)
@@ -54,24 +58,24 @@ def test_layer_is_its_definition(name, backend, dtype):
     for_examples(name, SHARES[dtype], check_one)
 
 
-@rows
 @libraries
+@rows
 def test_example_as_users_compile_it(name, backend):
     layer = LAYERS[name]()
     findings = judge.measure(layer, backend, "float32")
     check(layer, backend, findings, "float32")
 
 
-@rows
 @libraries
+@rows
 def test_second_derivatives(name, backend):
     layer = LAYERS[name]()
     findings = judge.curvature(layer, backend)
     check(layer, backend, findings, "float64")
 
 
-@rows
 @libraries
+@rows
 def test_arrays_come_back_bit_for_bit(name, backend):
     def check_one(layer):
         case = judge.draw(layer, 2, seed=0)

@@ -9,6 +9,8 @@ from tests.mutations import FAULTS
 from tests.mutations.figures import alarms, find, summary
 from tests.mutations.pair import places
 
+pytestmark = pytest.mark.usefixtures("forgets")
+
 STORED = pathlib.Path(__file__).parents[1] / "docs/data/mutations.json"
 """What the documentation shows."""
 FINDINGS = {}

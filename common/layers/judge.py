@@ -255,7 +255,7 @@ def _run(
     return results
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=128)
 def compiled(
     layer: Layer,
     backend: str,
