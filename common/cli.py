@@ -36,7 +36,8 @@ COMPARE_EXAMPLES = """
 DIFF = """
 Find the two source lines where two JAX functions part.
 
-Each function is PACKAGE.MODULE:NAME: a function, or a module to be called.
+LEFT and RIGHT are PACKAGE.MODULE:NAME, found from this folder: a function, or
+an Equinox or Flax model to be called.
 Both are called with the same inputs: the arrays of an .npz file in its order,
 or random ones of given shapes. They run equation by equation; values are
 matched by their numbers, whatever their layout, and the walk back from the
@@ -84,8 +85,8 @@ gets there (nothing said: the stock layer as it comes; settings: with other
 than its defaults; own: a layer of this project; composition: of the library's
 parts). Each number is the largest difference of any output, gradient or
 buffer from the definition in float64, in three training calls and one at
-inference; u: units in the last place of the dtype. Yellow: a known
-difference, see `differences`. Exits with 0 only where all else agrees.
+inference; u: units in the last place of the dtype; *: a known difference,
+see `differences`. Exits with 0 only where all else agrees.
 """
 LAYERS_EXAMPLES = """
 {program} layers
@@ -236,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         default="float64",
         metavar="D",
-        help="to run both in: float64, float32, or none to cast nothing "
+        help="to run both in: float64, float32, or none for JAX's own default "
         "(default: float64, so that rounding hides nothing)",
     )
     sub.add_argument(

@@ -101,6 +101,8 @@ def _parts(report: Any, trainers: Any, dataset: Any) -> list[str]:
 
 def diff(options: argparse.Namespace, console: rich.console.Console) -> int:
     """Runs `diff`."""
+    import jax
+
     from common import divergence, environment
     from common.divergence import named, page
     from common.errors import choose
@@ -113,11 +115,17 @@ def diff(options: argparse.Namespace, console: rich.console.Console) -> int:
     left = named.function(options.left)
     right = named.function(options.right)
     inputs = named.inputs(options.inputs, options.seed)
-    with console.status("running both"):
-        found = divergence.diff(
-            left, right, *inputs, dtype=dtypes[options.dtype]
-        )
-    console.print(str(found), markup=False, highlight=False)
+    with (
+        console.status("running both"),
+        jax.enable_x64(options.dtype == "float64"),
+    ):
+        try:
+            found = divergence.diff(
+                left, right, *inputs, dtype=dtypes[options.dtype]
+            )
+        except TypeError as error:  # of the user's function, not a bug
+            raise ValueError(str(error)) from error
+    console.print(str(found), markup=False, highlight=False, soft_wrap=True)
     facts = environment.environment()
     if options.json is not None:
         _write(options.json, page.to_json(found, facts), console)
@@ -275,6 +283,7 @@ def layers(options: argparse.Namespace, console: rich.console.Console) -> int:
             names, options.dtype, tick=lambda: bar.advance(task)
         )
     console.print(report.table(measured))
+    console.print(report.LEGEND, style="dim")
     apart = [it for it in measured if not it.ok]
     for it in apart:
         console.print(*report.problems(it), sep="\n", style="red")

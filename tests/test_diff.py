@@ -257,6 +257,19 @@ def test_trainers_of_other_models(make, make_batch):
         diff_steps(left, make("stateful_mlp", "flax"), xs, ys)
 
 
+def test_an_input_of_one_side_only_is_named():
+    found = diff(jnp.matmul, jnp.matmul, X, W, right_args=(X, 1.5 * W))
+    reason = found.origins[0].reason
+    assert reason == "only the left has args[1]; only the right has args[1]"
+    assert reason in str(found)
+
+
+def test_other_shapes_of_the_same_values_are_said():
+    found = diff(lambda x: x.reshape(4, 3), lambda x: x, X)
+    assert found.ok
+    assert "has the shape (4, 3) on the left and (3, 4)" in str(found)
+
+
 # --- parts ------------------------------------------------------------------
 
 
@@ -315,6 +328,36 @@ def test_a_function_that_does_not_trace():
         diff(norm, branching, X)
 
 
+def test_inputs_of_another_shape():
+    message = r"got TypeError .* Check the inputs' shapes \(float64\[3,4\]\)"
+    with pytest.raises(TypeError, match=message):
+        diff(norm, lambda x: x @ x, X)
+
+
+def test_arguments_that_are_no_tuple():
+    with pytest.raises(
+        ValueError, match="right_args: got str, expected a tup"
+    ):
+        diff(norm, norm, X, right_args="x")
+    with pytest.raises(ValueError, match="dtype: got 'float65', expected one"):
+        diff(norm, norm, X, dtype="float65")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import no_such_library", "got an import of 'no_such_library'"),
+        ("1 / 0", "got ZeroDivisionError while importing broken"),
+    ],
+)
+def test_a_module_that_does_not_import(source, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pathlib.Path("broken.py").write_text(source)
+    with pytest.raises(ImportError, match=message):
+        named.function("broken:f")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -360,6 +403,40 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert "return jnp.tanh(x) + 2" in html and "<script" not in html
     same = ["diff", "ported:ours", "ported:ours", "--inputs", "shape=2,3"]
     assert cli.main(same) == 0
+
+
+PORT = """
+import equinox as eqx
+import jax
+from flax import nnx
+
+ours = eqx.nn.Linear(4, 3, key=jax.random.key(0))
+port = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+port.kernel[...] = ours.weight.T
+port.bias[...] = ours.bias
+
+
+def f(x):
+    return jax.vmap(ours)(x)
+
+
+def g(x):
+    return port(x)
+"""
+
+
+def test_models_are_made_as_their_user_makes_them(
+    tmp_path, capsys, monkeypatch
+):
+    """In float32: in float64 the port's weights would be rounded ones."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pathlib.Path("made.py").write_text(PORT)
+    words = ["diff", "made:f", "made:g", "--inputs", "shape=2,4"]
+    for dtype in ("float64", "none"):
+        assert cli.main([*words, "--dtype", dtype]) == 0, capsys.readouterr()
+    assert cli.main([*words[:-1], "shape=2,5"]) == 2
+    assert "Check the inputs' shapes" in capsys.readouterr().err
 
 
 def test_page_shows_matched_values():

@@ -750,6 +750,20 @@ def test_windows_that_do_not_fit(fault):
     assert FORM.fullmatch(str(caught.value))
 
 
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "size", "message"),
+    [
+        (4, 3, 8, "num_kv_heads: got 3, expected a divisor of num_heads=4"),
+        (4, 2, 9, "query_size: got 9, expected a multiple of num_heads=4"),
+    ],
+)
+def test_heads_that_do_not_divide(heads, kv_heads, size, message):
+    with pytest.raises(ValueError, match=message):
+        equinox_layers.GroupedQueryAttention(
+            heads, kv_heads, size, key=jax.random.key(0)
+        )
+
+
 UNTYPED = """
 from common.registry import build
 from flax import nnx

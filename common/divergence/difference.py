@@ -16,6 +16,7 @@ from common.divergence.origins import Origin, Walk, pair
 from common.divergence.sketch import distance, magnitudes, numbers
 
 SIDES = ("left", "right")
+DTYPES = (None, "float64", "float32", "bfloat16")
 KEPT = 2**28
 """Bytes of values that each side keeps besides their fingerprints."""
 
@@ -141,13 +142,16 @@ def diff(
 
     Both are traced, run equation by equation, and their intermediate values
     matched by their numbers, whatever their layout. The walk back from the
-    outputs ends at the earliest values that only one side has.
+    outputs ends at the earliest values that only one side has. Outputs of
+    other shapes count as equal where an order of the axes makes them so.
 
     Args:
         left: a function, or a module with a `__call__`.
         right: the other one.
         args: what both are called with.
-        right_args: what the right one is called with instead.
+        right_args: what the right one is called with instead, a tuple. Two
+            models are passed as arguments this way, so that both are cast:
+            `diff(call, call, model, x, right_args=(port, x))`.
         dtype: to run both in: floats of arguments and modules are cast, so
             that rounding hides nothing. `None` leaves them as they are.
         kept: bytes of values to keep on each side, to tell an order of
@@ -158,6 +162,16 @@ def diff(
         ValueError: if the outputs have different structures.
     """
     start = time.monotonic()
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"dtype: got {dtype!r}, expected one of "
+            f"{', '.join(map(repr, DTYPES))}. Pick one of these."
+        )
+    if not isinstance(right_args, list | tuple | None):
+        raise ValueError(
+            f"right_args: got {type(right_args).__name__}, expected a tuple "
+            "of arguments. Put it in one: `right_args=(model, x)`."
+        )
     with jax.enable_x64(dtype == "float64" or _x64()):
         traced = [
             _trace(side, function, arguments, dtype)
@@ -173,7 +187,7 @@ def diff(
             raise ValueError(
                 f"outputs: got the structure {traced[0].tree} on the left and "
                 f"{tree} on the right, expected the same. Return the same "
-                "containers from both, or wrap one of them."
+                "containers from both, or wrap one of them: a dict of arrays."
             )
         records = [
             interpret(it.jaxpr, it.inputs, it.labels, kept) for it in traced
@@ -203,7 +217,21 @@ def compare(
         ):
             reason = f"output{it.path} is another value of the same program"
             origins.append(Origin(it.left, it.right, reason))
+    origins = [_with_inputs(it, walks) for it in origins]
     return Diff(outputs, origins, matching, time.monotonic() - start)
+
+
+def _with_inputs(origin: Origin, walks: Sequence[Walk]) -> Origin:
+    """Adds the inputs of an origin that only its side has."""
+    strange = [
+        f"only the {side} has {label}"
+        for side, walk in zip(SIDES, walks, strict=True)
+        for label in walk.strange(getattr(origin, side))
+    ]
+    if not strange:
+        return origin
+    reason = "; ".join(filter(None, (origin.reason, *strange)))
+    return dataclasses.replace(origin, reason=reason)
 
 
 def _first_nan(left: Record, right: Record) -> list[Origin]:
@@ -310,7 +338,8 @@ def _trace(side: str, function: Any, args: Sequence[Any], dtype) -> _Traced:
         raise TypeError(
             f"{side} function {name!r}: got {type(error).__name__} while "
             f"tracing ({_first_line(error)}), expected a function of arrays "
-            "that `jax.jit` takes. Trace it alone with `jax.make_jaxpr`."
+            "that `jax.jit` takes. Check the inputs' shapes "
+            f"({', '.join(map(_described, inputs))}), or pass `right_args`."
         ) from error
     tree, paths = shapes[-1]
     return _Traced(jaxpr, inputs, labels, tree, paths)
@@ -338,9 +367,13 @@ def _label(path: Any) -> str:
     return f"module{where}" if root.idx == 0 else f"args{where}"
 
 
+def _described(x: Any) -> str:
+    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
 def _x64() -> bool:
-    return bool(jax.config.read("jax_enable_x64"))
+    return bool(getattr(jax.config, "jax_enable_x64"))  # noqa: B009

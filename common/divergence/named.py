@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -27,12 +28,26 @@ def function(name: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found: Any = importlib.import_module(module)
+        # As the user would: with x64 on, weights would be drawn in float64.
+        with jax.enable_x64(False):
+            found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise ImportError(
+                f"function {name!r}: got an import of {error.name!r} in "
+                f"{module}, which is not installed, expected what it imports "
+                "to be there. Install it."
+            ) from error
         raise ImportError(
             f"function {name!r}: got no module named {error.name!r}, expected "
             "one that Python finds from this folder. Check the spelling, or "
             "change to the folder that it is in."
+        ) from error
+    except Exception as error:
+        raise ImportError(
+            f"function {name!r}: got {type(error).__name__} while importing "
+            f"{module} ({error}), expected a module that imports. Try "
+            f'`python -c "import {module}"`.'
         ) from error
     for word in attribute.split("."):
         if not hasattr(found, word):

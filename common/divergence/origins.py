@@ -133,6 +133,16 @@ class Walk:
             map(self.packed, node.operands)
         )
 
+    def strange(self, node: Node | None) -> list[str]:
+        """Returns the paths of a value's inputs that the other side lacks."""
+        found: list[str] = []
+        for it in node.operands if node is not None else ():
+            if not self.known(it) and self.packed(it):
+                operand = self.record.nodes[it]
+                found += [operand.label] * bool(operand.label)
+                found += self.strange(operand)
+        return list(dict.fromkeys(found))
+
     def sources(self, number: int) -> set[int]:
         """Returns what a value was computed from, before any packing."""
         found: set[int] = set()

@@ -20,6 +20,12 @@ def render(found: Any) -> str:
             f"All outputs agree; {len(left.nodes)} and {len(right.nodes)} "
             "values were computed."
         )
+    for it in found.outputs:
+        if it.ok and it.left.shape != it.right.shape:
+            lines.append(
+                f"note: output{it.path} has the shape {it.left.shape} on the "
+                f"left and {it.right.shape} on the right; the values agree"
+            )
     apart = [it for it in found.outputs if not it.ok]
     for it in apart[:SHOWN]:
         lines.append(f"output{it.path} is off by {it.off:.3g}")

@@ -17,6 +17,11 @@ from common.layers import Layer, judge
 from common.layers._layer import Side
 from common.layers.table import LAYERS, name_of
 
+LEGEND = """
+Its layers: a library's public ones, and how it gets to the meaning (own: from
+impl_<library>.layers). A number: the largest difference from the definition in
+float64; u: units in the last place of the dtype; *: known, see `differences`.
+""".strip()
 MANY = 9
 """From how many names on only their number is told."""
 LIBRARIES = {"equinox": "Equinox", "flax": "Flax"}
@@ -158,7 +163,9 @@ def _side(side: Side) -> Text:
         names = f"{len(side.stock)} functions"
     text = Text(names)
     if side.serves != "stock":
-        how = f" ({side.serves})" if side.stock else side.serves
+        own = side.by if side.serves == "own" and not side.stock else ""
+        how = f" ({side.serves})" if side.stock or own else side.serves
+        text.append(own)
         text.append(how, style="dim")
     return text
 
@@ -167,7 +174,7 @@ def _cell(measurement: Measurement) -> Text:
     text = number(measurement.off, measurement.dtype)
     if not measurement.ok:
         return Text(f"{text} !", style="bold red")
-    return Text(text, style="yellow" if measurement.known else "")
+    return Text(f"{text} *" if measurement.known else text)
 
 
 def to_json(measured: Sequence[Measurement]) -> str:

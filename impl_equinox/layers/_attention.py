@@ -78,6 +78,12 @@ class GroupedQueryAttention(eqx.Module):
                 f"GroupedQueryAttention num_kv_heads: got {num_kv_heads}, "
                 f"expected a divisor of num_heads={num_heads}. Change one."
             )
+        if head_size is None and query_size % num_heads:
+            raise ValueError(
+                f"GroupedQueryAttention query_size: got {query_size}, "
+                f"expected a multiple of num_heads={num_heads}. Pass "
+                "`head_size`."
+            )
         kv_size = query_size if kv_size is None else kv_size
         output_size = query_size if output_size is None else output_size
         head_size = query_size // num_heads if head_size is None else head_size
