@@ -19,8 +19,6 @@ SIDES = ("left", "right")
 DTYPES = (None, "float64", "float32", "bfloat16")
 KEPT = 2**28
 """Bytes of values that each side keeps besides their fingerprints."""
-
-
 FAR = 0.1
 """Two values further apart than this have nothing to do with each other."""
 

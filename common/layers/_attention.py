@@ -169,7 +169,7 @@ class _Attention(Layer):
     mask: AttentionMask = extent("none")
 
     @property
-    def random(self):  # pyright: ignore
+    def random(self):
         return self.dropout_p > 0
 
     @property

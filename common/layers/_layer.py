@@ -53,15 +53,12 @@ class Layer(abc.ABC):
         flax: its counterpart in Flax NNX.
         same: keywords of the stock constructors that mean the same under
             another name, Equinox's to Flax's.
-        random: whether training draws random numbers. Then the truth is
-            computed in the dtype on trial, as masks depend on it.
     """
 
     family: ClassVar[str]
     equinox: ClassVar[Side]
     flax: ClassVar[Side]
     same: ClassVar[Mapping[str, str]] = {}
-    random: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -71,6 +68,14 @@ class Layer(abc.ABC):
     def variables(self) -> dict[str, Variable]:
         """Returns every parameter and buffer by canonical name."""
         return {}
+
+    @property
+    def random(self) -> bool:
+        """Whether training draws random numbers.
+
+        Then the truth is computed in the dtype on trial: masks depend on it.
+        """
+        return False
 
     @property
     def zero_gradient(self) -> frozenset[str]:

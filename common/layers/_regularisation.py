@@ -59,12 +59,15 @@ class Dropout(Layer):
     equinox = Side(("Dropout",), "own", "Dropout", page="dropout")
     flax = Side(("Dropout",), "settings", page="stochastic")
     same = {"p": "rate"}
-    random = True
 
     p: float = 0.3
     mask: Literal["batch", "example"] = "batch"
     broadcast_dims: tuple[int, ...] = ()  # of the batch, not the batch axis
     size: tuple[int, ...] = extent((3, 4))
+
+    @property
+    def random(self):
+        return True
 
     @property
     def inputs(self):

@@ -202,8 +202,8 @@ def draw(layer: Layer, batch_size: int, seed: int) -> Case:
             params, buffers, *inputs,
         )  # fmt: skip
         weights = jax.tree.map(lambda it: rng.normal(size=it.shape), outputs)
-        number = np.asarray(jr.key_data(jr.fold_in(key, number)))
-        calls.append(Call(inputs, weights, number))
+        data = np.asarray(jr.key_data(jr.fold_in(key, number)))
+        calls.append(Call(inputs, weights, data))
     return Case(params, buffers, tuple(calls))
 
 
