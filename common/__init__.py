@@ -13,28 +13,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from common.comparison import compare as compare
+    from common.comparison.functions import diff as diff
+    from common.comparison.lockstep import compare as compare
+    from common.comparison.report import Report as Report
+    from common.comparison.steps import diff_steps as diff_steps
     from common.divergence import Diff as Diff
-    from common.divergence import diff as diff
-    from common.divergence import diff_steps as diff_steps
+    from common.models import specs as specs
     from common.registry import backends as backends
-    from common.registry import build as build
-    from common.registry import specs as specs
-    from common.report import Report as Report
     from common.state import State as State
-    from common.trainer import Trainer as Trainer
+    from common.training.building import build as build
+    from common.training.trainer import Trainer as Trainer
 
 _HOMES = {
     "Diff": "common.divergence",
-    "Report": "common.report",
+    "Report": "common.comparison.report",
     "State": "common.state",
-    "Trainer": "common.trainer",
+    "Trainer": "common.training.trainer",
     "backends": "common.registry",
-    "build": "common.registry",
-    "compare": "common.comparison",
-    "diff": "common.divergence",
-    "diff_steps": "common.divergence",
-    "specs": "common.registry",
+    "build": "common.training.building",
+    "compare": "common.comparison.lockstep",
+    "diff": "common.comparison.functions",
+    "diff_steps": "common.comparison.steps",
+    "specs": "common.models",
 }
 __all__ = [
     "Diff",

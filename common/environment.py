@@ -42,3 +42,8 @@ def command() -> str:
         else program.name
     )
     return shlex.join([*name.split(), *sys.argv[1:]])
+
+
+def flag(name: str) -> Any:
+    """Reads a flag of jax as it is here, in a context manager too."""
+    return getattr(jax.config, name)

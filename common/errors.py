@@ -47,7 +47,7 @@ class ModelNotFoundError(ImportError):
     """A backend has no model class for a spec."""
 
 
-def choose(what: str, got: Any, choices: Iterable[str]) -> ValueError:
+def choose(what: str, got: Any, choices: Iterable[Any]) -> ValueError:
     """Makes the error for a name that is not among the known ones."""
     known = ", ".join(repr(choice) for choice in choices)
     return ValueError(

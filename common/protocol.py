@@ -190,10 +190,11 @@ Rebuild = Callable[[Sequence[Any]], Any]
 class Backend(Protocol[Native]):
     """A library that trains one spec, on its own real objects.
 
-    Made with the spec, an optax optimizer, a loss and named metrics. All
-    methods are pure in their arguments: a library that mutates its objects
-    (Flax) may mutate `native`, and the caller treats what it passed in as
-    spent.
+    Made from the spec, the library's class of the model (`None` for the
+    reference, where the spec is the model), an optax optimizer, a loss and
+    named metrics. All methods are pure in their arguments: a library that
+    mutates its objects (Flax) may mutate `native`, and the caller does not
+    use what it passed in again.
     """
 
     name: str
@@ -205,6 +206,7 @@ class Backend(Protocol[Native]):
     def __init__(
         self,
         spec: Spec,
+        model_class: Any,
         optimizer: optax.GradientTransformation,
         loss: Loss,
         metrics: Mapping[str, Loss],

@@ -1,64 +1,97 @@
-"""What can be built: the backends by name, and `build` itself."""
+"""Finds what each backend provides: the only module that imports an impl.
 
-import dataclasses
+A backend's package is imported when something of it is first asked for, so
+`import common` loads neither library.
+"""
+
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import pkgutil
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
 
-import numpy as np
-import optax
-from jax.typing import DTypeLike
-
-from common import checks, losses
 from common.errors import (
     BackendNotInstalledError,
-    HyperParameterError,
+    ModelNotFoundError,
     choose,
 )
 from common.layers import Layer
-from common.models import SPECS
-from common.protocol import Backend, Counterpart, Loss, Spec
-from common.trainer import Trainer
+from common.protocol import Backend, Counterpart, Spec
 
-# Module, the library that must be there, and what to install.
-BACKENDS = {
-    "reference": ("common.reference", "jax", "jax"),
-    "equinox": ("impl_equinox.backend", "equinox", "equinox>=0.13.8,<0.14"),
-    "flax": ("impl_flax.backend", "flax", "flax>=0.12.8,<0.12.9"),
+
+class Home(NamedTuple):
+    """Where a backend lives, and what it needs.
+
+    Attributes:
+        package: the package that holds its modules.
+        backend: the module of that package that defines `Backend`.
+        library: the module that must be installed.
+        requirement: what to pass to `pip install`.
+    """
+
+    package: str
+    backend: str
+    library: str
+    requirement: str
+
+
+HOMES = {
+    "reference": Home("common.training", "reference", "jax", "jax"),
+    "equinox": Home(
+        "impl_equinox", "backend", "equinox", "equinox>=0.13.8,<0.14"
+    ),
+    "flax": Home("impl_flax", "backend", "flax", "flax>=0.12.8,<0.12.9"),
 }
 ALIASES = {"nnx": "flax"}
-DTYPES = ("float32", "float64")
+LIBRARIES = ("equinox", "flax")
+"""The backends that stand on a library of their own."""
 
 
 def backends() -> tuple[str, ...]:
     """Returns the names that `build(backend=...)` takes."""
-    return tuple(BACKENDS)
+    return tuple(HOMES)
 
 
-def specs() -> tuple[str, ...]:
-    """Returns the names that `build(spec=...)` takes."""
-    return tuple(SPECS)
-
-
-def find_backend(name: str | None) -> Callable[..., Backend]:
-    """Imports a backend's class.
+def find_backend(name: str | None) -> type[Backend]:
+    """Returns a backend's class.
 
     Raises:
         ValueError: if there is no backend of that name.
-        BackendNotInstalledError: if its library is missing.
+        BackendNotInstalledError: if its library is not installed.
     """
-    if isinstance(name, str):
-        name = ALIASES.get(name, name)
-    if not isinstance(name, str) or name not in BACKENDS:
-        raise choose("backend", name, BACKENDS)
-    module, library, requirement = BACKENDS[name]
-    if importlib.util.find_spec(library) is None:
-        raise BackendNotInstalledError(
-            f"backend {name!r}: got no module named {library!r}, expected "
-            f'{requirement}. Run `pip install "{requirement}"`.'
+    return _load(name, _home(name).backend).Backend
+
+
+def find_model(backend: str, spec: Spec) -> type | None:
+    """Returns a backend's model class for a spec.
+
+    The reference backend runs the spec itself, so it has none.
+
+    Raises:
+        ValueError: if there is no backend of that name.
+        BackendNotInstalledError: if its library is not installed.
+        ModelNotFoundError: naming the file or the class that is missing.
+    """
+    home = _home(backend)
+    if home.package not in IMPLS:
+        return None
+    name, cls = spec.name, type(spec).__name__
+    models = _load(backend, "models")
+    if not hasattr(models, "__path__") or name not in _submodules(models):
+        raise ModelNotFoundError(
+            f"model of {name!r} in {backend}: got no module "
+            f"{home.package}.models.{name}, expected one that defines the "
+            f"class {cls}. CONTRIBUTING.md describes how to add a model."
         )
-    return importlib.import_module(module).Backend
+    found = getattr(_load(backend, f"models.{name}"), cls, None)
+    if found is None:
+        raise ModelNotFoundError(
+            f"model of {name!r} in {backend}: got no class {cls} in "
+            f"{home.package}.models.{name}, expected one. CONTRIBUTING.md "
+            "describes how to add a model."
+        )
+    return found
 
 
 def find_counterpart(backend: str, layer: Layer) -> Counterpart:
@@ -66,125 +99,65 @@ def find_counterpart(backend: str, layer: Layer) -> Counterpart:
 
     Raises:
         ValueError: if there is no backend of that name.
-        BackendNotInstalledError: if its library is missing.
+        BackendNotInstalledError: if its library is not installed.
     """
-    module = find_backend(backend).__module__.replace(".backend", ".table")
-    return importlib.import_module(module).Counterpart(layer)
+    home = _home(backend)
+    module = "table" if home.package in IMPLS else home.backend
+    return _load(backend, module).Counterpart(layer)
 
 
-def find_spec(spec: str | Spec, hyper_parameters: dict[str, Any]) -> Spec:
-    """Makes a spec from a name, or changes an instance.
+def find_module_paths(library: str) -> Callable[[Any], Any]:
+    """Returns the function that makes a library's modules name their paths.
 
     Raises:
-        ValueError: if there is no spec of that name.
-        HyperParameterError: if the spec has no hyper-parameter of a given
-            name.
+        BackendNotInstalledError: if the library is not installed.
     """
-    if isinstance(spec, Spec):
-        kind = type(spec)
-    elif isinstance(spec, str) and spec in SPECS:
-        kind = SPECS[spec]
-    else:
-        raise choose("spec", spec, SPECS)
-    fields = [field.name for field in dataclasses.fields(kind)]
-    for name in hyper_parameters:
-        if name not in fields:
-            raise HyperParameterError(
-                f"{kind.name} hyper-parameter: got {name!r}, expected one of "
-                f"{', '.join(map(repr, fields))}. Remove or rename it."
-            )
-    values = {k: _plain(value) for k, value in hyper_parameters.items()}
-    if isinstance(spec, Spec):
-        return dataclasses.replace(spec, **values)
-    return kind(**values)
+    return _load(library, "paths").with_paths
 
 
-def _plain(value: Any) -> Any:
-    # A spec is hashable, JSON knows no tuples, and no numbers of NumPy's.
-    if isinstance(value, list | tuple):
-        return tuple(map(_plain, value))
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def find_dtype(dtype: DTypeLike) -> str:
-    """Returns the name of a dtype that models come in.
+def find_contenders(library: str) -> dict[str, Callable[..., Any]]:
+    """Returns the training steps that the benchmark times for a library.
 
     Raises:
-        ValueError: if it is another one, or none.
+        BackendNotInstalledError: if the library is not installed.
     """
-    name: Any = dtype
-    if not isinstance(dtype, str | None):
-        try:
-            name = np.dtype(dtype).name
-        except TypeError:
-            pass
-    if not isinstance(name, str) or name not in DTYPES:
-        raise choose("dtype", name, DTYPES)
-    return name
+    return _load(library, "benchmark").CONTENDERS
 
 
-def build(
-    spec: str | Spec = "stateful_mlp",
-    *,
-    backend: str | None = None,
-    optimizer: optax.GradientTransformation | None = None,
-    loss: str | Loss | None = None,
-    metrics: str | Sequence[str] | Mapping[str, str | Loss] | None = None,
-    seed: Any = 0,
-    dtype: DTypeLike = "float32",
-    **hyper_parameters: Any,
-) -> Trainer:
-    """Builds a model in one library, ready to train.
-
-    The initial values come from the spec and the seed, so they are the same
-    in every backend.
-
-    Args:
-        spec: a name from `specs()`, or a spec instance.
-        backend: a name from `backends()`; `"nnx"` means `"flax"`. There is
-            no default.
-        optimizer: any optax transformation whose state holds scalars and
-            parameter-shaped arrays, and whose update does not depend on the
-            order of an array's axes. Masks and labels are functions of a
-            flat dict by canonical name. The spec's own if `None`.
-        loss: `"mse"`, `"cross_entropy"` or a callable
-            `(predictions, targets) -> scalar`. The spec's own if `None`.
-        metrics: a name, names, or a dict of names and callables like a
-            loss. The spec's own if `None`.
-        seed: an int of 32 bits; decides the initial values, dropout and the
-            data order.
-        dtype: `"float32"` or `"float64"`, of all floating arrays.
-        **hyper_parameters: fields of the spec to set.
+def load_demonstrations(library: str) -> list[ModuleType]:
+    """Imports every module of a library's known differences.
 
     Raises:
-        ValueError: for an unknown name, an optimizer that does not cross, or
-            `"float64"` without x64.
-        HyperParameterError: for one that the spec does not have.
-        BackendNotInstalledError: if the backend's library is missing.
-        ModelNotFoundError: if the backend has no model class for the spec.
+        BackendNotInstalledError: if the library is not installed.
     """
-    make_backend = find_backend(backend)
-    spec = find_spec(spec, hyper_parameters)
-    dtype = find_dtype(dtype)
-    if dtype == "float64" and not checks.flag("jax_enable_x64"):
-        raise ValueError(
-            "dtype: got 'float64' while x64 is off, expected x64 to be on. "
-            'Call `jax.config.update("jax_enable_x64", True)` first.'
+    package = _load(library, "differences")
+    return [
+        _load(library, f"differences.{name}") for name in _submodules(package)
+    ]
+
+
+IMPLS = tuple(HOMES[library].package for library in LIBRARIES)
+
+
+def _home(name: str | None) -> Home:
+    if isinstance(name, str):
+        name = ALIASES.get(name, name)
+    if not isinstance(name, str) or name not in HOMES:
+        raise choose("backend", name, HOMES)
+    return HOMES[name]
+
+
+def _load(backend: str | None, module: str) -> ModuleType:
+    """Imports a module of a backend's package."""
+    home = _home(backend)
+    if importlib.util.find_spec(home.library) is None:
+        raise BackendNotInstalledError(
+            f"backend {backend!r}: got no module named {home.library!r}, "
+            f"expected {home.requirement}. Run "
+            f'`pip install "{home.requirement}"`.'
         )
-    if not checks.flag("jax_threefry_partitionable"):
-        raise ValueError(
-            "jax_threefry_partitionable: got False, expected True: the "
-            "libraries' random numbers differ otherwise. Call "
-            '`jax.config.update("jax_threefry_partitionable", True)`.'
-        )
-    return Trainer(
-        spec,
-        make_backend,
-        optimizer=optimizer,
-        loss=losses.find_loss(spec.loss if loss is None else loss),
-        metrics=losses.find_metrics(
-            spec.metrics if metrics is None else metrics
-        ),
-        seed=checks.check_seed(seed),
-        dtype=dtype,
-    )
+    return importlib.import_module(f"{home.package}.{module}")
+
+
+def _submodules(package: ModuleType) -> list[str]:
+    return [found.name for found in pkgutil.iter_modules(package.__path__)]

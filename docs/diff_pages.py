@@ -7,7 +7,8 @@ import sys
 import numpy as np
 from tables import table
 
-from common.divergence import diff, page
+from common import diff
+from common.divergence import page
 
 DATA = pathlib.Path(__file__).parent / "data"
 sys.path.insert(0, str(DATA.parents[1]))

@@ -15,20 +15,17 @@ import norm_pages
 import plots
 from tables import table
 
-from common import (
-    agreement,
-    bench_report,
-    cli,
-    differences,
-    differences_report,
-    environment,
-    registry,
-)
-from common.comparison import compare_all
-from common.data import dataset
+from common import agreement, cli, differences, environment, registry
+from common.benchmark import report as bench_report
+from common.comparison.lockstep import compare_all
+from common.comparison.report import Report
+from common.comparison.rows import QUANTITIES, ulps
+from common.differences import report as differences_report
+from common.models import find_spec, specs
 from common.protocol import Spec
-from common.report import QUANTITIES, Report, ulps
-from common.trainer import Trainer
+from common.training.building import build
+from common.training.data import dataset
+from common.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parents[1]
 BENCH = ROOT / "docs" / "data" / "bench.json"
@@ -160,7 +157,7 @@ def reports() -> str:
 
 def _compare(spec: str, dtype: str, *, steps: int) -> Report:
     trainers = {
-        backend: registry.build(spec, backend=backend, dtype=dtype)
+        backend: build(spec, backend=backend, dtype=dtype)
         for backend in registry.backends()
     }
     data = dataset(trainers["reference"].spec, dtype=dtype)
@@ -196,14 +193,12 @@ def known_differences() -> str:
 
 def names() -> str:
     """Writes the names of every spec, and where each library keeps them."""
-    return "".join(
-        _names(registry.find_spec(name, {})) for name in registry.specs()
-    )
+    return "".join(_names(find_spec(name, {})) for name in specs())
 
 
 def _names(spec: Spec) -> str:
-    equinox = _equinox_places(registry.build(spec, backend="equinox"))
-    flax = _flax_places(registry.build(spec, backend="flax"))
+    equinox = _equinox_places(build(spec, backend="equinox"))
+    flax = _flax_places(build(spec, backend="flax"))
     text = f"### `{spec.name}`\n\n"
     text += "| name | shape | group | Equinox | Flax NNX |\n"
     text += "| :-- | :-- | :-- | :-- | :-- |\n"

@@ -8,8 +8,10 @@ from typing import Any
 
 from tables import table
 
+from common.comparison import layer_judge as judge
+from common.comparison import layer_report as report
 from common.differences import DIFFERENCES
-from common.layers import Layer, judge, report
+from common.layers import Layer
 from common.layers.table import LAYERS, name_of, stem
 
 FAMILIES = tuple(dict.fromkeys(row.family for row in LAYERS.values()))

@@ -23,7 +23,7 @@ WRONG = 1e-6
 
 def measure(what, left, right, args, right_args):
     """Runs `diff` twice: the first run compiles each operation."""
-    from common.divergence import diff
+    from common import diff
 
     def timed():
         start = time.monotonic()

@@ -14,7 +14,8 @@ from tables import table
 
 from common import registry
 from common.layers import BATCH_NORM_DIALECTS
-from common.trainer import Trainer
+from common.training.building import build
+from common.training.trainer import Trainer
 
 FEATURES, ROWS = 4, 64
 MOMENTUM, EPS = 0.99, 1e-5
@@ -85,7 +86,7 @@ def _measure(
 
 def _norm(backend: str, dialect: str) -> Trainer:
     """Builds a model that is a BatchNorm and nothing else."""
-    trainer = registry.build(
+    trainer = build(
         "deep_mlp",
         backend=backend,
         depth=1,

@@ -1,7 +1,6 @@
 """One training step with explicit state: everything in, everything out."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,10 +11,10 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from common import optimizers
 from common.protocol import Loss, Spec
 from common.state import State
-from impl_equinox import state as canonical
+from common.training import optimizers
+from impl_equinox import canonical
 from impl_equinox.named import NamedParameters
 
 
@@ -37,12 +36,12 @@ class Backend:
     def __init__(
         self,
         spec: Spec,
+        model_class: type,
         optimizer: optax.GradientTransformation,
         loss: Loss,
         metrics: Mapping[str, Loss],
     ):
-        models = importlib.import_module(f"impl_equinox.models.{spec.name}")
-        self.model_class = getattr(models, type(spec).__name__)
+        self.model_class = model_class
         self.hyper_parameters = dataclasses.asdict(spec)
         self.spec = spec
         self.loss = loss

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from common import optimizers
 from common.state import Layout
-from impl_equinox import state as canonical
+from common.training import optimizers
+from impl_equinox import canonical
 
 
 class NamedParameters:

@@ -3,7 +3,6 @@ place.
 """
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,10 +12,10 @@ import jax.random as jr
 import optax
 from flax import nnx
 
-from common import optimizers
 from common.protocol import Loss, Spec
 from common.state import State
-from impl_flax import state as canonical
+from common.training import optimizers
+from impl_flax import canonical
 from impl_flax.named import NamedParameters
 
 
@@ -36,12 +35,12 @@ class Backend:
     def __init__(
         self,
         spec: Spec,
+        model_class: type,
         optimizer: optax.GradientTransformation,
         loss: Loss,
         metrics: Mapping[str, Loss],
     ):
-        models = importlib.import_module(f"impl_flax.models.{spec.name}")
-        self.model_class = getattr(models, type(spec).__name__)
+        self.model_class = model_class
         self.hyper_parameters = dataclasses.asdict(spec)
         self.spec = spec
         self.loss = loss

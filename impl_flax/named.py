@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from common import optimizers
 from common.state import Layout
-from impl_flax import state as canonical
+from common.training import optimizers
+from impl_flax import canonical
 
 
 class NamedParameters:

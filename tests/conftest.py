@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from common import State, Trainer
-from common.checks import predictions_like
-from common.layers import judge
+from common.comparison import layer_judge as judge
+from common.models import find_spec, specs
 from common.protocol import Spec
-from common.registry import DTYPES, backends, build, find_spec, specs
+from common.registry import backends
+from common.training.building import DTYPES, build
+from common.training.checks import predictions_like
 
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 

@@ -15,18 +15,18 @@ from common.differences import (
     sequence,
     state,
 )
-from common.differences._difference import (
+from common.differences.measurement import (
+    find_demonstration,
+    measure,
+    require_complete,
+)
+from common.differences.row import (
     NOT_REPORTED,
     RAISES,
     REPOSITORIES,
     Cell,
     Difference,
     Measurement,
-)
-from common.differences._measure import (
-    find_demonstration,
-    measure,
-    require_complete,
 )
 from common.layers import Layer
 from common.layers.table import name_of

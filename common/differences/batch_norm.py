@@ -2,7 +2,7 @@
 
 import math
 
-from common.differences._difference import RAISES, ROUNDING, Difference
+from common.differences.row import RAISES, ROUNDING, Difference
 
 ROWS = (
     Difference(

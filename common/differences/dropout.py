@@ -1,6 +1,6 @@
 """Dropout."""
 
-from common.differences._difference import RAISES, SEEDED, Difference
+from common.differences.row import RAISES, SEEDED, Difference
 
 ROWS = (
     Difference(

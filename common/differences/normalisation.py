@@ -2,7 +2,7 @@
 
 import math
 
-from common.differences._difference import Difference
+from common.differences.row import Difference
 
 ROWS = (
     Difference(

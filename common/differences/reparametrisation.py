@@ -2,7 +2,7 @@
 
 import math
 
-from common.differences._difference import RAISES, SEEDED, Difference
+from common.differences.row import RAISES, SEEDED, Difference
 
 ROWS = (
     Difference(

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from common.differences._difference import Difference
+from common.differences.row import Difference
 
 ROWS = (
     Difference(

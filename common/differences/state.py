@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common.differences._difference import RAISES, Difference
+from common.differences.row import RAISES, Difference
 
 ROWS = (
     Difference(

@@ -1,5 +1,4 @@
-"""Finds the two source lines where two JAX programs part."""
+"""Finds the two source lines where two JAX programs diverge."""
 
-from common.divergence.difference import Diff as Diff
-from common.divergence.difference import diff as diff
-from common.divergence.steps import diff_steps as diff_steps
+from common.divergence.search import Diff as Diff
+from common.divergence.search import find_divergence as find_divergence

@@ -10,12 +10,7 @@ import numpy as np
 
 from common.agreement import match_tolerance
 from common.divergence.interpret import Node, Record
-from common.divergence.sketch import (
-    distance,
-    magnitudes,
-    numbers,
-    sketch,
-)
+from common.divergence.sketch import distance, magnitudes, numbers, sketch
 
 # An alignment is looked for among this many orders of the axes.
 ORDERS = 720

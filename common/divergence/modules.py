@@ -1,28 +1,9 @@
 """Names the module that a value was computed in."""
 
-import importlib
 import re
-import sys
-from typing import Any
 
-# What can say so for its own modules, where its library is in use.
-LIBRARIES = {"equinox": "impl_equinox.paths", "flax": "impl_flax.paths"}
-# A path that `with_paths` left in a name stack.
+# A path that a module of either library left in the name stack.
 PATH = re.compile(r"@([^/()]+)")
-
-
-def with_paths(trees: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns trees whose modules leave their paths in the name stack."""
-    for library, module in LIBRARIES.items():
-        if library in sys.modules:
-            add = importlib.import_module(module).with_paths
-            trees = tuple(
-                tuple(add(it) for it in tree)
-                if isinstance(tree, tuple)
-                else add(tree)
-                for tree in trees
-            )
-    return trees
 
 
 def path_of(scope: str) -> str:

@@ -7,12 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
-from common.divergence.difference import SIDES, Diff
 from common.divergence.interpret import Node
+from common.divergence.search import SIDES, Diff
 from common.divergence.sources import Frame, shown
 from common.divergence.text import operation
+from common.rendering.pages import find_template
 
 AROUND = 6
 """Lines of source above and below a marked one."""
@@ -29,7 +28,7 @@ def render(found: Diff, names: tuple[str, str], facts: Mapping) -> str:
         names: what the two functions are called.
         facts: versions, device, command, date.
     """
-    return _template("diff.html.jinja").render(
+    return find_template("diff.html.jinja").render(
         found=found,
         names=dict(zip(SIDES, names, strict=True)),
         apart=[it for it in found.outputs if not it.ok],
@@ -49,15 +48,7 @@ def render(found: Diff, names: tuple[str, str], facts: Mapping) -> str:
 
 def plot(found: Diff) -> str:
     """Returns the plot of the page alone, as SVG."""
-    return _template("diff_plot.svg.jinja").render(plot=_plot(found))
-
-
-def _template(name: str) -> jinja2.Template:
-    loader = jinja2.PackageLoader("common")
-    templates = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return templates.get_template(name)
+    return find_template("diff_plot.svg.jinja").render(plot=_plot(found))
 
 
 def to_json(found: Diff, facts: Mapping) -> str:

@@ -53,9 +53,7 @@ from common.layers._convolution import (
 from common.layers._convolution import conv_variables as conv_variables
 from common.layers._embedding import attend as attend
 from common.layers._embedding import embedding as embedding
-from common.layers._embedding import (
-    embedding_variables as embedding_variables,
-)
+from common.layers._embedding import embedding_variables as embedding_variables
 from common.layers._layer import Layer as Layer
 from common.layers._layer import named as named
 from common.layers._layer import stateful as stateful

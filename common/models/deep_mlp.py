@@ -6,7 +6,7 @@ from typing import ClassVar
 import optax
 
 from common import layers
-from common.checks import (
+from common.models.checks import (
     require_choice,
     require_int,
     require_positive,

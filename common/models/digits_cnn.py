@@ -8,7 +8,7 @@ import jax.random as jr
 import optax
 
 from common import layers
-from common.checks import (
+from common.models.checks import (
     require_choice,
     require_int,
     require_ints,

@@ -10,7 +10,7 @@ import jax.random as jr
 
 from common.layers.table import Layer, name_of, require_variables, stem
 from common.protocol import Arrays
-from impl_equinox import state as canonical
+from impl_equinox import canonical
 from impl_equinox.table import calls
 
 

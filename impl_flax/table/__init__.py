@@ -11,7 +11,7 @@ from flax import nnx
 
 from common.layers.table import Layer, name_of, require_variables, stem
 from common.protocol import Arrays
-from impl_flax import state as canonical
+from impl_flax import canonical
 from impl_flax.table import calls
 
 

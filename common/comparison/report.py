@@ -1,0 +1,124 @@
+"""What a comparison found: rows, a verdict, the first divergence."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich.console
+
+from common.comparison.rows import Divergence, Row
+from common.environment import environment
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A comparison of two or more backends on one model and one dtype.
+
+    Attributes:
+        spec: the model's name.
+        hyper_parameters: of the model.
+        dtype: of all floating arrays.
+        steps: training steps taken.
+        seed: of the trainers.
+        pairs: which backends were held against which.
+        rows: by quantity in the order of proof, then by pair.
+        losses: of every step, by backend.
+    """
+
+    spec: str
+    hyper_parameters: Mapping[str, Any]
+    dtype: str
+    steps: int
+    seed: int
+    pairs: Sequence[tuple[str, str]]
+    rows: Sequence[Row]
+    losses: Mapping[str, Sequence[float]]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all agree on everything."""
+        return all(row.ok for row in self.rows)
+
+    @property
+    def first_divergence(self) -> Divergence | None:
+        """Where two backends first part: by step, then by order of proof."""
+        failed = [
+            Divergence(row.quantity, *row.first, row.left, row.right)
+            for row in self.rows
+            if row.first is not None
+        ]
+        return min(failed, key=lambda it: it.step, default=None)
+
+    @property
+    def verdict(self) -> str:
+        """One line: agree or not, and the first divergence."""
+        if self.ok:
+            return f"{self.spec} {self.dtype}: all agree."
+        return f"{self.spec} {self.dtype}: DISAGREE. {self.first_divergence}"
+
+    def __str__(self) -> str:
+        from common.comparison import text as report_text
+
+        console = rich.console.Console(width=80, force_terminal=False)
+        with console.capture() as capture:
+            console.print(*report_text.render(self), sep="\n")
+        return capture.get().rstrip()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON values, infinities as strings."""
+        values = dataclasses.asdict(self) | {
+            "ok": self.ok,
+            "first_divergence": self.first_divergence
+            and self.first_divergence._asdict(),
+        }
+        for row, source in zip(values["rows"], self.rows, strict=True):
+            row["ok"] = source.ok
+            row["worst"] = source.worst._asdict()
+            row["first"] = source.first and source.first._asdict()
+        return _plain(values)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a self-contained `.html` page, or `.json`.
+
+        Raises:
+            ValueError: for any other suffix.
+        """
+        save([self], path)
+
+
+def save(reports: Sequence[Report], path: str | os.PathLike[str]) -> None:
+    """Writes some reports into one `.html` or `.json` file.
+
+    Raises:
+        ValueError: for any other suffix.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".json":
+        values = {
+            "environment": environment(),
+            "reports": [report.to_json() for report in reports],
+        }
+        text = json.dumps(values, indent=1) + "\n"
+    elif path.suffix == ".html":
+        from common.comparison import page as report_html
+
+        text = report_html.render(reports, environment())
+    else:
+        raise ValueError(
+            f"report file: got {str(path)!r}, expected a name that ends in "
+            "'.html' or '.json'. Rename it."
+        )
+    path.write_text(text, encoding="utf-8")
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, Mapping):
+        return {key: _plain(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_plain(value) for value in x]
+    if isinstance(x, float) and not abs(x) < float("inf"):
+        return str(x)
+    return x

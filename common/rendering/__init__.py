@@ -1,0 +1,1 @@
+"""Tables, plots, JSON, progress bars and pages: how results are shown."""

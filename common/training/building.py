@@ -1,0 +1,104 @@
+"""`build`: makes a trainer from a spec and the name of a backend."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optax
+from jax.typing import DTypeLike
+
+from common.environment import flag
+from common.errors import choose
+from common.models import find_spec
+from common.protocol import Loss, Spec
+from common.registry import find_backend, find_model
+from common.training import checks, losses
+from common.training.trainer import Trainer
+
+DTYPES = ("float32", "float64")
+
+
+def find_dtype(dtype: DTypeLike) -> str:
+    """Returns the name of a dtype that models come in.
+
+    Raises:
+        ValueError: if it is another one, or none.
+    """
+    name: Any = dtype
+    if not isinstance(dtype, str | None):
+        try:
+            name = np.dtype(dtype).name
+        except TypeError:
+            pass
+    if not isinstance(name, str) or name not in DTYPES:
+        raise choose("dtype", name, DTYPES)
+    return name
+
+
+def build(
+    spec: str | Spec = "stateful_mlp",
+    *,
+    backend: str | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: str | Loss | None = None,
+    metrics: str | Sequence[str] | Mapping[str, str | Loss] | None = None,
+    seed: Any = 0,
+    dtype: DTypeLike = "float32",
+    **hyper_parameters: Any,
+) -> Trainer:
+    """Builds a model in one library, ready to train.
+
+    The initial values come from the spec and the seed, so they are the same
+    in every backend.
+
+    Args:
+        spec: a name from `specs()`, or a spec instance.
+        backend: a name from `backends()`; `"nnx"` means `"flax"`. There is
+            no default.
+        optimizer: any optax transformation whose state holds scalars and
+            parameter-shaped arrays, and whose update does not depend on the
+            order of an array's axes. Masks and labels are functions of a
+            flat dict by canonical name. The spec's own if `None`.
+        loss: `"mse"`, `"cross_entropy"` or a callable
+            `(predictions, targets) -> scalar`. The spec's own if `None`.
+        metrics: a name, names, or a dict of names and callables like a
+            loss. The spec's own if `None`.
+        seed: an int of 32 bits; decides the initial values, dropout and the
+            data order.
+        dtype: `"float32"` or `"float64"`, of all floating arrays.
+        **hyper_parameters: fields of the spec to set.
+
+    Raises:
+        ValueError: for an unknown name, an optimizer that does not cross, or
+            `"float64"` without x64.
+        HyperParameterError: for one that the spec does not have.
+        BackendNotInstalledError: if the backend's library is missing.
+        ModelNotFoundError: if the backend has no model class for the spec.
+    """
+    make_backend = find_backend(backend)
+    spec = find_spec(spec, hyper_parameters)
+    model_class = find_model(make_backend.name, spec)
+    dtype = find_dtype(dtype)
+    if dtype == "float64" and not flag("jax_enable_x64"):
+        raise ValueError(
+            "dtype: got 'float64' while x64 is off, expected x64 to be on. "
+            'Call `jax.config.update("jax_enable_x64", True)` first.'
+        )
+    if not flag("jax_threefry_partitionable"):
+        raise ValueError(
+            "jax_threefry_partitionable: got False, expected True: the "
+            "libraries' random numbers differ otherwise. Call "
+            '`jax.config.update("jax_threefry_partitionable", True)`.'
+        )
+    return Trainer(
+        spec,
+        functools.partial(make_backend, spec, model_class),
+        optimizer=optimizer,
+        loss=losses.find_loss(spec.loss if loss is None else loss),
+        metrics=losses.find_metrics(
+            spec.metrics if metrics is None else metrics
+        ),
+        seed=checks.check_seed(seed),
+        dtype=dtype,
+    )

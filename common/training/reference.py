@@ -1,0 +1,118 @@
+"""The third backend: a spec's own `forward` on flat dicts, with optax.
+
+It stands on neither library, so it can tell which of the two is wrong.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from common.layers import Layer
+from common.protocol import Arrays, Loss, Spec
+from common.state import State
+from common.training import optimizers
+
+
+class Native(NamedTuple):
+    params: Arrays
+    buffers: Arrays
+    opt_state: optax.OptState
+    key: PRNGKeyArray
+    step: Int[Array, ""]
+
+
+class Counterpart:
+    """A row of the layer table in plain JAX: the row itself."""
+
+    def __init__(self, layer: Layer):
+        self.forward = layer.forward
+
+    def write(self, params, buffers):
+        return params, buffers
+
+    def read(self, native):
+        return native
+
+
+class Backend:
+    """Trains a spec in plain JAX."""
+
+    name = "reference"
+
+    def __init__(
+        self,
+        spec: Spec,
+        model_class: None,
+        optimizer: optax.GradientTransformation,
+        loss: Loss,
+        metrics: Mapping[str, Loss],
+    ):
+        del model_class  # the spec is the model
+        self.spec = spec
+        self.optimizer = optax.with_extra_args_support(optimizer)
+        self.loss = loss
+        self.metrics = metrics
+
+    def init(self, params, buffers, key):
+        opt_state = self.optimizer.init(params)
+        return Native(params, buffers, opt_state, key, jnp.int32(0))
+
+    def step(self, native, batch):
+        params, buffers, opt_state, key, step = native
+        xs, ys = batch
+
+        def compute_loss(params):
+            predictions, new_buffers = self.spec.forward(
+                params,
+                buffers,
+                xs,
+                key=jr.fold_in(key, step),
+                training=True,
+            )
+            loss = self.loss(predictions, ys)
+            metrics = {k: f(predictions, ys) for k, f in self.metrics.items()}
+            return loss, (new_buffers, {"loss": loss, **metrics})
+
+        grads, (buffers, metrics) = jax.grad(compute_loss, has_aux=True)(
+            params
+        )
+        updates, opt_state = self.optimizer.update(grads, opt_state, params)
+        params: Any = optax.apply_updates(params, updates)
+        return Native(params, buffers, opt_state, key, step + 1), metrics
+
+    def predict(self, native, xs):
+        predictions, _ = self.spec.forward(
+            native.params, native.buffers, xs, key=None, training=False
+        )
+        return predictions
+
+    def split(self, native):
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(native)
+        arrays = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        return arrays, lambda leaves: jax.tree.unflatten(treedef, leaves)
+
+    def state(self, native):
+        return State(
+            params=native.params,
+            buffers=native.buffers,
+            opt=optimizers.flatten(native.opt_state),
+            rng={"key": jr.key_data(native.key)},
+            step=native.step,
+        )
+
+    def load(self, native, state):
+        values: Any = Native(
+            params=dict(state.params),
+            buffers=dict(state.buffers),
+            opt_state=optimizers.unflatten(native.opt_state, state.opt),
+            key=jr.wrap_key_data(state.rng["key"]),
+            step=state.step,
+        )
+        return jax.tree.map(
+            lambda old, new: jnp.asarray(new, old.dtype), native, values
+        )

@@ -1,0 +1,236 @@
+"""What the pages say: their code runs, and they say it of all there is."""
+
+import ast
+import doctest
+import importlib
+import json
+import pathlib
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from common import cli
+from common.benchmark import report as bench_report
+from common.benchmark import suite as bench
+from common.layers.table import LAYERS
+from common.models import find_spec, specs
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    path
+    for path in DOCS.rglob("*.md")
+    if not {"_build", "_generated"} & set(path.relative_to(DOCS).parts)
+)
+FENCE = re.compile(r"^```(\S+)[^\n]*\n(.*?)^```$", re.M | re.S)
+
+LIBRARIES = ("equinox", "flax")
+
+each_page = pytest.mark.parametrize(
+    "page", PAGES, ids=[str(path.relative_to(DOCS)) for path in PAGES]
+)
+
+
+@each_page
+def test_snippets_run(page):
+    source = _only(page, "pycon")
+    parser = doctest.DocTestParser()
+    test = parser.get_doctest(source, {}, page.name, str(page), 0)
+    found: list[str] = []
+    result = doctest.DocTestRunner(verbose=False).run(test, out=found.append)
+    assert not result.failed, "".join(found)
+
+
+def _only(page: pathlib.Path, language: str) -> str:
+    """Blanks all lines but those in the fences of a language."""
+    text, end, kept = page.read_text(), 0, []
+    for match in FENCE.finditer(text):
+        if match[1] == language:
+            kept += ["\n" * text.count("\n", end, match.start(2)), match[2]]
+            end = match.end(2)
+    return "".join(kept)
+
+
+@each_page
+def test_no_code_is_untested(page):
+    languages = {match[1] for match in FENCE.finditer(page.read_text())}
+    assert languages <= {
+        "pycon",
+        "console",
+        "{eval-rst}",
+        "{include}",
+        "{literalinclude}",
+        "{raw}",
+        "{toctree}",
+    }
+
+
+@each_page
+def test_commands_exist(page, monkeypatch):
+    for name in cli.COMMANDS:
+        monkeypatch.setitem(cli.COMMANDS, name, lambda options, console: 0)
+    for words in re.findall(r"-m common(.*)", _only(page, "console")):
+        assert cli.main(words.split()) == 0
+
+
+@each_page
+def test_literalincludes_exist(page):
+    for path, options in re.findall(
+        r"^```\{literalinclude\} (\S+)\n(.*?)^```$",
+        page.read_text(),
+        re.M | re.S,
+    ):
+        source = (page.parent / path).resolve()
+        assert source.is_file(), path
+        for name in re.findall(r"^:pyobject: (\S+)$", options, re.M):
+            assert _defines(source, name), f"{path}: {name}"
+        # The caption names the file that is shown.
+        assert str(source.relative_to(ROOT)) in options
+
+
+@each_page
+def test_sources_named_in_text_exist(page):
+    for path, name in re.findall(
+        r"`((?:common|impl_\w+)/[\w/]+\.py)(?::([\w.]+))?`", page.read_text()
+    ):
+        assert (ROOT / path).is_file(), path
+        assert not name or _defines(ROOT / path, name), f"{path}: {name}"
+
+
+def _defines(path: pathlib.Path, dotted: str) -> bool:
+    """Whether a file defines a class or function of a dotted name."""
+    body = ast.parse(path.read_text()).body
+    for word in dotted.split("."):
+        found = [
+            node
+            for node in body
+            if isinstance(node, ast.ClassDef | ast.FunctionDef)
+            and node.name == word
+        ]
+        if not found:
+            return False
+        body = found[0].body
+    return True
+
+
+@each_page
+def test_generated_files_are_made(page):
+    made = "".join(path.read_text() for path in DOCS.glob("*.py"))
+    families = {f"layers_{row.family}.md" for row in LAYERS.values()}
+    for name in re.findall(r"_generated/(\S+)", page.read_text()):
+        assert name in families or f'"{name}"' in made, name
+
+
+def test_model_has_a_page(model):
+    page = DOCS / "models" / f"{model}.md"
+    assert page.is_file(), f"write {page.relative_to(ROOT)}"
+    text = page.read_text()
+    for source in (f"impl_{it}/models/{model}.py" for it in LIBRARIES):
+        assert f"{{literalinclude}} ../../{source}\n" in text
+    name = type(find_spec(model, {})).__name__
+    assert f"../../common/models/{model}.py\n" in text
+    assert f":pyobject: {name}.forward\n" in text
+    assert f"models/{model}\n" in (DOCS / "index.md").read_text()
+
+
+def test_every_model_page_has_a_model():
+    pages = {path.stem for path in (DOCS / "models").glob("*.md")}
+    assert pages == set(specs())
+
+
+def test_model_page_says_three_differences(model):
+    text = (DOCS / "models" / f"{model}.md").read_text()
+    section = text.split("## What differs\n")[1].split("\n## ")[0]
+    assert len(re.findall(r"^- ", section, re.M)) == 3
+
+
+def test_every_family_of_layers_has_a_page():
+    families = {row.family for row in LAYERS.values()}
+    pages = {path.stem for path in (DOCS / "layers").glob("*.md")}
+    assert pages == {*families, "index"}
+    index = (DOCS / "layers" / "index.md").read_text()
+    for family in families:
+        assert f"\n{family}\n" in index
+        text = (DOCS / "layers" / f"{family}.md").read_text()
+        assert f"../_generated/layers_{family}.md\n" in text
+
+
+def test_checklist_of_the_example_is_whole():
+    text = (DOCS / "training_step.md").read_text()
+    rows = re.findall(r"^\| (?!:-)(.+?) \| (.+?) \| (.+?) \|$", text, re.M)
+    shown = {what for what, *_ in rows}
+    for words in (
+        "stateful and stateless layers",
+        "BatchNorm",
+        "SpectralNorm",
+        "made together",
+        "batched call",
+        "auxiliary output",
+        "gradients for the parameters only",
+        "jitted step",
+        "training loop",
+        "inference mode",
+        "fixed together",
+        "discards state",
+    ):
+        assert any(words in what for what in shown), words
+
+
+@pytest.mark.parametrize(
+    "name", ["benchmark", "batch_norm", "agreement", "layers/index"]
+)
+def test_no_measured_number_is_typed(name):
+    text = (DOCS / f"{name}.md").read_text()
+    assert re.search(r"{include} (\.\./)?_generated/", text)
+    # Options of directives and code are no claims.
+    prose = re.sub(r"^:.*$|`[^`]*`", "", FENCE.sub("", text), flags=re.M)
+    assert not re.search(r"(?<![\w#])\d", prose)
+
+
+def test_no_version_is_typed():
+    for page in PAGES:
+        prose = FENCE.sub("", page.read_text())
+        assert not re.search(r"\d+\.\d+\.\d+", prose), page
+
+
+def test_benchmark_page_shows_the_stored_samples():
+    values = json.loads((DOCS / "data" / "bench.json").read_text())
+    stored = bench_report.Benchmark.from_json(values)
+    assert stored.races
+    assert "_generated/benchmark.md" in (DOCS / "benchmark.md").read_text()
+
+
+def test_differences_page_is_generated():
+    text = (DOCS / "differences.md").read_text()
+    assert "_generated/differences.md" in text
+    assert "|" not in text
+
+
+def test_plots_are_well_formed(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    plots = importlib.import_module("plots")
+    curves = {"a": {0: 1.0, 1: 2.0, 10: 3.0}, "b": {1: 2.0, 10: 3.0}}
+    for log in (False, True):
+        svg = plots.lines(curves, x="steps", y="value", wanted=2.0, log=log)
+        root = ElementTree.fromstring(svg)
+        assert len(root.findall(".//polyline")) == 2
+    values = json.loads((DOCS / "data" / "bench.json").read_text())
+    for race in bench_report.Benchmark.from_json(values).races:
+        root = ElementTree.fromstring(plots.ratios(race, 1.1))
+        assert len(root.findall(".//circle")) == len(race.timings)
+
+
+def test_the_benchmark_is_a_full_run():
+    """Not the quick one, whose figures mean nothing."""
+    settings = json.loads((DOCS / "data" / "bench.json").read_text())[
+        "settings"
+    ]
+    assert tuple(settings["depths"]) == bench.DEPTHS
+    assert settings["fits"] == bench.FITS
+    assert settings["rounds"] == bench.ROUNDS
+
+
+@each_page
+def test_pages_compare_by_the_one_table(page):
+    assert not re.search(r"\b[ra]tol\b|allclose|isclose", page.read_text())

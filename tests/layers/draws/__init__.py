@@ -1,0 +1,37 @@
+"""What Hypothesis draws for each row of the layer table.
+
+A strategy yields the fields of a row, within the layer's valid range. Its
+space is small on purpose: whatever is new in a field is compiled anew.
+"""
+
+from typing import Any
+
+from hypothesis.strategies import SearchStrategy
+
+from tests.layers.draws import (
+    activation,
+    attention,
+    batch_norm,
+    convolution,
+    embedding,
+    linear,
+    normalisation,
+    pooling,
+    recurrent,
+    regularisation,
+    reparametrisation,
+)
+
+DRAWS: dict[str, SearchStrategy[dict[str, Any]]] = {
+    **linear.DRAWS,
+    **convolution.DRAWS,
+    **batch_norm.DRAWS,
+    **normalisation.DRAWS,
+    **recurrent.DRAWS,
+    **attention.DRAWS,
+    **reparametrisation.DRAWS,
+    **regularisation.DRAWS,
+    **pooling.DRAWS,
+    **embedding.DRAWS,
+    **activation.DRAWS,
+}

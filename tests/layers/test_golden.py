@@ -1,0 +1,170 @@
+"""Every layer, against vectors that NumPy computed from the definitions."""
+
+import functools
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.random as jr
+import numpy as np
+import pytest
+
+from common.comparison import layer_judge as judge
+from common.layers.table import LAYERS
+from tests.layers.golden.case import FOLDER, Case, complete, draw, load, save
+from tests.layers.golden.check import check, compare
+
+pytestmark = pytest.mark.usefixtures("forgets")
+
+STORED = sorted(it.stem for it in FOLDER.glob("*.json"))
+BACKENDS = ("reference", "equinox", "flax")
+KEY = np.asarray(jr.key_data(jr.key(0)))
+
+stored = pytest.mark.parametrize("name", STORED)
+
+
+def row_of(name, case):
+    """Makes the row of a case; JSON has no tuples, and rows no lists."""
+    fields = {key: hashable(x) for key, x in case["fields"].items()}
+    return LAYERS[name](**fields)
+
+
+def hashable(x: Any) -> Any:
+    return tuple(map(hashable, x)) if isinstance(x, list) else x
+
+
+def results(layer, backend, case):
+    """Calls a layer as a case says, one call after the other."""
+    params, buffers = case["params"], case["buffers"]
+    for call in case["calls"]:
+        training, inputs = call["training"], call["inputs"]
+        forward = functools.partial(
+            layer.forward, key=jr.key(0), training=training
+        )
+        outputs, _ = jax.eval_shape(forward, params, buffers, *inputs)
+        tree = jax.tree.structure(outputs)
+        weights = jax.tree.unflatten(tree, call["weights"])
+        run = judge.compiled(layer, backend, "float64", training, True)
+        got = jax.device_get(run(params, buffers, inputs, weights, KEY))
+        buffers = got["buffers"]
+        yield {**got, "outputs": jax.tree.leaves(got["output"])}
+
+
+def problems(name, backend, stored):
+    """Names every array of a layer's that is not the golden one."""
+    for case in stored:
+        layer = row_of(name, case)
+        calls = zip(results(layer, backend, case), case["calls"], strict=True)
+        for i, (got, want) in enumerate(calls):
+            what = f"{backend} {layer!r} call {i}"
+            yield from compare(got, want, what, layer.zero_gradient)
+
+
+@stored
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_layer_gives_the_golden_vectors(name, backend):
+    found = list(problems(name, backend, load(name)))
+    assert not found, "\n".join(found)
+
+
+@stored
+def test_definitions_give_the_golden_vectors(name):
+    found = check(name, load(name))
+    assert not found, "\n".join(found)
+
+
+# NumPy cannot draw what a random row draws.
+@pytest.mark.parametrize(
+    "name", [name for name, row in LAYERS.items() if not row().random]
+)
+def test_row_has_golden_vectors(name):
+    assert name in STORED, (
+        f"tests/layers/golden/{name}.json: not there. Define the row in NumPy and "
+        f"run `python -m tests.layers.golden {name}`."
+    )
+
+
+@stored
+def test_golden_vectors_are_of_every_variable(name):
+    for case in load(name):
+        variables = row_of(name, case).variables()
+        shapes = {leaf: it.shape for leaf, it in variables.items()}
+        arrays = case["params"] | case["buffers"]
+        assert {leaf: x.shape for leaf, x in arrays.items()} == shapes
+
+
+def test_definitions_are_of_numpy_alone():
+    code = (
+        "import sys, tests.layers.golden.cases;"
+        "print({'jax', 'torch', 'scipy', 'common'} & sys.modules.keys())"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=FOLDER.parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == "set()"
+
+
+# --- whether the tests would notice -----------------------------------------
+
+
+@pytest.mark.parametrize("quantity", ["outputs", "gradients", "buffers"])
+def test_one_changed_number_is_seen(quantity):
+    stored = load("batch_norm")[:1]
+    arrays = stored[0]["calls"][1][quantity]
+    x = arrays[0] if quantity == "outputs" else [*arrays.values()][-1]
+    x.flat[-1] += 1e-10 * np.abs(x).max()
+    whole = [*stored, *load("batch_norm")[1:]]
+    for found in (
+        list(problems("batch_norm", "reference", stored)),
+        check("batch_norm", whole),
+    ):
+        assert len(found) == 1
+        assert f"call 1, {quantity}" in found[0]
+
+
+def test_a_changed_input_is_seen():
+    stored = load("linear")
+    stored[0]["calls"][0]["inputs"][0].flat[0] += 1e-6
+    assert check("linear", stored)
+    assert list(problems("linear", "reference", stored))
+
+
+def test_a_missing_case_is_seen():
+    assert check("linear", load("linear")[1:])
+
+
+def test_derivatives_by_complex_step():
+    """The sine of the first input, whose slope is its cosine."""
+    case = Case(
+        layer="sine",
+        fields={},
+        define=lambda x, weight: np.sin(x) * weight,
+        inputs=((3,),),
+        params={"weight": (3,)},
+    )
+    data = complete(case, draw(case, 0))
+    (call,) = data["calls"]
+    (x,), (w,) = call["inputs"], call["weights"]
+    weight = data["params"]["weight"]
+    expected = {
+        "weight": np.sum(w * np.sin(x), axis=0),
+        "input 0": w * np.cos(x) * weight,
+    }
+    assert not list(compare(call, {**call, "gradients": expected}, "sine"))
+
+
+def test_a_file_keeps_every_bit(tmp_path, monkeypatch):
+    values = np.array([0.1, 1 / 3, 1e-300, -0.0, 2.0**60])
+    call = {name: [values] for name in ("inputs", "weights", "outputs")}
+    call |= {name: {"x": values} for name in ("gradients", "buffers")}
+    stored = {"params": {"x": values}, "buffers": {}, "calls": [call]}
+    monkeypatch.setattr("tests.layers.golden.case.FOLDER", tmp_path)
+    save("layer", [stored])
+    (again,) = load("layer")
+    assert again["params"]["x"].tobytes() == values.tobytes()
+    assert again["calls"][0]["inputs"][0].tobytes() == values.tobytes()

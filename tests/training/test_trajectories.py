@@ -1,0 +1,124 @@
+"""A thousand steps: every loss, and every leaf at the end."""
+
+import numpy as np
+import pytest
+
+from common import Trainer, agreement, backends, build, compare, specs
+from common.layers import BATCH_NORM_DIALECTS
+from common.training import data
+
+from .conftest import TINY
+
+STEPS = 1000
+# A convolution of full size would take minutes for a thousand steps.
+SIZES = {"digits_cnn": TINY["digits_cnn"]}
+
+models = pytest.mark.parametrize("model", specs())
+dialects = pytest.mark.parametrize("dialect", BATCH_NORM_DIALECTS)
+
+
+def make(model: str, backend: str, dialect: str) -> Trainer:
+    return build(
+        model,
+        backend=backend,
+        dtype="float64",
+        batch_norm=dialect,
+        **SIZES.get(model, {}),
+    )
+
+
+def batch(trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
+    found = data.dataset(trainer.spec, dtype="float64")
+    return found.train_xs[:8], found.train_ys[:8]
+
+
+def run(trainer: Trainer) -> np.ndarray:
+    xs, ys = batch(trainer)
+    losses = [trainer.step(xs, ys)["loss"] for _ in range(STEPS)]
+    return np.array([float(loss) for loss in losses])
+
+
+def check_losses(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Every loss, relative to that very loss."""
+    assert np.isfinite(expected).all()
+    off = np.abs(actual - expected) / np.abs(expected)
+    bound = agreement.tolerance("float64", "trajectory")
+    assert off.max() <= bound, f"step {off.argmax() + 1}: {off.max():.2g}"
+
+
+def check_states(actual: Trainer, expected: Trainer) -> None:
+    """Every leaf, relative to that leaf's largest magnitude."""
+    a, b = actual.state(), expected.state()
+    bound = agreement.tolerance("float64", "parameters")
+    apart = agreement.differences(a.flat(), b.flat())
+    assert max(apart.values()) <= bound, max(
+        apart.items(), key=lambda item: item[1]
+    )
+    assert a.step == b.step == STEPS
+
+
+@dialects
+@models
+def test_three_backends_agree(model, dialect):
+    trainers = [make(model, name, dialect) for name in backends()]
+    reference, *judged = trainers
+    expected = run(reference)
+    found = [run(trainer) for trainer in judged]
+    for losses, trainer in zip(found, judged, strict=True):
+        check_losses(losses, expected)
+        check_states(trainer, reference)
+    check_losses(*found)
+    check_states(*judged)
+
+
+@dialects
+@models
+def test_switching_backend_after_every_step(model, dialect):
+    """A run handed over a thousand times is the run that stayed at home."""
+    reference = make(model, "reference", dialect)
+    expected = run(reference)
+    here, there = (make(model, name, dialect) for name in ("equinox", "flax"))
+    xs, ys = batch(here)
+    losses = []
+    for _ in range(STEPS):
+        losses.append(float(here.step(xs, ys)["loss"]))
+        here, there = there.load(here.state()), here
+    check_losses(np.array(losses), expected)
+    check_states(here, reference)
+
+
+@models
+def test_float32_drifts_within_the_envelope(model):
+    left, right = (
+        build(model, backend=name, **SIZES.get(model, {}))
+        for name in ("equinox", "flax")
+    )
+    found = data.dataset(left.spec)
+    report = compare(
+        left, right, found.train_xs[:8], found.train_ys[:8], steps=300
+    )
+    assert report.ok, str(report)
+
+
+def test_the_envelope_is_stated():
+    """It grows with the steps, and float64 has none."""
+    f32 = [agreement.tolerance("float32", "trajectory", k) for k in (1, 100)]
+    f64 = [agreement.tolerance("float64", "trajectory", k) for k in (1, 100)]
+    assert f32[0] < f32[1]
+    assert f64[0] == f64[1]
+
+
+@pytest.mark.parametrize("backend", backends())
+def test_digits_are_learned(backend):
+    """98 of 100 held-out digits, in every backend."""
+    trainer = build("digits_cnn", backend=backend)
+    digits = data.digits()
+    trainer.fit(
+        digits.train_xs,
+        digits.train_ys,
+        epochs=10,
+        batch_size=64,
+        progress=False,
+    )
+    metrics = trainer.evaluate(digits.test_xs, digits.test_ys)
+    assert metrics["accuracy"] >= 0.98
