@@ -53,7 +53,7 @@ def backends() -> tuple[str, ...]:
     return tuple(HOMES)
 
 
-def find_backend(name: str | None) -> type[Backend]:
+def find_backend(name: str | None) -> Callable[..., Backend]:
     """Returns a backend's class.
 
     Raises:
@@ -63,7 +63,7 @@ def find_backend(name: str | None) -> type[Backend]:
     return _load(name, _home(name).backend).Backend
 
 
-def find_model(backend: str, spec: Spec) -> type | None:
+def find_model(backend: str | None, spec: Spec) -> type | None:
     """Returns a backend's model class for a spec.
 
     The reference backend runs the spec itself, so it has none.
@@ -152,7 +152,7 @@ def _load(backend: str | None, module: str) -> ModuleType:
     home = _home(backend)
     if importlib.util.find_spec(home.library) is None:
         raise BackendNotInstalledError(
-            f"backend {backend!r}: got no module named {home.library!r}, "
+            f"backend {ALIASES.get(str(backend), backend)!r}: got no module named {home.library!r}, "
             f"expected {home.requirement}. Run "
             f'`pip install "{home.requirement}"`.'
         )

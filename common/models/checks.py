@@ -90,4 +90,5 @@ def require_choice(spec: Spec, field: str, choices: Sequence[str]) -> None:
 
 
 def is_int(x: Any) -> bool:
+    """Returns whether a value is an `int`; a `bool` is not."""
     return isinstance(x, int) and not isinstance(x, bool)

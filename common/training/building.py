@@ -78,7 +78,7 @@ def build(
     """
     make_backend = find_backend(backend)
     spec = find_spec(spec, hyper_parameters)
-    model_class = find_model(make_backend.name, spec)
+    model_class = find_model(backend, spec)
     dtype = find_dtype(dtype)
     if dtype == "float64" and not flag("jax_enable_x64"):
         raise ValueError(

@@ -31,7 +31,7 @@ def run(*words: str, **options) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(autouse=True)
 def compile_cache(monkeypatch):
     """Processes share the tests' compile cache."""
-    from .conftest import CACHE
+    from tests.conftest import CACHE
 
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -80,8 +80,8 @@ def test_definitions_give_the_golden_vectors(name):
 )
 def test_row_has_golden_vectors(name):
     assert name in STORED, (
-        f"tests/layers/golden/{name}.json: not there. Define the row in NumPy and "
-        f"run `python -m tests.layers.golden {name}`."
+        f"tests/layers/golden/{name}.json: not there. Define the row in "
+        f"NumPy and run `python -m tests.layers.golden {name}`."
     )
 
 

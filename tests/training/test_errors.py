@@ -22,7 +22,7 @@ from common.errors import (
     ModelNotFoundError,
 )
 from common.layers.table import BatchNorm
-from common.models import checks as model_checks
+from common.models import checks as models
 from common.models.stateful_mlp import StatefulMLP
 from common.training import losses
 from common.training.building import build
@@ -251,7 +251,7 @@ NOT_NUMBERS = ["0.9", None, [0.5]]
 @pytest.mark.parametrize("value", NOT_INTS)
 def test_an_int(value, refuses):
     refuses(
-        lambda: untyped(model_checks.require_int)(Sizes(value), "size"),
+        lambda: untyped(models.require_int)(Sizes(value), "size"),
         ValueError,
         rf"sizes size: got {re.escape(repr(value))}, expected an int\. Pass "
         r"a whole number\.",
@@ -261,9 +261,7 @@ def test_an_int(value, refuses):
 @pytest.mark.parametrize("value", NOT_TUPLES)
 def test_a_tuple_of_ints(value, refuses):
     refuses(
-        lambda: untyped(model_checks.require_ints)(
-            Sizes(value), "size", length=2
-        ),
+        lambda: untyped(models.require_ints)(Sizes(value), "size", length=2),
         ValueError,
         rf"sizes size: got {re.escape(repr(value))}, expected a tuple of 2 "
         r"ints\. Pass whole numbers\.",
@@ -273,9 +271,7 @@ def test_a_tuple_of_ints(value, refuses):
 @pytest.mark.parametrize("value", NOT_NUMBERS)
 def test_a_number(value, refuses):
     refuses(
-        lambda: untyped(model_checks.require_within)(
-            Sizes(value), "size", 0, 1
-        ),
+        lambda: untyped(models.require_within)(Sizes(value), "size", 0, 1),
         ValueError,
         rf"sizes size: got {re.escape(repr(value))}, expected a value in "
         r"\[0, 1\)\. Move it into this range\.",
@@ -284,15 +280,15 @@ def test_a_number(value, refuses):
 
 def test_a_positive_number(refuses):
     refuses(
-        lambda: untyped(model_checks.require_positive)(Sizes("1"), "size"),
+        lambda: untyped(models.require_positive)(Sizes("1"), "size"),
         ValueError,
         r"sizes size: got '1', expected a positive value\. Raise it\.",
     )
 
 
 def test_good_sizes_pass():
-    untyped(model_checks.require_int)(Sizes(3), "size")
-    untyped(model_checks.require_ints)(Sizes((1, 2, 3)), "size")
+    untyped(models.require_int)(Sizes(3), "size")
+    untyped(models.require_ints)(Sizes((1, 2, 3)), "size")
 
 
 def untyped(function):

@@ -16,8 +16,7 @@ from common.layers import BATCH_NORM_DIALECTS
 from common.models import specs
 from common.protocol import Spec
 from common.training.building import DTYPES
-
-from .conftest import TINY
+from tests.conftest import TINY
 
 STEPS = 4
 JUDGED = [name for name in backends() if name != "reference"]

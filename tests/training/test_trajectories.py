@@ -6,8 +6,7 @@ import pytest
 from common import Trainer, agreement, backends, build, compare, specs
 from common.layers import BATCH_NORM_DIALECTS
 from common.training import data
-
-from .conftest import TINY
+from tests.conftest import TINY
 
 STEPS = 1000
 # A convolution of full size would take minutes for a thousand steps.

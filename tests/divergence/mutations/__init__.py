@@ -1,6 +1,6 @@
 """A bank of planted faults, and how `diff` does on it.
 
-`tests.divergence.mutations.figures.figures()` computes what the docs say of it.
+`tests.divergence.mutations.figures.figures()` computes the figures in the docs.
 """
 
 from tests.divergence.mutations.bank import FAULTS as FAULTS

@@ -3,5 +3,5 @@
 They are a third view of every layer, beside its row's function and the two
 libraries: computed once from the definitions in the papers and in PyTorch's
 documentation, by code that shares nothing with the project's own.
-`python -m tests.layers.golden` says whether they are what the definitions give.
+`python -m tests.layers.golden` checks them against the definitions.
 """

@@ -1,7 +1,8 @@
 """Checks the golden files, or writes some.
 
 `python -m tests.layers.golden` recomputes what is stored from its own inputs.
-`python -m tests.layers.golden linear lstm_cell` draws and writes these rows anew;
+`python -m tests.layers.golden linear lstm_cell` draws these rows again and
+writes them;
 `python -m tests.layers.golden all` writes every one.
 """
 
