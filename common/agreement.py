@@ -136,7 +136,7 @@ def _platform() -> int:
     return PLATFORMS.get(jax.default_backend(), max(PLATFORMS.values()))
 
 
-def difference(left: Any, right: Any, scale: float | None = None) -> float:
+def relative_error(left: Any, right: Any, scale: float | None = None) -> float:
     """Measures how far two arrays are apart.
 
     Args:
@@ -174,7 +174,7 @@ def magnitude(x: Any) -> float:
     return float(np.max(x[np.isfinite(x)], initial=0.0))
 
 
-def differences(
+def relative_errors(
     left: Mapping[str, Any],
     right: Mapping[str, Any],
     scales: Mapping[str, float] | None = None,
@@ -188,7 +188,7 @@ def differences(
     """
     scales = scales or {}
     return {
-        name: difference(left[name], right[name], scales.get(name))
+        name: relative_error(left[name], right[name], scales.get(name))
         if name in left and name in right
         else np.inf
         for name in [*left, *(right.keys() - left.keys())]
@@ -224,7 +224,7 @@ def assert_close(
     bound = tolerance(dtype, quantity, steps)
     problems = []
     for (path, a), e in zip(left, jax.tree.leaves(expected), strict=True):
-        off = difference(a, e)
+        off = relative_error(a, e)
         if not off <= bound:
             a, e = np.asarray(a), np.asarray(e)
             problems.append(

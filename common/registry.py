@@ -151,8 +151,9 @@ def _load(backend: str | None, module: str) -> ModuleType:
     """Imports a module of a backend's package."""
     home = _home(backend)
     if importlib.util.find_spec(home.library) is None:
+        name = next(name for name, other in HOMES.items() if other is home)
         raise BackendNotInstalledError(
-            f"backend {ALIASES.get(str(backend), backend)!r}: got no module named {home.library!r}, "
+            f"backend {name!r}: got no module named {home.library!r}, "
             f"expected {home.requirement}. Run "
             f'`pip install "{home.requirement}"`.'
         )

@@ -35,7 +35,7 @@ class Judge:
     ) -> None:
         """Judges arrays by name, each in its own magnitude."""
         for left, right in self._pairs:
-            apart = agreement.differences(arrays[left], arrays[right])
+            apart = agreement.relative_errors(arrays[left], arrays[right])
             self._add(quantity, left, right, step, apart)
 
     def losses(self, step: int, losses: Mapping[str, Any]) -> None:
@@ -43,7 +43,7 @@ class Judge:
         for left, right in self._pairs:
             a, b = losses[left], losses[right]
             finite = np.isfinite(a) and np.isfinite(b)
-            apart = {"": agreement.difference(a, b) if finite else np.inf}
+            apart = {"": agreement.relative_error(a, b) if finite else np.inf}
             if step == 1:
                 self._add("loss", left, right, step, apart)
             self._add("trajectory", left, right, step, apart)
@@ -53,11 +53,11 @@ class Judge:
     ) -> None:
         """Judges that both began alike, and that copying lost nothing."""
         for left, right in self._pairs:
-            apart = agreement.differences(
+            apart = agreement.relative_errors(
                 originals[left].flat(), originals[right].flat()
             )
             for name in (left, right):
-                lost = agreement.differences(
+                lost = agreement.relative_errors(
                     copies[name].flat(), originals[name].flat()
                 )
                 apart |= {k: v for k, v in lost.items() if v > apart[k]}
@@ -74,7 +74,7 @@ class Judge:
                 ("update", a.params, b.params),
                 ("update", a.opt, b.opt),
             ):
-                apart = agreement.differences(x, y)
+                apart = agreement.relative_errors(x, y)
                 self._add(quantity, left, right, 1, apart)
             moved = {
                 name: {
@@ -104,7 +104,7 @@ class Judge:
         for left, right in self._pairs:
             a, b = states[left], states[right]
             for x, y in ((a.params, b.params), (a.buffers, b.buffers)):
-                apart = agreement.differences(x, y)
+                apart = agreement.relative_errors(x, y)
                 self._add("parameters", left, right, step, apart)
             peaks = {}
             for name in a.opt.keys() & b.opt.keys():
@@ -112,7 +112,7 @@ class Judge:
                 key = (left, right, name)
                 self._peaks[key] = max(now, self._peaks.get(key, 0.0))
                 peaks[name] = self._peaks[key]
-            apart = agreement.differences(a.opt, b.opt, peaks)
+            apart = agreement.relative_errors(a.opt, b.opt, peaks)
             self._add("moments", left, right, step, apart)
 
     def kept(self, step: int, changed: Mapping[str, list[str]]) -> None:
@@ -150,11 +150,11 @@ class Judge:
         key = (quantity, left, right)
         old = self._rows.get(key)
         first = old.first if old else None
-        if first is None and not place.difference <= bound:
+        if first is None and not place.error <= bound:
             first = place
         worst = place
-        if old and old.worst.difference / (old.tolerance or 1) > (
-            place.difference / (bound or 1)
+        if old and old.worst.error / (old.tolerance or 1) > (
+            place.error / (bound or 1)
         ):
             worst, bound = old.worst, old.tolerance
         self._rows[key] = Row(quantity, left, right, worst, bound, first)

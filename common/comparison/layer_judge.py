@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from common.agreement import difference, layer_tolerance, magnitude
+from common.agreement import layer_tolerance, magnitude, relative_error
 from common.layers import Layer
 from common.layers.table import name_of
 from common.protocol import Arrays
@@ -123,7 +123,7 @@ def measure(
         if mode == "eval":
             # Inference leaves the buffers alone, bit for bit.
             for what, x in ours["buffers"].items():
-                off = difference(x, buffers[what])
+                off = relative_error(x, buffers[what])
                 findings.append(Finding("buffers", mode, what, off, 0.0))
         buffers = ours["buffers"]
     return findings
@@ -348,4 +348,4 @@ def _difference(x: Any, true: Any, dtype: str, scale: float | None) -> float:
         x, true = x.astype(np.float64), true.astype(np.float64)
     elif jnp.issubdtype(true.dtype, jnp.integer):
         x = x.astype(true.dtype)  # a counter keeps its library's width
-    return difference(x, true, scale)
+    return relative_error(x, true, scale)

@@ -228,7 +228,7 @@ class _Run:
             predictions, before, after = jax.device_get(
                 self._inspect(self._trainer.leaves, xs)
             )
-        apart = agreement.differences(before, after)
+        apart = agreement.relative_errors(before, after)
         self.changed = [name for name, off in apart.items() if off]
         leaves, _ = jax.tree_util.tree_flatten_with_path(predictions)
         return {

@@ -65,7 +65,7 @@ def _rows(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def _place(row: Row) -> str:
-    if row.worst.difference == 0:
+    if row.worst.error == 0:
         return ""
     return f"step {row.worst.step} {row.worst.leaf}".strip()
 

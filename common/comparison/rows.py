@@ -32,12 +32,12 @@ class Place(NamedTuple):
     Attributes:
         step: number of training steps taken, 0 before the first.
         leaf: the canonical name of the array, `""` for the loss.
-        difference: by how much.
+        error: by how much.
     """
 
     step: int
     leaf: str
-    difference: float
+    error: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Divergence(NamedTuple):
         quantity: a key of `QUANTITIES`.
         step: number of training steps taken, 0 before the first.
         leaf: the canonical name of the array, `""` for the loss.
-        difference: by how much the two are apart.
+        error: by how much the two are apart.
         left: a backend.
         right: the backend it is held against.
     """
@@ -81,15 +81,15 @@ class Divergence(NamedTuple):
     quantity: str
     step: int
     leaf: str
-    difference: float
+    error: float
     left: str
     right: str
 
     def __str__(self) -> str:
         leaf = f", {self.leaf}" if self.leaf else ""
         apart = (
-            f"are {self.difference:.2g} apart"
-            if math.isfinite(self.difference)
+            f"are {self.error:.2g} apart"
+            if math.isfinite(self.error)
             else "differ in kind: missing, another dtype or shape, not "
             "finite, or a count or key that must be equal"
         )

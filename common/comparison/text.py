@@ -50,7 +50,7 @@ def cell(row: Row, dtype: str) -> rich.text.Text:
 
 def amount(row: Row, dtype: str) -> Sequence[str]:
     """Returns a row's difference, in ULPs too in float32, and tolerance."""
-    value, bound = row.worst.difference, row.tolerance
+    value, bound = row.worst.error, row.tolerance
     if row.quantity in COUNTS:
         return [f"{value:.0f}", "=0"]
     if bound == 0:

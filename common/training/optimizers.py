@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from common.agreement import difference, tolerance
+from common.agreement import relative_error, tolerance
 from common.protocol import Arrays
 
 OPTIMIZER = "optimizer"
@@ -167,7 +167,7 @@ def require_equivariance(
     # Large gradients, for what only clips.
     straight, turned = steps(draw(1.0), draw(100.0))
     for name in params:
-        off = difference(straight[name], turned[name])
+        off = relative_error(straight[name], turned[name])
         if off > tolerance(dtype, "gradients"):
             raise ValueError(
                 f"optimizer update of {name!r}: got one that depends on the "

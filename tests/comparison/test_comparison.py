@@ -224,7 +224,7 @@ def test_stale_buffers_are_counted():
     )
     (row,) = [row for row in report.rows if row.quantity == "trained"]
     assert not row.ok
-    assert row.worst.difference == 6  # two norms' two, and u and v
+    assert row.worst.error == 6  # two norms' two, and u and v
     assert row.worst.leaf.startswith("equinox.")
 
 

@@ -92,13 +92,13 @@ def test_json_holds_all_there_is(tmp_path):
     assert found["ok"] is False
     assert found["losses"]["flax"] == LOSSES
     assert len(found["rows"]) == len(report.rows)
-    assert found["rows"][-1]["worst"]["difference"] == 1.4e-2
+    assert found["rows"][-1]["worst"]["error"] == 1.4e-2
     assert found["first_divergence"]["step"] == 2
 
 
 def test_json_survives_infinity(tmp_path):
     row = make().rows[0]
-    worst = row.worst._replace(difference=np.inf)
+    worst = row.worst._replace(error=np.inf)
     row = dataclasses.replace(row, worst=worst, first=worst)
     report = dataclasses.replace(make(), rows=[row])
     report.save(tmp_path / "r.json")

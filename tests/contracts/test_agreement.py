@@ -8,9 +8,9 @@ from common.agreement import (
     EPS,
     TOLERANCES,
     assert_close,
-    difference,
-    differences,
     magnitude,
+    relative_error,
+    relative_errors,
     tolerance,
 )
 
@@ -18,12 +18,14 @@ ONE = np.array([1.0, 2.0, -4.0])
 
 
 def test_difference_is_relative_to_the_largest_magnitude():
-    assert difference(ONE, ONE) == 0
-    assert difference(ONE + [0, 0, 1e-3], ONE) == pytest.approx(1e-3 / 4)
-    assert difference(ONE * 1e6, (ONE + [1e-3, 0, 0]) * 1e6) == pytest.approx(
-        1e-3 / 4
+    assert relative_error(ONE, ONE) == 0
+    assert relative_error(ONE + [0, 0, 1e-3], ONE) == pytest.approx(1e-3 / 4)
+    assert relative_error(
+        ONE * 1e6, (ONE + [1e-3, 0, 0]) * 1e6
+    ) == pytest.approx(1e-3 / 4)
+    assert relative_error(ONE + [1, 0, 0], ONE, scale=100.0) == pytest.approx(
+        0.01
     )
-    assert difference(ONE + [1, 0, 0], ONE, scale=100.0) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(
@@ -38,14 +40,14 @@ def test_difference_is_relative_to_the_largest_magnitude():
     ids=["dtype", "shape", "rank", "nan", "inf"],
 )
 def test_difference_of_another_kind_is_infinite(other):
-    assert difference(ONE, other) == np.inf
-    assert difference(other, ONE) == np.inf
+    assert relative_error(ONE, other) == np.inf
+    assert relative_error(other, ONE) == np.inf
 
 
 def test_difference_of_equal_nans_and_infinities_is_zero():
     odd = np.array([np.nan, np.inf, -np.inf, 1.0])
-    assert difference(odd, odd) == 0
-    assert difference(odd, odd * [1, 1, -1, 1]) == np.inf
+    assert relative_error(odd, odd) == 0
+    assert relative_error(odd, odd * [1, 1, -1, 1]) == np.inf
 
 
 @pytest.mark.parametrize(
@@ -54,18 +56,18 @@ def test_difference_of_equal_nans_and_infinities_is_zero():
     ids=["int", "bool"],
 )
 def test_anything_but_floats_must_be_equal(left, right):
-    assert difference(left, left) == 0
-    assert difference(left, right) == np.inf
+    assert relative_error(left, left) == 0
+    assert relative_error(left, right) == np.inf
 
 
 def test_zeros_against_something_is_the_whole_difference():
-    assert difference(np.zeros(3), ONE) == 1
-    assert difference(np.zeros(3), np.zeros(3)) == 0
-    assert difference(np.zeros(0), np.zeros(0)) == 0
+    assert relative_error(np.zeros(3), ONE) == 1
+    assert relative_error(np.zeros(3), np.zeros(3)) == 0
+    assert relative_error(np.zeros(0), np.zeros(0)) == 0
 
 
 def test_differences_counts_a_missing_name():
-    assert differences({"a": ONE}, {"a": ONE, "b": ONE}) == {
+    assert relative_errors({"a": ONE}, {"a": ONE, "b": ONE}) == {
         "a": 0,
         "b": np.inf,
     }

@@ -49,7 +49,7 @@ def check_states(actual: Trainer, expected: Trainer) -> None:
     """Every leaf, relative to that leaf's largest magnitude."""
     a, b = actual.state(), expected.state()
     bound = agreement.tolerance("float64", "parameters")
-    apart = agreement.differences(a.flat(), b.flat())
+    apart = agreement.relative_errors(a.flat(), b.flat())
     assert max(apart.values()) <= bound, max(
         apart.items(), key=lambda item: item[1]
     )

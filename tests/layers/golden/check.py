@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from common.agreement import difference, layer_tolerance, magnitude
+from common.agreement import layer_tolerance, magnitude, relative_error
 from tests.layers.golden.case import complete
 from tests.layers.golden.cases import cases
 
@@ -75,7 +75,7 @@ def compare(
             ):
                 x = x.astype(true.dtype)  # a counter may be narrower
             scale = largest if name in zero_gradient else None
-            off = difference(x, true, scale)
+            off = relative_error(x, true, scale)
             if not off <= limit:
                 yield (
                     f"{what}, {quantity} {name}: off by {off:.3g}, "
