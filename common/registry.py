@@ -7,7 +7,7 @@ A backend's package is imported when something of it is first asked for, so
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from common.errors import (
     choose,
 )
 from common.layers import Layer
+from common.layers.constructors import Constructor
 from common.protocol import Backend, Counterpart, Spec
 
 
@@ -95,15 +96,39 @@ def find_model(backend: str | None, spec: Spec) -> type | None:
 
 
 def find_counterpart(backend: str, layer: Layer) -> Counterpart:
-    """Returns a backend's counterpart of a row of the layer table.
+    """Returns a library's layer for a row of the layer table.
 
     Raises:
-        ValueError: if there is no backend of that name.
-        BackendNotInstalledError: if its library is not installed.
+        ValueError: if there is no backend of that name, or if its library
+            has no constructor for the row.
+        BackendNotInstalledError: if the library is not installed.
     """
-    home = _home(backend)
-    module = "table" if home.package in IMPLS else home.backend
-    return _load(backend, module).Counterpart(layer)
+    constructor = find_constructors(backend)[layer.name]
+    return _load(backend, "table").Counterpart(layer, constructor)
+
+
+def find_constructors(library: str) -> Mapping[str, Constructor]:
+    """Returns a library's constructors of the layer table, by row name.
+
+    Raises:
+        ValueError: if there is no library of that name.
+        BackendNotInstalledError: if the library is not installed.
+    """
+    if _home(library).package not in IMPLS:
+        raise choose("library", library, LIBRARIES)
+    for module in _submodules(_load(library, "table")):
+        _load(library, f"table.{module}")  # registers its constructors
+    return _load(library, "table.column").COLUMN
+
+
+def find_public_layers(library: str) -> dict[str, Any]:
+    """Returns the public layers of an installed library, by name.
+
+    Raises:
+        BackendNotInstalledError: if the library is not installed.
+    """
+    public = _load(library, "table.public")
+    return {name: public.find(name) for name in public.public_layers()}
 
 
 def find_module_paths(library: str) -> Callable[[Any], Any]:

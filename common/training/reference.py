@@ -12,7 +12,6 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from common.layers import Layer
 from common.protocol import Arrays, Loss, Spec
 from common.state import State
 from common.training import optimizers
@@ -24,19 +23,6 @@ class Native(NamedTuple):
     opt_state: optax.OptState
     key: PRNGKeyArray
     step: Int[Array, ""]
-
-
-class Counterpart:
-    """A row of the layer table in plain JAX: the row itself."""
-
-    def __init__(self, layer: Layer):
-        self.forward = layer.forward
-
-    def write(self, params, buffers):
-        return params, buffers
-
-    def read(self, native):
-        return native
 
 
 class Backend:

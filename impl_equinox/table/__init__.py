@@ -1,33 +1,36 @@
-"""Equinox's column of the layer table: a function for each row, which takes
-the row's hyper-parameters and returns the layer of the same meaning.
+"""Equinox's column of the layer table: a constructor for each row.
+
+Each module registers the constructors of one family; see `column.py`.
 """
 
-import importlib
 from typing import Any
 
 import equinox as eqx
 import jax.random as jr
 
-from common.layers.table import Layer, name_of, require_variables, stem
+from common.layers import Layer
+from common.layers.constructors import Constructor
+from common.layers.table import require_variables
 from common.protocol import Arrays
 from impl_equinox import canonical
-from impl_equinox.table import calls
 
 
 class Counterpart:
-    """A row of the table in Equinox, as a function of canonical arrays."""
+    """A row's layer in Equinox, as a function of canonical arrays."""
 
-    def __init__(self, layer: Layer):
-        """Builds the layer, with shapes in place of arrays.
+    def __init__(self, layer: Layer, constructor: Constructor):
+        """Constructs the layer, with shapes in place of arrays.
+
+        Args:
+            layer: the row.
+            constructor: constructs and calls the Equinox layer.
 
         Raises:
-            ValueError: if its arrays are not those that the row names.
+            ValueError: if its arrays are not those that the row declares.
         """
-        name = name_of(type(layer))
-        module = importlib.import_module(f"impl_equinox.table.{stem(layer)}")
-        self.call = getattr(module, "CALLS", {}).get(name, calls.per_example)
+        self.call = constructor.call
         self.model, self.state = eqx.filter_eval_shape(
-            eqx.nn.make_with_state(getattr(module, name)),
+            eqx.nn.make_with_state(constructor.make),
             **layer.options(),
             key=jr.key(0),
         )
@@ -54,7 +57,7 @@ class Counterpart:
         return outputs, canonical.read(state, self.buffers)
 
     def write(self, params: Any, buffers: Any) -> Any:
-        """Returns the layer and its state that hold these arrays."""
+        """Returns the layer and its state with the given arrays."""
         return (
             canonical.write(self.model, self.parameters, params),
             canonical.write(self.state, self.buffers, buffers),

@@ -168,7 +168,7 @@ def test_dropout_draws_anew_for_each_example_and_key():
     assert not np.array_equal(first[0], first[1])
 
 
-# --- batch normalisation ----------------------------------------------------
+# --- batch normalization ----------------------------------------------------
 
 
 class NumpyBatchNorm:
@@ -197,16 +197,16 @@ class NumpyBatchNorm:
             self.var = MOMENTUM * self.var + (1 - MOMENTUM) * var
         if self.dialect == "ema":
             batch = self.mean, self.var
-        return self.normalise(x, *batch, weight, bias)
+        return self.normalize(x, *batch, weight, bias)
 
     def evaluate(self, x, weight, bias):
         mean, var = self.mean, self.var
         if self.dialect == "batch" and self.calls:
             debias = 1 - MOMENTUM**self.calls
             mean, var = mean / debias, var / debias
-        return self.normalise(x, mean, var, weight, bias)
+        return self.normalize(x, mean, var, weight, bias)
 
-    def normalise(self, x, mean, var, weight, bias):
+    def normalize(self, x, mean, var, weight, bias):
         return (x - mean) / np.sqrt(var + EPS) * weight + bias
 
     def buffers(self):
@@ -330,7 +330,7 @@ def test_batch_norm_gradient(dialect, steps_before, wrt):
     )
 
 
-# --- spectral normalisation -------------------------------------------------
+# --- spectral normalization -------------------------------------------------
 
 
 def numpy_power_iteration(matrix, u, v):
@@ -421,7 +421,7 @@ def test_spectral_norm_gradient_does_not_enter_the_iteration(training):
     )
 
 
-def test_spectral_linear_is_a_linear_with_a_normalised_weight():
+def test_spectral_linear_is_a_linear_with_a_normalized_weight():
     x, weight, bias = normal(4, 3), normal(5, 3, seed=1), normal(5, seed=2)
     u, v = normal(5, seed=3), normal(3, seed=4)
     y, buffers = layers.spectral_linear(

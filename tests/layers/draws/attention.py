@@ -44,7 +44,7 @@ DRAWS = {
         num_kv_heads=HEADS,
         kv_size=SIZES,
         head_size=SIZES,
-        # Shifted heads are worse conditioned, and more so once normalised.
+        # Shifted heads are worse conditioned, and more so once normalized.
         use_bias=st.sampled_from((False, False, True)),
         normalize_qk=st.booleans(),
         dropout_p=P,

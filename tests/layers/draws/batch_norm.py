@@ -1,4 +1,4 @@
-"""Batch normalisation.
+"""Batch normalization.
 
 Two channels at least: the weight's gradient is a sum of terms of both signs,
 and a single one may cancel, so that it has no magnitude to measure it in.

@@ -59,7 +59,7 @@ def rotary(x, theta):
     return y
 
 
-def normalised(x, weight):
+def normalized(x, weight):
     """A layer norm of a head's features, without bias."""
     mean = np.mean(x, axis=-1, keepdims=True)
     var = np.mean((x - mean) ** 2, axis=-1, keepdims=True)
@@ -84,7 +84,7 @@ def multi_head_attention(
         y = linear(x, **of(f"{name}_proj", arrays))
         y = y.reshape(*y.shape[:-1], heads, -1)
         if f"{name}_norm.weight" in arrays:
-            y = normalised(y, arrays[f"{name}_norm.weight"])
+            y = normalized(y, arrays[f"{name}_norm.weight"])
         if theta is not None and name != "value":
             y = rotary(y, theta)
         return y

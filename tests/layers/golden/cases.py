@@ -10,19 +10,19 @@ from tests.layers.golden import (
     attention,
     convolution,
     linear,
-    normalisation,
+    normalization,
     pooling,
     recurrent,
-    reparametrisation,
+    reparametrization,
 )
 from tests.layers.golden.case import Case
 
 FAMILIES = (
     linear,
     convolution,
-    normalisation,
+    normalization,
     recurrent,
-    reparametrisation,
+    reparametrization,
     attention,
     pooling,
     activation,

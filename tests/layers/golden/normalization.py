@@ -1,4 +1,4 @@
-"""Normalisations.
+"""Normalizations.
 
 Ioffe and Szegedy, arXiv:1502.03167; Ba et al., arXiv:1607.06450; Zhang and
 Sennrich, arXiv:1910.07467; Wu and He, arXiv:1803.08494; Ulyanov et al.,
@@ -19,7 +19,7 @@ def centred(x, axes):
     return mean, np.mean((x - mean) ** 2, axes, keepdims=True)
 
 
-def standardise(x, axes, eps):
+def standardize(x, axes, eps):
     """(x - mean) / sqrt(variance + eps)."""
     mean, var = centred(x, axes)
     return (x - mean) / np.sqrt(var + eps)
@@ -56,7 +56,7 @@ def rms_norm(x, weight=None, bias=None, *, shape, eps, **_):
 def group_norm(x, weight=None, bias=None, *, groups, eps, **_):
     """Each example and group of neighbouring channels by itself."""
     parts = [
-        standardise(part, tuple(range(1, x.ndim)), eps)
+        standardize(part, tuple(range(1, x.ndim)), eps)
         for part in np.split(x, groups, axis=-1)
     ]
     return affine(np.concatenate(parts, axis=-1), weight, bias)
@@ -65,7 +65,7 @@ def group_norm(x, weight=None, bias=None, *, groups, eps, **_):
 def instance_norm(x, weight=None, bias=None, *, eps, **_):
     """Each example and channel by itself."""
     axes = tuple(range(1, x.ndim - 1))
-    return affine(standardise(x, axes, eps), weight, bias)
+    return affine(standardize(x, axes, eps), weight, bias)
 
 
 def batch_norm(
@@ -86,10 +86,10 @@ def batch_norm(
 ):
     """Each channel over the batch; `momentum` weighs the old value.
 
-    `"torch"` stores the unbiased variance and normalises by the biased one;
+    `"torch"` stores the unbiased variance and normalizes by the biased one;
     `"standard"` stores the biased one too. `"batch"` starts its averages
     from what is stored and divides by 1 - momentum^calls in inference.
-    `"ema"` normalises by the averages in training too, and its first batch
+    `"ema"` normalizes by the averages in training too, and its first batch
     replaces them.
     The mask says which positions the statistics are of.
     """

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from common.layers._layer import Layer, Side, extent
+from common.layers._layer import Layer, extent
 from common.protocol import Shaped
 
 
@@ -18,17 +18,18 @@ def dropout(
     p: float,
     broadcast_dims: tuple[int, ...] = (),
 ) -> Float[Array, "B *S"]:
-    """Zeroes each element with probability `p` and scales the rest.
+    """Zeroes each element with probability `p`, and divides the rest by 1 - p.
 
-    One mask is drawn for the whole batch, in the axis order of `x`.
+    Samples one mask for the whole batch, in the axis order of `x`.
 
     Args:
         x: a batch.
-        key: draws the mask.
-        p: the probability.
-        broadcast_dims: axes of the batch along which the mask is the same.
+        key: samples the mask.
+        p: the probability that an element is zeroed.
+        broadcast_dims: axes of the batch along which the mask is constant.
 
-    Reference: Srivastava et al., "Dropout", JMLR 15 (2014).
+    References:
+        Srivastava et al., "Dropout", JMLR 15 (2014).
     """
     shape = [1 if i in broadcast_dims else n for i, n in enumerate(x.shape)]
     keep = jr.bernoulli(key, 1 - p, shape)
@@ -38,9 +39,10 @@ def dropout(
 def dropout_per_example(
     x: Float[Array, "B *S"], key: PRNGKeyArray, p: float
 ) -> Float[Array, "B *S"]:
-    """The same, each example's mask from a key of its own.
+    """Applies dropout with one key per example, split from `key`.
 
-    Reference: `eqx.nn.Dropout` under `jax.vmap` and split keys.
+    References:
+        `eqx.nn.Dropout` under `jax.vmap` and split keys.
     """
     keys = jr.split(key, x.shape[0])
     keep = jax.vmap(lambda key: jr.bernoulli(key, 1 - p, x.shape[1:]))(keys)
@@ -49,20 +51,18 @@ def dropout_per_example(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dropout(Layer):
-    """Zeroes elements at random; the same ones from the same key.
+    """Zeroes random elements in training, and scales the others.
 
-    A mask is drawn for the batch from its key, as Flax does, or for each
-    example from a key split off it, as Equinox does.
+    The mask is sampled once per batch from the key of the call, or once per
+    example from keys that are split from it.
     """
 
-    family = "regularisation"
-    equinox = Side(("Dropout",), "own", "Dropout", page="dropout")
-    flax = Side(("Dropout",), "settings", page="stochastic")
-    same = {"p": "rate"}
+    name = "dropout"
+    family = "regularization"
 
     p: float = 0.3
     mask: Literal["batch", "example"] = "batch"
-    broadcast_dims: tuple[int, ...] = ()  # of the batch, not the batch axis
+    broadcast_dims: tuple[int, ...] = ()  # axes of the batch, except 0
     size: tuple[int, ...] = extent((3, 4))
 
     @property

@@ -1,4 +1,4 @@
-"""Normalisation of one example by its own statistics."""
+"""Normalization of each example by its own statistics."""
 
 import dataclasses
 import math
@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from common.layers._initial import ones, zeros
-from common.layers._layer import Layer, Side, extent
+from common.layers._layer import Layer, extent
 from common.protocol import Shaped, Variable
 
 
 def affine_variables(
     shape: tuple[int, ...], *, weight: bool = True, bias: bool = True
 ) -> dict[str, Variable]:
-    """A weight of ones and a bias of zeros, or what there is of them."""
+    """Returns a weight of ones and a bias of zeros, or one of them."""
     variables = {}
     if weight:
         variables["weight"] = Variable(shape, ones)
@@ -29,21 +29,21 @@ def apply_affine(
     weight: Float[Array, "..."] | None,
     bias: Float[Array, "..."] | None,
 ) -> Float[Array, "..."]:
-    """Multiplies by a weight and adds a bias, where there are any."""
+    """Multiplies by a weight and adds a bias, if they are not None."""
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
 
 
-def standardise(
+def standardize(
     x: Float[Array, "*S"],
     axes: tuple[int, ...],
     eps: float,
     mask: Bool[Array, "*#S"] | None = None,
 ) -> Float[Array, "*S"]:
-    """Computes `(x - mean) / sqrt(var + eps)` over axes, var biased.
+    """Computes `(x - mean) / sqrt(var + eps)`, with the biased variance.
 
-    Elements that a mask leaves out do not count for the statistics, but are
-    normalised all the same.
+    Elements excluded by a mask do not contribute to the statistics, but are
+    normalized like the others.
     """
     mean = jnp.mean(x, axes, keepdims=True, where=mask)
     var = jnp.mean(jnp.square(x - mean), axes, keepdims=True, where=mask)
@@ -59,14 +59,18 @@ def layer_norm(
     eps: float,
     mask: Bool[Array, "#B *#S"] | None = None,
 ) -> Float[Array, "B *S"]:
-    """Normalises over the last axes, which are of the given shape.
+    """Computes `(x - mean) / sqrt(var + eps) * weight + bias`.
 
-    Reference: Ba, Kiros and Hinton, "Layer Normalization", 2016,
-        arXiv:1607.06450; `torch.nn.functional.layer_norm`. The mask is that
-        of `flax.nnx.LayerNorm`.
+    The statistics are those of each example over its last axes, whose sizes
+    are `shape`.
+
+    References:
+        Ba, Kiros and Hinton, "Layer Normalization", 2016, arXiv:1607.06450;
+        `torch.nn.functional.layer_norm`. The mask is that of
+        `flax.nnx.LayerNorm`.
     """
     axes = tuple(range(-len(shape), 0))
-    return apply_affine(standardise(x, axes, eps, mask), weight, bias)
+    return apply_affine(standardize(x, axes, eps, mask), weight, bias)
 
 
 def rms_norm(
@@ -77,10 +81,14 @@ def rms_norm(
     shape: tuple[int, ...],
     eps: float,
 ) -> Float[Array, "B *S"]:
-    """Divides by the root mean square over the last axes.
+    """Computes `x / sqrt(mean(x**2) + eps) * weight + bias`.
 
-    Reference: Zhang and Sennrich, "Root Mean Square Layer Normalization",
-        2019, arXiv:1910.07467. The bias is that of `equinox.nn.RMSNorm`.
+    The mean is taken for each example over its last axes, whose sizes are
+    `shape`.
+
+    References:
+        Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019,
+        arXiv:1910.07467. The bias is that of `equinox.nn.RMSNorm`.
     """
     axes = tuple(range(-len(shape), 0))
     square = jnp.mean(jnp.square(x), axes, keepdims=True)
@@ -95,16 +103,18 @@ def group_norm(
     groups: int,
     eps: float,
 ) -> Float[Array, "B *S C"]:
-    """Normalises each example over its axes and a group of channels.
+    """Computes `(x - mean) / sqrt(var + eps) * weight + bias`.
 
-    A group is `C / groups` channels that follow each other.
+    The statistics are those of each example and each group of `C / groups`
+    consecutive channels, over the spatial axes.
 
-    Reference: Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
+    References:
+        Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
     """
     split = x.reshape(*x.shape[:-1], groups, -1)  # (B, *S, G, C / G)
     axes = (*range(1, x.ndim - 1), x.ndim)
     return apply_affine(
-        standardise(split, axes, eps).reshape(x.shape), weight, bias
+        standardize(split, axes, eps).reshape(x.shape), weight, bias
     )
 
 
@@ -115,34 +125,37 @@ def instance_norm(
     *,
     eps: float,
 ) -> Float[Array, "B *S C"]:
-    """Normalises each channel of each example over its other axes.
+    """Computes `(x - mean) / sqrt(var + eps) * weight + bias`.
 
-    Reference: Ulyanov, Vedaldi and Lempitsky, "Instance Normalization", 2016,
+    The statistics are those of each example and each channel, over the
+    spatial axes.
+
+    References:
+        Ulyanov, Vedaldi and Lempitsky, "Instance Normalization", 2016,
         arXiv:1607.08022.
     """
     axes = tuple(range(1, x.ndim - 1))
-    return apply_affine(standardise(x, axes, eps), weight, bias)
+    return apply_affine(standardize(x, axes, eps), weight, bias)
 
 
 def draw_mask(
     rng: np.random.Generator, rows: int, elements: int
 ) -> np.ndarray:
-    """Draws masks that leave three elements of each row, or more."""
+    """Draws masks that keep at least three elements of each row."""
     three = np.tile(np.arange(elements) < 3, (rows, 1))
     return rng.permuted(three, axis=1) | (rng.random(three.shape) < 0.5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerNorm(Layer):
-    """Normalises each example over all its axes.
+    """Normalizes each example over all its axes.
 
-    With `masked`, a second input says which elements count.
+    With `masked`, a second input selects the elements that contribute to the
+    statistics.
     """
 
-    family = "normalisation"
-    equinox = Side(("LayerNorm",), "own", "LayerNorm", "normalisation")
-    flax = Side(("LayerNorm",), "settings", page="normalization")
-    same = {"eps": "epsilon", "use_weight": "use_scale"}
+    name = "layer_norm"
+    family = "normalization"
 
     shape: tuple[int, ...] = (5,)
     eps: float = 1e-5
@@ -176,10 +189,8 @@ class LayerNorm(Layer):
 class RMSNorm(Layer):
     """Divides each example by its root mean square."""
 
-    family = "normalisation"
-    equinox = Side(("RMSNorm",), page="normalisation")
-    flax = Side(("RMSNorm",), "own", "RMSNorm", "normalization")
-    same = {"eps": "epsilon", "use_weight": "use_scale"}
+    name = "rms_norm"
+    family = "normalization"
 
     shape: tuple[int, ...] = (5,)
     eps: float = 1e-5
@@ -201,16 +212,10 @@ class RMSNorm(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupNorm(Layer):
-    """Normalises each example over its axes and groups of its channels."""
+    """Normalizes each group of channels of each example."""
 
-    family = "normalisation"
-    equinox = Side(("GroupNorm",), page="normalisation")
-    flax = Side(("GroupNorm",), "settings", page="normalization")
-    same = {
-        "groups": "num_groups",
-        "channels": "num_features",
-        "eps": "epsilon",
-    }
+    name = "group_norm"
+    family = "normalization"
 
     groups: int = 2
     channels: int = 6
@@ -232,11 +237,10 @@ class GroupNorm(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InstanceNorm(Layer):
-    """Normalises each channel of each example over its other axes."""
+    """Normalizes each channel of each example over the spatial axes."""
 
-    family = "normalisation"
-    equinox = Side((), "composition", "GroupNorm")
-    flax = Side(("InstanceNorm",), "settings", page="normalization")
+    name = "instance_norm"
+    family = "normalization"
 
     channels: int = 3
     eps: float = 1e-5

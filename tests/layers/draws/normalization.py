@@ -1,4 +1,4 @@
-"""Normalisation of one example.
+"""Normalization of one example.
 
 Never over fewer than three elements: two are always as far from their mean.
 """

@@ -1,10 +1,10 @@
-"""Spectral and weight normalisation."""
+"""Spectral and weight normalization."""
 
 from hypothesis import strategies as st
 
 from tests.layers.draws.options import options
 
-# A weight that is normalised to one number has no gradient to compare.
+# A weight that is normalized to one number has no gradient to compare.
 WRAPPED = {
     "in_features": st.sampled_from((2, 4)),
     "out_features": st.sampled_from((2, 3)),

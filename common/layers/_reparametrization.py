@@ -1,4 +1,4 @@
-"""Weights that are computed from others: spectral and weight norm."""
+"""Spectral and weight normalization, which reparametrize a weight."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from common.layers._convolution import conv, conv_variables
 from common.layers._initial import normal, ones
-from common.layers._layer import Layer, Side, extent
+from common.layers._layer import Layer, extent
 from common.layers._linear import linear, linear_variables
 from common.protocol import Arrays, Shaped, Variable
 
@@ -17,7 +17,7 @@ from common.protocol import Arrays, Shaped, Variable
 def spectral_norm_variables(
     weight: Variable, weight_name: str = "weight"
 ) -> dict[str, Variable]:
-    """The singular-vector estimates u (out,) and v (in * kernel,)."""
+    """Returns the singular-vector estimates u (out,) and v (in * kernel,)."""
     out, *rest = weight.shape
 
     return {
@@ -35,13 +35,16 @@ def power_iteration(
     *,
     eps: float = 1e-12,
 ) -> tuple[Float[Array, " O"], Float[Array, " I"]]:
-    """Improves (u, v) towards the leading singular vectors of `weight`."""
+    """Takes a step of the power iteration for the largest singular value.
 
-    def normalise(t):
+    Computes `u = weight v / |weight v|`, then `v = weight.T u / |weight.T u|`.
+    """
+
+    def normalize(t):
         return t / jnp.maximum(eps, jnp.sqrt(jnp.sum(t * t)))
 
-    u = normalise(weight @ v)
-    return u, normalise(weight.T @ u)
+    u = normalize(weight @ v)
+    return u, normalize(weight.T @ u)
 
 
 def spectral_norm(
@@ -53,16 +56,17 @@ def spectral_norm(
     num_power_iterations: int = 1,
     eps: float = 1e-12,
 ) -> tuple[Float[Array, "O *I"], Float[Array, " O"], Float[Array, " I2"]]:
-    """Divides a weight by an estimate of its largest singular value.
+    """Computes `weight / (u.T weight v)`, with singular vectors u and v.
 
-    Training first improves (u, v) by power iterations; no gradient flows
-    through these. The stored weight itself never changes.
+    The axes of the weight after the first are flattened. In training, (u, v)
+    are first updated by power iterations, through which no gradient flows.
 
     Returns:
-        The normalised weight and the updated (u, v).
+        The normalized weight and the updated (u, v).
 
-    Reference: Miyato et al., "Spectral Normalization for Generative
-        Adversarial Networks", 2018, arXiv:1802.05957.
+    References:
+        Miyato et al., "Spectral Normalization for Generative Adversarial
+        Networks", 2018, arXiv:1802.05957.
     """
     matrix = weight.reshape(weight.shape[0], -1)
     if training:
@@ -80,13 +84,13 @@ def spectral_linear(
     *,
     training: bool,
 ) -> tuple[Float[Array, "*B O"], Arrays]:
-    """Applies a Linear whose weight is spectrally normalised."""
+    """Applies a Linear layer whose weight is spectrally normalized."""
     weight, u, v = spectral_norm(weight, weight_u, weight_v, training=training)
     return linear(x, weight, bias), {"weight_u": u, "weight_v": v}
 
 
 def settle(weight: Array, u: Array, v: Array, *, iterations: int = 15):
-    """Runs the power iterations that Equinox runs at construction."""
+    """Runs the power iterations that `eqx.nn.SpectralNorm` starts with."""
     matrix = weight.reshape(weight.shape[0], -1)
     for _ in range(iterations):
         u, v = power_iteration(matrix, u, v)
@@ -96,9 +100,9 @@ def settle(weight: Array, u: Array, v: Array, *, iterations: int = 15):
 def weight_norm_variables(
     weight: Variable, *, axis: int | None = 0
 ) -> dict[str, Variable]:
-    """The direction v, like the weight, and the length g, along one axis.
+    """Returns the direction v and the length g.
 
-    The shape of g is that of the weight with all axes but `axis` of size 1.
+    v has the shape of the weight, and g has size 1 on all axes but `axis`.
     """
     shape = tuple(
         size if i == axis else 1 for i, size in enumerate(weight.shape)
@@ -112,15 +116,17 @@ def weight_norm(
     *,
     axis: int | None = 0,
 ) -> Float[Array, "*W"]:
-    """Computes `g v / |v|`, the norm over all axes but one, or over all.
+    """Computes `g * v / |v|`, with the norm over all axes but `axis`.
 
     Args:
-        weight_v: the direction.
-        weight_g: the length; broadcasts with the direction.
-        axis: the axis along which there are many lengths; 0 is the output's.
+        weight_v: the direction v.
+        weight_g: the length g, which broadcasts with the direction.
+        axis: the axis that has one length per entry; 0 is the output axis.
+            One length for the whole weight if `None`.
 
-    Reference: Salimans and Kingma, "Weight Normalization", 2016,
-        arXiv:1602.07868; `torch.nn.utils.weight_norm`.
+    References:
+        Salimans and Kingma, "Weight Normalization", 2016, arXiv:1602.07868;
+        `torch.nn.utils.weight_norm`.
     """
     axes = tuple(i for i in range(weight_v.ndim) if i != axis)
     norm = jnp.sqrt(jnp.sum(weight_v * weight_v, axes, keepdims=True))
@@ -129,12 +135,13 @@ def weight_norm(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Wrapped(Layer):
-    """A linear layer or a convolution, to be wrapped.
+    """The base of the rows that reparametrize a weight.
 
-    It is a convolution where there is a `kernel_size`.
+    The weight is that of a convolution if there is a `kernel_size`, otherwise
+    that of a Linear layer.
     """
 
-    family = "normalisation"
+    family = "normalization"
 
     in_features: int = 4
     out_features: int = 3
@@ -148,29 +155,23 @@ class _Wrapped(Layer):
         return (Shaped((*size, self.in_features)),)
 
     def wrapped(self) -> dict[str, Variable]:
-        """Returns the variables of the layer that is wrapped."""
+        """Returns the variables of the wrapped layer."""
         sizes = self.in_features, self.out_features
         if self.kernel_size:
             return conv_variables(*sizes, self.kernel_size, bias=self.use_bias)
         return linear_variables(*sizes, bias=self.use_bias)
 
     def apply(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        """Calls the layer that is wrapped."""
+        """Calls the wrapped layer."""
         layer = conv if self.kernel_size else linear
         return layer(x, weight, bias)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpectralNorm(_Wrapped):
-    """Divides a layer's weight by its largest singular value, estimated."""
+    """Divides a layer's weight by an estimate of its spectral norm."""
 
-    equinox = Side(("SpectralNorm",), page="normalisation")
-    flax = Side(("SpectralNorm",), "own", "SpectralNorm", page="normalization")
-    same = {
-        "layer": "layer_instance",
-        "num_power_iterations": "n_steps",
-        "eps": "epsilon",
-    }
+    name = "spectral_norm"
 
     num_power_iterations: int = 1
     eps: float = 1e-12
@@ -194,11 +195,9 @@ class SpectralNorm(_Wrapped):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightNorm(_Wrapped):
-    """Makes a layer's weight of its direction and of its length."""
+    """Computes a layer's weight from a direction and a length."""
 
-    equinox = Side(("WeightNorm",), page="normalisation")
-    flax = Side(("WeightNorm",), "own", "WeightNorm", page="normalization")
-    same = {"layer": "layer_instance"}
+    name = "weight_norm"
 
     axis: int | None = 0
 

@@ -14,10 +14,10 @@ LIBRARIES = ("equinox", "flax")
 FAMILIES = (
     "linear",
     "convolution",
-    "normalisation",
+    "normalization",
     "recurrent",
     "attention",
-    "regularisation",
+    "regularization",
     "pooling",
     "embedding",
     "activation",
