@@ -270,15 +270,7 @@ def layers(options: argparse.Namespace, console: rich.console.Console) -> int:
     for dtype in options.dtype:
         if dtype not in judge.DTYPES:
             raise choose("--dtype", dtype, judge.DTYPES)
-    part = options.name.lower()
-    names = [
-        name
-        for name, row in LAYERS.items()
-        if any(
-            part in it.lower()
-            for it in (name, row.family, *row.equinox.stock, *row.flax.stock)
-        )
-    ]
+    names = report.find_rows(options.name)
     if not names:
         raise ValueError(
             f"--name: got {options.name!r}, expected a part of one of "

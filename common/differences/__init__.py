@@ -29,7 +29,6 @@ from common.differences.row import (
     Measurement,
 )
 from common.layers import Layer
-from common.layers.table import name_of
 
 __all__ = [
     "DIFFERENCES",
@@ -79,7 +78,7 @@ def excused(layer: Layer, backend: str, dtype: str) -> set[str]:
         for row in DIFFERENCES
         if row.backend == backend
         for cell in row.cells
-        if cell.layer == name_of(type(layer))
+        if cell.layer == layer.name
         and dtype in cell.dtypes
         and cell.options.items() <= options.items()
         for quantity in cell.quantities
