@@ -138,7 +138,7 @@ def conv_transpose(
     *,
     stride: int | Sequence[int] = 1,
     padding: Padding = 0,
-    padding_mode: PaddingMode = "ZEROS",
+    padding_mode: Literal["ZEROS", "CIRCULAR"] = "ZEROS",
     output_padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
@@ -325,7 +325,7 @@ class ConvTranspose(Layer):
     kernel_size: tuple[int, ...] = (3, 2)
     stride: tuple[int, ...] = (2, 1)
     padding: Padding = ((1, 0), (1, 1))
-    padding_mode: PaddingMode = "ZEROS"
+    padding_mode: Literal["ZEROS", "CIRCULAR"] = "ZEROS"
     output_padding: tuple[int, ...] = (1, 0)
     dilation: tuple[int, ...] = (1, 2)
     groups: int = 2

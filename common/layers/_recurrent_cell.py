@@ -145,9 +145,7 @@ STEPS: Mapping[Cell, Callable[..., Carry]] = {
 # --- rows --------------------------------------------------------------------
 
 
-def draw_small(
-    rng: np.random.Generator, shape: tuple[int, ...]
-) -> np.ndarray:
+def draw_small(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Draws small inputs, from N(0, 1/16).
 
     If a tanh saturates, its derivative 1 - tanh^2 is round-off.

@@ -1,5 +1,7 @@
 """Equinox's convolutions."""
 
+from typing import Any, Literal
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -33,7 +35,7 @@ def conv(
     if padding == "CAUSAL":  # all of the padding comes first
         (dilation,) = np.broadcast_to(dilation, 1).tolist()
         padding = [(dilation * (kernel_size[0] - 1), 0)]
-    options = dict(
+    options: dict[str, Any] = dict(
         stride=stride,
         padding=padding,
         padding_mode=padding_mode,
@@ -106,7 +108,7 @@ def conv_transpose(
     kernel_size: tuple[int, ...],
     stride: tuple[int, ...],
     padding: Padding,
-    padding_mode: PaddingMode,
+    padding_mode: Literal["ZEROS", "CIRCULAR"],
     output_padding: tuple[int, ...],
     dilation: tuple[int, ...],
     groups: int,
@@ -116,7 +118,7 @@ def conv_transpose(
     """Returns a ConvTranspose1d, 2d or 3d, or a ConvTranspose for more."""
     # `ConvTranspose2d` and `ConvTranspose` take `padding` and
     # `output_padding` in different orders, so both are keywords here.
-    options = dict(
+    options: dict[str, Any] = dict(
         stride=stride,
         padding=padding,
         padding_mode=padding_mode,

@@ -1,7 +1,7 @@
 """Flax's convolutions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -159,7 +159,7 @@ def conv_transpose(
     kernel_size: tuple[int, ...],
     stride: tuple[int, ...],
     padding: Padding,
-    padding_mode: PaddingMode,
+    padding_mode: Literal["ZEROS", "CIRCULAR"],
     output_padding: tuple[int, ...],
     dilation: tuple[int, ...],
     groups: int,
@@ -189,18 +189,19 @@ def conv_transpose(
     # `transpose_kernel` stores the kernel in PyTorch's layout, and moves the
     # extra entry of an odd circular padding to the other side.
     transpose_kernel = (padding_mode, padding) == ("CIRCULAR", "SAME_LOWER")
+    flax_padding: Any = padding
     if padding_mode == "CIRCULAR":
-        padding = "CIRCULAR"
+        flax_padding = "CIRCULAR"
     elif padding != "SAME":
         # Flax pads the dilated input, whereas PyTorch's padding is that of
         # the convolution that is transposed. Flax's "VALID" makes a larger
         # output when the stride exceeds the kernel.
         if padding == "VALID":
-            padding = [(0, 0)] * len(kernel_size)
-        padding = [
+            flax_padding = [(0, 0)] * len(kernel_size)
+        flax_padding = [
             (d * (k - 1) - lower, d * (k - 1) - upper)
             for k, d, (lower, upper) in zip(
-                kernel_size, dilation, padding, strict=True
+                kernel_size, dilation, flax_padding, strict=True
             )
         ]
     return nnx.ConvTranspose(
@@ -208,7 +209,7 @@ def conv_transpose(
         out_channels,
         kernel_size,
         strides=stride,
-        padding=padding,
+        padding=flax_padding,
         kernel_dilation=dilation,
         transpose_kernel=transpose_kernel,
         use_bias=use_bias,

@@ -24,7 +24,7 @@ def linear(
     in_features: Size, out_features: Size, *, use_bias: bool, rngs: nnx.Rngs
 ) -> nnx.Module:
     """Returns an affine map of the last axis."""
-    kind = nnx.Linear
+    kind: Any = nnx.Linear
     if "scalar" in (in_features, out_features):
         kind = layers.ScalarLinear  # a size of 1 without an axis
     return kind(in_features, out_features, use_bias=use_bias, rngs=rngs)
