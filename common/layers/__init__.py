@@ -40,6 +40,7 @@ from common.layers._attention import multihead_attention as multihead_attention
 from common.layers._batch_norm import (
     BATCH_NORM_DIALECTS as BATCH_NORM_DIALECTS,
 )
+from common.layers._batch_norm import MASKED_DIALECTS as MASKED_DIALECTS
 from common.layers._batch_norm import BatchNormDialect as BatchNormDialect
 from common.layers._batch_norm import batch_norm as batch_norm
 from common.layers._batch_norm import (

@@ -1,8 +1,8 @@
 """Every layer, in both libraries and all dtypes, against its definition.
 
 Hypothesis draws hyper-parameters and shapes; the data follow from the seed.
-By default each check runs on the example of its row and on one or two draws.
-The tests marked `exhaustive` run on many draws.
+By default each check runs on the example of its row, and in float64 also on a
+draw. The tests marked `exhaustive` run on many draws.
 """
 
 import hypothesis
@@ -17,8 +17,8 @@ from tests.layers.draws import DRAWS
 
 LIBRARIES = ("equinox", "flax")
 # Draws in addition to the example of the row. Errors in a formula show in
-# float64, so the other dtypes, which test the rounding, get fewer.
-FEW_DRAWS = {"float64": 2, "float32": 1, "bfloat16": 1}
+# float64; the other dtypes test the rounding.
+FEW_DRAWS = {"float64": 1, "float32": 0, "bfloat16": 0}
 # The fraction of the draws of the Hypothesis profile in an exhaustive test.
 FRACTIONS = {"float64": 1, "float32": 1 / 4, "bfloat16": 1 / 4}
 
@@ -92,7 +92,8 @@ def test_layer_agrees_with_its_definition(row, backend, dtype):
         measure_and_assert(layer, backend, dtype)
 
     check(LAYERS[row]())
-    for_draws(row, FEW_DRAWS[dtype], check)
+    if FEW_DRAWS[dtype]:
+        for_draws(row, FEW_DRAWS[dtype], check)
 
 
 @libraries

@@ -1,14 +1,17 @@
-"""The layer table is whole: every public layer, and every way to make it."""
+"""The rows of the layer table, and the public layers that they cover."""
 
-import importlib
-import inspect
+import dataclasses
+import itertools
 
 import pytest
 
-from common.comparison.layer_report import address
 from common.layers import Layer
-from common.layers.table import LAYERS, Linear, find_layer, name_of, stem
-from common.registry import find_counterpart
+from common.layers.table import LAYERS, Linear, by_name, find_layer
+from common.registry import (
+    find_constructors,
+    find_counterpart,
+    find_public_layers,
+)
 
 LIBRARIES = ("equinox", "flax")
 FAMILIES = (
@@ -27,146 +30,47 @@ rows = pytest.mark.parametrize("name", LAYERS)
 libraries = pytest.mark.parametrize("backend", LIBRARIES)
 
 
-def column(backend):
-    return importlib.import_module(f"impl_{backend}.table")
-
-
-def public(backend):
-    return importlib.import_module(f"impl_{backend}.table.public")
-
-
-def without_row(backend, layers, rows):
-    """The public layers of a library that no row is about."""
-    covered = {name for row in rows for name in getattr(row, backend).stock}
-    return [name for name in layers if name not in covered]
-
-
-@libraries
-def test_every_public_layer_has_a_row(backend):
-    missing = without_row(
-        backend, public(backend).public_layers(), LAYERS.values()
-    )
-    assert missing == [], f"layers of {backend} without a row"
-
-
-def test_counts_are_those_of_the_installed_releases():
-    """A new upstream layer shows up here first, by number, above by name."""
-    activations = LAYERS["activation"].flax.stock
-    layers = set(public("flax").public_layers()) - set(activations)
-    assert len(public("equinox").public_layers()) == 40
-    assert len(layers) == 29
-    assert len(activations) == 25
-
-
-@libraries
-def test_a_new_public_layer_is_seen(backend):
-    layers = [*public(backend).public_layers(), "Mamba"]
-    assert without_row(backend, layers, LAYERS.values()) == ["Mamba"]
-
-
-@libraries
-def test_a_lost_row_is_seen(backend):
-    rows = [row for name, row in LAYERS.items() if name != "linear"]
-    layers = public(backend).public_layers()
-    assert "Linear" in without_row(backend, layers, rows)
-
-
-@libraries
-def test_rows_name_layers_that_exist(backend):
-    layers = set(public(backend).public_layers())
-    for row in LAYERS.values():
-        assert set(getattr(row, backend).stock) <= layers, row
-
-
-@libraries
-def test_what_is_no_layer_exists_and_has_no_row(backend):
-    module = public(backend)
-    rows = {
-        it for row in LAYERS.values() for it in getattr(row, backend).stock
-    }
-    for name in module.NOT_LAYERS:
-        assert module.find(name) is not None
-        assert name not in rows
+# --- rows -------------------------------------------------------------------
 
 
 @rows
-def test_row_is_whole(name):
+def test_a_row_has_a_family_and_a_description(name):
     row = LAYERS[name]
-    assert name == name_of(row)
+    assert row.name == name
     assert row.family in FAMILIES
     assert row.__doc__ and row.__doc__.splitlines()[0].endswith(".")
-    for backend in LIBRARIES:
-        side = getattr(row, backend)
-        if not side.stock:
-            assert side.serves in ("own", "composition")
-        assert bool(side.by) == (side.serves in ("own", "composition"))
-        assert bool(side.page) == bool(side.stock)
-        assert bool(address(row, backend)) == bool(side.stock)
+
+
+def test_rows_of_a_family_are_adjacent():
+    """The report starts a section wherever the family changes."""
+    families = [row.family for row in LAYERS.values()]
+    changes = [a != b for a, b in itertools.pairwise(families)]
+    assert sum(changes) == len(set(families)) - 1
 
 
 @rows
-@libraries
-def test_own_layers_are_where_the_row_says(name, backend):
-    side = getattr(LAYERS[name], backend)
-    layers = importlib.import_module(f"impl_{backend}.layers")
-    if side.serves == "own":
-        for one in side.by.split(", "):
-            assert hasattr(layers, one), one
-
-
-def maker(name, backend):
-    module = importlib.import_module(
-        f"impl_{backend}.table.{stem(LAYERS[name]())}"
-    )
-    return getattr(module, name)
-
-
-@rows
-@libraries
-def test_maker_takes_the_rows_fields(name, backend):
-    """All of them, by keyword: no default that a library could choose."""
-    parameters = inspect.signature(maker(name, backend)).parameters
-    keyword = {"equinox": "key", "flax": "rngs"}[backend]
-    names = {*LAYERS[name]().options(), keyword}
-    for parameter in parameters.values():
-        assert parameter.default is inspect.Parameter.empty
-    if any(it.kind is it.VAR_KEYWORD for it in parameters.values()):
-        assert {"options", *names} >= set(parameters) >= {"options", keyword}
-    else:
-        assert set(parameters) == names
-
-
-@rows
-@libraries
-def test_keywords_of_the_same_meaning_exist(name, backend):
-    row = LAYERS[name]
-    names = row.same.keys() if backend == "equinox" else row.same.values()
-    known = {
-        parameter
-        for it in getattr(row, backend).stock
-        for parameter in keywords(public(backend).find(it))
-    }
-    assert not known or set(names) <= known
-
-
-def keywords(it):
-    function = it.__init__ if inspect.isclass(it) else it
-    return inspect.signature(function).parameters
-
-
-@rows
-def test_row_can_be_a_key(name):
-    """What is compiled for a row is kept by its value."""
+def test_a_row_can_be_hashed(name):
+    """Compiled programs are cached by the value of the row."""
     assert hash(LAYERS[name]()) == hash(LAYERS[name]())
 
 
-def test_unknown_row():
+def test_an_unknown_row_raises():
     with pytest.raises(ValueError, match="layer: got 'dense', expected one"):
         find_layer("dense")
 
 
+def test_two_rows_with_one_name_raise():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Dense(Linear):
+        name = "linear"
+
+    expected = "layer 'linear': got Linear and Dense, expected one row"
+    with pytest.raises(ValueError, match=expected):
+        by_name([*LAYERS.values(), Dense])
+
+
 @libraries
-def test_arrays_that_the_row_does_not_name(backend, monkeypatch):
+def test_arrays_that_the_row_does_not_declare_raise(backend, monkeypatch):
     weight = Linear().variables()["weight"]
     monkeypatch.setattr(Linear, "variables", lambda self: {"kernel": weight})
     expected = (
@@ -176,12 +80,53 @@ def test_arrays_that_the_row_does_not_name(backend, monkeypatch):
         find_counterpart(backend, Linear())
 
 
-def test_name_of():
-    def named(name):
-        return name_of(type(name, (Layer,), {}))
+# --- public layers ----------------------------------------------------------
 
-    assert named("BatchNorm") == "batch_norm"
-    assert named("MLP") == "mlp"
-    assert named("LSTMCell") == "lstm_cell"
-    assert named("RNN") == "rnn"
-    assert named("LoRALinear") == "lora_linear"
+
+def uncovered(backend, layers, without: str = ""):
+    """Returns the public layers that no row covers."""
+    covered = {
+        layer
+        for name, constructor in find_constructors(backend).items()
+        if name != without
+        for layer in constructor.stock
+    }
+    return [layer for layer in layers if layer not in covered]
+
+
+@libraries
+def test_every_public_layer_is_covered_by_a_row(backend):
+    missing = uncovered(backend, find_public_layers(backend))
+    assert missing == [], f"layers of {backend} without a row"
+
+
+def test_the_installed_releases_have_the_expected_number_of_layers():
+    """If a release adds a layer, the test above names it."""
+    activations = find_constructors("flax")["activation"].stock
+    assert len(find_public_layers("equinox")) == 40
+    assert len(find_public_layers("flax").keys() - set(activations)) == 29
+    assert len(activations) == 25
+
+
+@libraries
+def test_a_new_public_layer_is_detected(backend):
+    layers = [*find_public_layers(backend), "Mamba"]
+    assert uncovered(backend, layers) == ["Mamba"]
+
+
+@libraries
+def test_a_missing_row_is_detected(backend):
+    layers = find_public_layers(backend)
+    assert "Linear" in uncovered(backend, layers, without="linear")
+
+
+@libraries
+def test_constructors_name_layers_that_exist(backend):
+    layers = find_public_layers(backend).keys()
+    for constructor in find_constructors(backend).values():
+        assert set(constructor.stock) <= layers, constructor.row
+
+
+def test_a_row_is_an_abstract_class_until_it_has_a_definition():
+    with pytest.raises(TypeError, match="abstract"):
+        Layer()  # pyright: ignore[reportAbstractUsage]

@@ -1,7 +1,7 @@
-"""What Hypothesis draws for each row of the layer table.
+"""Hypothesis strategies for the rows of the layer table.
 
-A strategy yields the fields of a row, within the layer's valid range. Its
-space is small on purpose: whatever is new in a field is compiled anew.
+A strategy yields valid fields of a row. It draws from few values, because
+every new combination has to be compiled.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
-"""Normalization of one example.
+"""Normalization of one example, over at least three elements.
 
-Never over fewer than three elements: two are always as far from their mean.
+Two elements are always at the same distance from their mean, so their
+normalized values would be constant.
 """
 
 from hypothesis import strategies as st
@@ -25,19 +26,19 @@ DRAWS = {
         use_bias=st.booleans(),
     ),
     "group_norm": st.sampled_from(
-        # Groups, channels and sizes: groups of three channels, of all, of one.
+        # Groups, channels and sizes, with three, all or one channel per group.
         (
             (2, 6, ((), (2,), (2, 3))),
             (1, 3, ((), (2,), (2, 3))),
             (3, 3, ((3,), (2, 3))),
         )
     ).flatmap(
-        lambda it: options(
-            groups=st.just(it[0]),
-            channels=st.just(it[1]),
+        lambda drawn: options(
+            groups=st.just(drawn[0]),
+            channels=st.just(drawn[1]),
             eps=EPS,
             channelwise_affine=st.booleans(),
-            size=st.sampled_from(it[2]),
+            size=st.sampled_from(drawn[2]),
         )
     ),
     "instance_norm": options(

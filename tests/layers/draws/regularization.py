@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from tests.layers.draws.options import options
 
-# p = 1 has the gradient NaN in Equinox, as in the definition, and 0 in Flax.
+# Without p = 1, where the gradient is NaN in Equinox and in the definition,
+# but 0 in Flax.
 P = st.sampled_from((0.0, 0.1, 1 / 3, 0.5, 0.9))
 
 DRAWS = {

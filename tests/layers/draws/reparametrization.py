@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tests.layers.draws.options import options
 
-# A weight that is normalized to one number has no gradient to compare.
+# The gradient of a weight that is normalized to one number is zero.
 WRAPPED = {
     "in_features": st.sampled_from((2, 4)),
     "out_features": st.sampled_from((2, 3)),
@@ -20,8 +20,8 @@ DRAWS = {
     ),
     "weight_norm": st.one_of(
         options(**WRAPPED, axis=st.sampled_from((0, 1))),
-        # The gradient of the only length is one sum over everything: at some
-        # sizes nothing but what large terms leave. Here it is not.
+        # The gradient of a single length is one sum, which at some sizes is a
+        # small difference of large terms. At the default sizes it is not.
         options(kernel_size=WRAPPED["kernel_size"], axis=st.none()),
     ),
 }

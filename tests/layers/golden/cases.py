@@ -1,4 +1,4 @@
-"""The cases of every family."""
+"""The cases of all families."""
 
 import functools
 import itertools
@@ -31,9 +31,11 @@ FAMILIES = (
 
 @functools.cache
 def cases() -> Mapping[str, list[Case]]:
-    """Returns the cases of each row by its name."""
+    """Returns the cases of each row, by the name of the row."""
     found: dict[str, list[Case]] = {}
-    every = itertools.chain.from_iterable(it.cases() for it in FAMILIES)
+    every = itertools.chain.from_iterable(
+        family.cases() for family in FAMILIES
+    )
     for case in every:
         found.setdefault(case.layer, []).append(case)
     return types.MappingProxyType(found)

@@ -1,4 +1,4 @@
-"""Normalizations.
+"""Normalization layers in NumPy.
 
 Ioffe and Szegedy, arXiv:1502.03167; Ba et al., arXiv:1607.06450; Zhang and
 Sennrich, arXiv:1910.07467; Wu and He, arXiv:1803.08494; Ulyanov et al.,
@@ -14,7 +14,7 @@ from tests.layers.golden.case import Case
 
 
 def centred(x, axes):
-    """Mean and mean squared deviation over axes, which are kept."""
+    """Returns the mean and the biased variance, with the axes kept."""
     mean = np.mean(x, axes, keepdims=True)
     return mean, np.mean((x - mean) ** 2, axes, keepdims=True)
 
@@ -26,15 +26,15 @@ def standardize(x, axes, eps):
 
 
 def affine(x, weight, bias):
-    """Scales and shifts, where there is something to."""
+    """Multiplies by a weight and adds a bias, if they are not None."""
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
 
 
 def layer_norm(x, mask=None, weight=None, bias=None, *, shape, eps, **_):
-    """Over the last axes, of which there are as many as in `shape`.
+    """Normalizes each example over its last axes, of the given shape.
 
-    The mask says which elements the mean and the variance are of.
+    The mask selects the elements of the mean and the variance.
     """
     y = np.zeros_like(x)
     for b, row in enumerate(x):
@@ -54,7 +54,7 @@ def rms_norm(x, weight=None, bias=None, *, shape, eps, **_):
 
 
 def group_norm(x, weight=None, bias=None, *, groups, eps, **_):
-    """Each example and group of neighbouring channels by itself."""
+    """Normalizes each example and each group of consecutive channels."""
     parts = [
         standardize(part, tuple(range(1, x.ndim)), eps)
         for part in np.split(x, groups, axis=-1)
@@ -63,7 +63,7 @@ def group_norm(x, weight=None, bias=None, *, groups, eps, **_):
 
 
 def instance_norm(x, weight=None, bias=None, *, eps, **_):
-    """Each example and channel by itself."""
+    """Normalizes each channel of each example."""
     axes = tuple(range(1, x.ndim - 1))
     return affine(standardize(x, axes, eps), weight, bias)
 
@@ -84,14 +84,14 @@ def batch_norm(
     training,
     **_,
 ):
-    """Each channel over the batch; `momentum` weighs the old value.
+    """Normalizes each channel over the batch.
 
-    `"torch"` stores the unbiased variance and normalizes by the biased one;
-    `"standard"` stores the biased one too. `"batch"` starts its averages
-    from what is stored and divides by 1 - momentum^calls in inference.
-    `"ema"` normalizes by the averages in training too, and its first batch
-    replaces them.
-    The mask says which positions the statistics are of.
+    `momentum` is the weight of the old running statistics. `"torch"` stores
+    the unbiased variance and normalizes by the biased one; `"standard"` also
+    stores the biased one. `"batch"` divides the running statistics by
+    1 - momentum^calls in inference. `"ema"` normalizes by the running
+    statistics in training too, and its first batch replaces them.
+    The mask selects the positions of the statistics.
     """
     flat = x.reshape(-1, x.shape[-1])
     flat = flat if mask is None else flat[mask.reshape(-1)]

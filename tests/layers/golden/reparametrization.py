@@ -1,4 +1,4 @@
-"""Weights that are computed of others.
+"""Spectral and weight normalization in NumPy.
 
 Miyato et al., arXiv:1802.05957; Salimans and Kingma, arXiv:1602.07868.
 """
@@ -18,13 +18,13 @@ def length(x):
 
 
 def spectral_weight(weight, u, v, *, iterations, eps, training):
-    """weight / (u^T W v), W the weight as a matrix of its first axis.
+    """weight / (u^T W v), where W is the weight with flattened later axes.
 
-    In training u and v first take a number of steps, u = W v / |W v| and
-    then v = W^T u / |W^T u|, that no gradient flows through.
+    In training, u = W v / |W v| and v = W^T u / |W^T u| are iterated first; no
+    gradient flows through these steps.
 
     Returns:
-        The weight divided, u and v.
+        The normalized weight, u and v.
     """
     matrix = weight.reshape(len(weight), -1)
     if training:
@@ -38,7 +38,7 @@ def spectral_weight(weight, u, v, *, iterations, eps, training):
 
 
 def apply(x, weight, bias):
-    """A linear map, or a convolution where the weight has more axes."""
+    """A linear map, or a convolution if the weight has more axes."""
     if weight.ndim == 2:
         return linear(x, weight, bias)
     return conv(x, weight, bias, stride=1, padding=0, dilation=1, groups=1)
@@ -56,7 +56,7 @@ def spectral_norm(
     training,
     **_,
 ):
-    """A layer of the weight divided; u and v are kept."""
+    """Applies the normalized weight; returns the buffers u and v."""
     weight, u, v = spectral_weight(
         weight,
         weight_u,
@@ -69,7 +69,7 @@ def spectral_norm(
 
 
 def weight_norm(x, weight_v, weight_g, bias=None, *, axis, **_):
-    """A layer of g v / |v|: one length for each index of an axis, or one."""
+    """Applies g v / |v|, with one length per index of an axis, or one."""
     weight = np.zeros(weight_v.shape, np.result_type(weight_v, weight_g))
     for i in range(1 if axis is None else weight.shape[axis]):
         part = (slice(None),) * (axis or 0) + (() if axis is None else (i,))
