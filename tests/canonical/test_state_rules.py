@@ -1,7 +1,5 @@
 """The rules of `state.py`: one canonical form of whatever is composed."""
 
-import importlib
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from common.layers.table import LAYERS, stem
+from common.layers.table import LAYERS
+from common.registry import find_constructors
 from impl_equinox import canonical as equinox_state
 from impl_equinox.named import NamedParameters
 from impl_flax import canonical as flax_state
@@ -20,10 +19,7 @@ KEY = jr.key(0)
 
 
 def maker(library, name):
-    module = importlib.import_module(
-        f"impl_{library}.table.{stem(LAYERS[name]())}"
-    )
-    return getattr(module, name)
+    return find_constructors(library)[name].make
 
 
 def same(left, right):
