@@ -9,8 +9,6 @@ import pytest
 from common.comparison import layer_judge as judge
 from common.layers.table import BatchNorm, Linear
 
-pytestmark = pytest.mark.usefixtures("forgets")
-
 
 @pytest.fixture(params=judge.DTYPES)
 def dtype(request) -> str:

@@ -160,7 +160,6 @@ KNOWN_DIFFERENCES = [
 ]
 
 
-@pytest.mark.usefixtures("forgets")
 @pytest.mark.parametrize(("difference", "cell"), KNOWN_DIFFERENCES)
 def test_a_known_difference_shows_in_its_cells(difference, cell):
     layer = LAYERS[cell.layer](**cell.options)

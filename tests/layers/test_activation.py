@@ -11,8 +11,6 @@ from common.layers import ACTIVATIONS
 from common.layers.table import Activation
 from tests.layers.numeric import assert_agrees
 
-pytestmark = pytest.mark.usefixtures("forgets")
-
 
 def test_relu_returns_the_positive_part():
     x = np.array([-2.0, -0.0, 0.0, 1e-300, 3.0])
