@@ -159,9 +159,9 @@ def multihead_attention(
     weights = attention_weights(q, k, mask)
     if key is not None and dropout_p > 0:
         weights = attention_dropout(weights, key, dropout_p)
-    seen = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-    seen = seen.reshape(*seen.shape[:2], -1)
-    return linear(seen, **within("output_proj", params))
+    attended = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+    attended = attended.reshape(*attended.shape[:2], -1)
+    return linear(attended, **within("output_proj", params))
 
 
 # --- rows --------------------------------------------------------------------

@@ -33,8 +33,8 @@ def conv(
 ) -> eqx.nn.Conv:
     """Returns a Conv1d, Conv2d or Conv3d, or a Conv for more axes."""
     if padding == "CAUSAL":  # all of the padding comes first
-        (dilation,) = np.broadcast_to(dilation, 1).tolist()
-        padding = [(dilation * (kernel_size[0] - 1), 0)]
+        (step,) = np.broadcast_to(dilation, 1).tolist()
+        padding = [(step * (kernel_size[0] - 1), 0)]
     options: dict[str, Any] = dict(
         stride=stride,
         padding=padding,

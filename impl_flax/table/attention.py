@@ -59,7 +59,7 @@ def multihead_attention(
         use_bias=use_bias,
         dropout_rate=dropout_p,
         attention_fn=layers.dot_product_attention,
-        decode=False,  # there is no default: calling would raise
+        decode=False,  # required: without it the call raises
         rngs=rngs,
     )
 
