@@ -19,6 +19,8 @@ from common.layouts.joins import Concatenate as Concatenate
 from common.layouts.joins import Stack as Stack
 from common.layouts.layout import Layout as Layout
 from common.layouts.layout import Source as Source
+from common.layouts.model import ModelLayouts as ModelLayouts
+from common.layouts.model import NativeArray as NativeArray
 from common.layouts.rules import EACH as EACH
 from common.layouts.rules import LayoutRule as LayoutRule
 from common.layouts.rules import Leaf as Leaf

@@ -1,5 +1,6 @@
 """Composition and inversion of the layouts of several arrays."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 

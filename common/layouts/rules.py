@@ -48,7 +48,8 @@ class Part:
         name: its canonical name. If `None`, its arrays are named as arrays of
             the layer that holds it.
         renamed: what some of its arrays are called then.
-        layout: of all its arrays, instead of what their own rules say.
+        layouts: of its arrays, by attribute; the arrays' own rules apply to
+            the others.
         block: if set, its arrays are parts of canonical ones, which are
             concatenated along their last native axis in this order.
         item: if the sublayer is a list, `(layer, index) -> name` of an item;
@@ -57,8 +58,8 @@ class Part:
 
     name: str | None = None
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    layout: LayoutRule | None = None
-    block: int = 0
+    layouts: Mapping[str, LayoutRule] = dataclasses.field(default_factory=dict)
+    block: int | None = None
     item: Callable[[Any, int], str] | None = None
 
 
@@ -89,13 +90,14 @@ class Place:
         names: its canonical names: several if it holds several arrays.
         layer: the layer that has the array.
         layout: the rule for the array, if there is one.
-        block: its position among the arrays that share its name.
+        block: its position among the arrays that are concatenated under its
+            name; `None` if it has the name alone.
     """
 
     names: tuple[str, ...]
     layer: Any
     layout: LayoutRule | None
-    block: int = 0
+    block: int | None = None
 
     def steps(self, shape: Shape) -> tuple[Step, ...]:
         """Returns the steps that lead to the canonical order."""
@@ -135,7 +137,7 @@ def resolve(rules: Rules, trail: Sequence[tuple[Any, Any]]) -> Place:
     return Place(
         tuple(".".join([*words, renamed.get(n, n)]) for n in names),
         node,
-        part.layout or leaf.layout,
+        part.layouts.get(word, leaf.layout),
         part.block,
     )
 
