@@ -10,7 +10,7 @@ from tables import table
 
 from common.comparison import layer_judge as judge
 from common.comparison import layer_report as report
-from common.differences import DIFFERENCES
+from common.differences import known_differences
 from common.layers import Layer
 from common.layers.table import LAYERS, name_of, stem
 
@@ -228,9 +228,9 @@ def _figures(measured: Measured) -> str:
 
 def _known(name: str) -> str:
     rows = [
-        it.name
-        for it in DIFFERENCES
-        if any(cell.layer == name for cell in it.cells)
+        row.name
+        for row in known_differences()
+        if any(excuse.layer == name for excuse in row.excuses)
     ]
     if not rows:
         return ""
