@@ -249,8 +249,7 @@ def differences(
         )
     with _progress(console) as bar:
         measured = [
-            measure(row)
-            for row in bar.track(rows, description="measuring")
+            measure(row) for row in bar.track(rows, description="measuring")
         ]
     console.print(differences_report.table(measured))
     if options.json is not None:

@@ -82,7 +82,9 @@ def markdown(measurements: Sequence[Measurement]) -> str:
         "This page lists where a stock layer of one library differs from its "
         "definition, by how much, and what this project does about it. The "
         "code below each entry measures its number and also runs as a test, "
-        "which fails when a release of the library removes the difference.",
+        "which fails when a release of the library removes the difference. "
+        "The verdict in parentheses compares the number that was measured "
+        "when this page was built with the number on record.",
     ]
     columns = ("difference", "library", "layer", "measured", "expected")
     head = f"| {' | '.join((*columns, 'upstream'))} |"
@@ -143,7 +145,7 @@ def _findings(measurement: Measurement) -> list[str]:
         measured, expected = _numbers(measurement)
         return [f"- Measured: {measured}; expected: {expected} ({verdict})"]
     record = f"- On record: {row.measured:.4g}"
-    if row.origin != "measured":
+    if row.origin not in ("measured", f"{row.measured:g}"):
         record += f", from the formula `{row.origin}`"
     return [
         f"- Quantity: {row.quantity}",

@@ -20,7 +20,7 @@ family = Family("flax", "sequence")
     dtype="float64",
     quantity="error of an attention weight of 1/3",
     what="Without dropout the layer computes the softmax in float32, even in "
-    "a float64 model, as `jax.nn.dot_product_attention` does.",
+    "a float64 model. The attention function of `jax.nn` does the same.",
     measured=float(np.float32(1 / 3)) - 1 / 3,
     origin="float32(1/3) - 1/3",
     ours="The layer table passes `impl_flax.layers.dot_product_attention` as "
