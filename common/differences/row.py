@@ -141,7 +141,13 @@ class Family:
             ValueError: if `name` is not a key of `FAMILIES`.
         """
         if name not in FAMILIES:
-            raise choose("family", name, FAMILIES)
+            raise choose(
+                "family",
+                name,
+                FAMILIES,
+                "Correct the name, or add a title to FAMILIES in "
+                "common/differences/row.py.",
+            )
         self.backend: Library = backend
         self.name = name
         self.rows: list[KnownDifference] = []
