@@ -95,7 +95,7 @@ def dropout_jit() -> float:
     "Python number.",
     measured=0.50146484375,
     band=SEEDED,
-    ours="Our models pass the rate as a Python number.",
+    ours="The rates in this project are Python numbers.",
 )
 def dropout_p_dtype() -> float:
     """Returns the fraction of elements that only one of two masks drops.

@@ -148,7 +148,7 @@ def state_reuse_vmap() -> float:
     quantity=RAISES,
     what="`State.set` rejects a counter that was saved and restored, because "
     "the old value is weakly typed and the restored one is not. The error is "
-    "`Old and new values have different dtypes`.",
+    "`Old and new values have different structures/shapes/dtypes`.",
     measured=1.0,
     origin="1",
     upstream="equinox #885",

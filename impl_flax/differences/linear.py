@@ -43,7 +43,7 @@ def linear_after_flatten() -> float:
     "accepts. The error is `Cannot broadcast to shape with fewer dimensions`.",
     measured=1.0,
     origin="1",
-    ours="Our models pass batches of indices, which are not scalars.",
+    ours="The layer table passes batches of indices, which are not scalars.",
 )
 def embed_one_row() -> float:
     """Returns 1 if a table with one row rejects a scalar index."""
