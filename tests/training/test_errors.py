@@ -59,43 +59,43 @@ BUILD = {
         {},
         ValueError,
         r"backend: got None, expected one of 'reference', 'equinox', "
-        r"'flax'\. Pick one of these\.",
+        r"'flax'\. Use one of these values, such as 'reference'\.",
     ),
     "backend": (
         {"backend": "torch"},
         ValueError,
         r"backend: got 'torch', expected one of 'reference', 'equinox', "
-        r"'flax'\. Pick one of these\.",
+        r"'flax'\. Use one of these values, such as 'reference'\.",
     ),
     "spec": (
         {"spec": "resnet", "backend": "flax"},
         ValueError,
         rf"spec: got 'resnet', expected one of {SPECS}\. "
-        r"Pick one of these\.",
+        r"Use one of these values, such as 'stateful_mlp'\.",
     ),
     "loss": (
         {"loss": "hinge", "backend": "flax"},
         ValueError,
         r"loss: got 'hinge', expected one of 'mse', 'cross_entropy'\. "
-        r"Pick one of these\.",
+        r"Use one of these values, such as 'mse'\.",
     ),
     "metric": (
         {"metrics": ("f1",), "backend": "flax"},
         ValueError,
         r"metric: got 'f1', expected one of 'accuracy', 'mse', "
-        r"'cross_entropy'\. Pick one of these\.",
+        r"'cross_entropy'\. Use one of these values, such as 'accuracy'\.",
     ),
     "dtype": (
         {"dtype": "bfloat16", "backend": "flax"},
         ValueError,
         r"dtype: got 'bfloat16', expected one of 'float32', 'float64'\. "
-        r"Pick one of these\.",
+        r"Use one of these values, such as 'float32'\.",
     ),
     "metric_of_a_name": (
         {"metrics": {"m": "f1"}, "backend": "flax"},
         ValueError,
         r"metric: got 'f1', expected one of 'accuracy', 'mse', "
-        r"'cross_entropy'\. Pick one of these\.",
+        r"'cross_entropy'\. Use one of these values, such as 'accuracy'\.",
     ),
     "metric_called_loss": (
         {"metrics": {"loss": "mse"}, "backend": "flax"},
@@ -107,7 +107,7 @@ BUILD = {
         {"dtype": np.int32, "backend": "flax"},
         ValueError,
         r"dtype: got 'int32', expected one of 'float32', 'float64'\. "
-        r"Pick one of these\.",
+        r"Use one of these values, such as 'float32'\.",
     ),
     "negative_seed": (
         {"seed": -1, "backend": "flax"},
@@ -791,7 +791,8 @@ def test_what_beartype_would_say_first_is_said_without_it():
     )
     assert done.stdout.splitlines() == [
         "stateful_mlp batch_norm: got 'layer', expected one of 'ema', "
-        "'batch', 'standard', 'torch'. Pick one of these.",
+        "'batch', 'standard', 'torch'. Use one of these values, such as "
+        "'ema'.",
         "BatchNorm mode: got 'standard', expected 'ema', 'batch' or "
         "'torch'. Use nnx.BatchNorm for the standard one.",
     ]
