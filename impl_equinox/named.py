@@ -56,6 +56,13 @@ class NamedParameters:
 
         return jax.tree.map(replace, tree, is_leaf=self._is_named)
 
+    def to_canonical(self, tree: Any) -> Any:
+        """Returns the arrays of a parameter tree in canonical axis order."""
+        return {
+            name: self.layouts[name].to_canonical(x)
+            for name, x in self.to_names(tree).items()
+        }
+
     def optimizer_to_canonical(self, opt_state: optax.OptState) -> Any:
         """Flattens a native optimizer state into `State.opt`."""
         named = optimizers.map_named(
