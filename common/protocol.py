@@ -194,6 +194,7 @@ Rebuild = Callable[[Sequence[Any]], Any]
 """Rebuilds a native object from the arrays that `Backend.split` returns."""
 
 
+@runtime_checkable
 class Backend(Protocol[Native]):
     """A library that builds and trains the model of one spec.
 

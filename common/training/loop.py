@@ -6,7 +6,7 @@ fast kernels (jax #12868), so there the loop dispatches single steps.
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ StepMetrics = dict[str, np.ndarray]
 """The metrics of consecutive steps, by name."""
 
 
+@runtime_checkable
 class Take(Protocol):
     """`data.take` for one run and one data set."""
 
