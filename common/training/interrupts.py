@@ -11,21 +11,19 @@ import socket
 import sys
 import threading
 
-EXIT_SECONDS = 0.5
-"""How long the program may take to end after a second Control-C."""
-
 
 class DelayedInterrupt:
     """A context in which the first Control-C only sets a flag.
 
-    The second Control-C raises `KeyboardInterrupt` at once. Python cannot do
-    that while the main thread waits for the XLA compiler or for a compiled
-    program. If the program has not left the context `EXIT_SECONDS` later, the
-    process ends with exit status 130, except in an interactive session, where
-    that would lose the user's variables.
+    The second Control-C ends the process at once, with exit status 130.
+    An exception would not do: Python cannot raise it while the main thread
+    waits for a compiled program, and a process that leaves the XLA compiler
+    by an exception may crash when it exits. In an interactive session, whose
+    process holds the user's variables, the second Control-C raises
+    `KeyboardInterrupt` instead.
 
-    Nothing is installed outside the main thread, or if the program has
-    replaced Python's handler by its own. The handler is restored on exit.
+    Nothing is installed outside the main thread, or if the program has its
+    own handler. The previous handler is restored on exit.
 
     Attributes:
         pending: whether Control-C was pressed.
@@ -33,19 +31,18 @@ class DelayedInterrupt:
 
     def __init__(self):
         self.pending = False
-        self._repeated = False
+        self._raised = False
         self._closing = False
         self._watcher: _Watcher | None = None
 
     def __enter__(self) -> "DelayedInterrupt":
-        in_main_thread = threading.current_thread() is threading.main_thread()
         self._is_installed = (
-            in_main_thread
+            threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
         if self._is_installed:
             signal.signal(signal.SIGINT, self._handle)
-            if not hasattr(sys, "ps1"):
+            if not is_interactive():
                 self._watcher = _Watcher()
         return self
 
@@ -55,18 +52,23 @@ class DelayedInterrupt:
             self._watcher.close()
         if self._is_installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._repeated and isinstance(error, Exception):
+        if self._raised and isinstance(error, Exception):
             raise KeyboardInterrupt from error
 
     def _handle(self, number, frame) -> None:
         if self.pending and not self._closing:
-            self._repeated = True
+            self._raised = True
             signal.default_int_handler(number, frame)
         self.pending = True
 
 
+def is_interactive() -> bool:
+    """Returns whether this is a Python prompt, an IPython or a notebook."""
+    return hasattr(sys, "ps1")
+
+
 class _Watcher:
-    """Ends the process if a second Control-C has no effect.
+    """Ends the process at the second Control-C.
 
     The C handler writes each signal to a socket when it arrives, even while
     the main thread is in compiled code. A thread reads them.
@@ -75,7 +77,6 @@ class _Watcher:
     def __init__(self):
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
-        self._closed = threading.Event()
         self._previous = signal.set_wakeup_fd(
             self._writer.fileno(), warn_on_full_buffer=False
         )
@@ -88,7 +89,6 @@ class _Watcher:
         """Stops watching."""
         if self._previous == -1:
             signal.set_wakeup_fd(-1)
-        self._closed.set()
         self._writer.send(b"\0")
         self._thread.join()
         self._reader.close()
@@ -96,9 +96,12 @@ class _Watcher:
 
     def _watch(self) -> None:
         presses = 0
-        while presses < 2 and not self._closed.is_set():
-            presses += self._reader.recv(64).count(signal.SIGINT)
-        if not self._closed.wait(EXIT_SECONDS):
-            if sys.stderr.isatty():
-                os.write(2, b"\x1b[?25h\n")  # the progress bar hid the cursor
-            os._exit(128 + signal.SIGINT)
+        while True:
+            received = self._reader.recv(64)
+            presses += received.count(signal.SIGINT)
+            if presses >= 2:
+                if sys.stderr.isatty():  # the progress bar hid the cursor
+                    os.write(2, b"\x1b[?25h\n")
+                os._exit(128 + signal.SIGINT)
+            if 0 in received:
+                return

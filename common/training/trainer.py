@@ -127,7 +127,7 @@ class Trainer:
 
         The first Control-C stops the run after the current chunk of steps,
         which takes about 0.2 seconds once the loop is compiled. A second
-        Control-C stops it at once.
+        Control-C ends the process at once.
 
         Args:
             inputs: all examples, channels last, in the trainer's dtype.
