@@ -20,23 +20,40 @@ class HyperParameterError(TypeError):
 
 
 class NonFiniteLossError(FloatingPointError):
-    """Training met a NaN or an infinity.
+    """Training produced a NaN or an infinity.
+
+    The trainer holds the state after the step before.
 
     Attributes:
-        step: the number of the step that went wrong, counted from 1. The
-            trainer holds the state after the step before.
-        losses: the losses of the steps that `fit` took before that one.
+        step: the number of the step that failed, counted from 1.
+        losses: the losses of the steps that `fit` took before that step.
     """
 
-    losses: np.ndarray
-
-    def __init__(self, step: int, what: str):
+    def __init__(self, step: int, what: str, losses: np.ndarray):
         self.step = step
-        self.losses = np.zeros(0)
+        self.losses = losses
         super().__init__(
             f"step {step}: got {what}, expected finite values. The trainer "
             f"holds the state after step {step - 1}; lower the learning rate "
             "or look at the data of this step."
+        )
+
+
+class Interrupted(KeyboardInterrupt):
+    """Control-C stopped `fit` between two chunks of steps.
+
+    The trainer holds the state after the last step that was taken, so another
+    call of `fit` continues the run.
+
+    Attributes:
+        losses: the losses of the steps that `fit` took.
+    """
+
+    def __init__(self, losses: np.ndarray):
+        self.losses = losses
+        super().__init__(
+            f"fit: interrupted after {len(losses)} steps. Call `fit` again "
+            "to continue from there."
         )
 
 

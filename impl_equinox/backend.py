@@ -64,7 +64,7 @@ class Backend:
         )
         return Native(model, state, opt_state, key, jnp.int32(0))
 
-    def step(self, native, batch):
+    def step(self, native, batch, *, gradients=False):
         model, state, opt_state, key, step = native
         xs, ys = batch
 
@@ -87,7 +87,10 @@ class Backend:
             grads, opt_state, eqx.filter(model, eqx.is_inexact_array)
         )
         model = eqx.apply_updates(model, updates)
-        return Native(model, state, opt_state, key, step + 1), metrics
+        native = Native(model, state, opt_state, key, step + 1)
+        if gradients:
+            return native, metrics, self.layouts.to_canonical(grads)
+        return native, metrics
 
     def predict(self, native, xs):
         inference_model = eqx.nn.inference_mode(native.model)

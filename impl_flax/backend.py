@@ -61,7 +61,7 @@ class Backend:
         optimizer = nnx.Optimizer(module, self.optimizer, wrt=nnx.Param)
         return Native(module, optimizer, nnx.Rngs(dropout=key))
 
-    def step(self, native, batch):
+    def step(self, native, batch, *, gradients=False):
         module, optimizer, rngs = native
         xs, ys = batch
 
@@ -81,6 +81,8 @@ class Backend:
             train_module, rngs.fork()
         )
         optimizer.update(module, grads)
+        if gradients:
+            return native, metrics, self.named.to_canonical(nnx.as_pure(grads))
         return native, metrics
 
     def predict(self, native, xs):
