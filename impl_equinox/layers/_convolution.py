@@ -105,10 +105,10 @@ class MaskedConv(eqx.nn.Conv):
         self.input_dilation = tuple(input_dilation)
         self.mask = None
         if mask is not None:
-            # A NumPy array keeps its values under `eqx.filter_eval_shape`'s
-            # tracing, where a JAX array would be a tracer.
-            mask = np.asarray(mask) != 0
-            self.mask = np.broadcast_to(mask, self.weight.shape).copy()
+            # A NumPy array has values while `eqx.filter_eval_shape` traces
+            # this constructor; a JAX array would be a tracer.
+            is_kept = np.asarray(mask) != 0
+            self.mask = np.broadcast_to(is_kept, self.weight.shape).copy()
 
     def __call__(
         self, x: Float[Array, "I *S"], *, key: PRNGKeyArray | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.random as jr
+import numpy as np
 
 from common.layers.table import Layer, name_of, require_variables, stem
 from common.protocol import Arrays
@@ -26,11 +27,20 @@ class Counterpart:
         name = name_of(type(layer))
         module = importlib.import_module(f"impl_equinox.table.{stem(layer)}")
         self.call = getattr(module, "CALLS", {}).get(name, calls.per_example)
-        self.model, self.state = eqx.filter_eval_shape(
-            eqx.nn.make_with_state(getattr(module, name)),
-            **layer.options(),
-            key=jr.key(0),
+        constants: list[Any] = []
+
+        def build(**options):
+            built = eqx.nn.make_with_state(getattr(module, name))(**options)
+            # NumPy arrays, such as a mask, keep their values.
+            constants[:] = [
+                eqx.filter(built, lambda leaf: isinstance(leaf, np.ndarray))
+            ]
+            return built
+
+        abstract = eqx.filter_eval_shape(
+            build, **layer.options(), key=jr.key(0)
         )
+        self.model, self.state = eqx.combine(*constants, abstract)
         self.parameters = canonical.parameters(self.model)
         self.buffers = canonical.buffers(self.model, self.state)
         require_variables(

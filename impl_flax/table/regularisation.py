@@ -2,13 +2,11 @@
 
 from flax import nnx
 
-from impl_flax.table import calls
+from impl_flax import layers
 
 
 def _with_key(layer, x, *, key):
-    """Gives the whole batch one key, or each example its own."""
-    if layer.rng_collection == "example":
-        return calls.with_keys(layer, x, key=key)
+    """Calls the layer on a batch with one key."""
     return layer(x, rngs=key)
 
 
@@ -16,11 +14,8 @@ CALLS = {"dropout": _with_key}
 
 
 def dropout(p, *, mask, broadcast_dims, rngs):
-    """Makes a Dropout that draws for the batch, or for each example."""
+    """Creates a Dropout with one mask per batch, or one per example."""
     del rngs  # keys are passed to the call
-    return nnx.Dropout(
-        p,
-        broadcast_dims=broadcast_dims,
-        # The layer is the same: its stream's name tells which keys it gets.
-        rng_collection="example" if mask == "example" else "dropout",
-    )
+    if mask == "example":
+        return layers.Dropout(p)
+    return nnx.Dropout(p, broadcast_dims=broadcast_dims)

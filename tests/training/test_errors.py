@@ -132,31 +132,31 @@ BUILD = {
         HyperParameterError,
         r"stateful_mlp hyper-parameter: got 'width', expected one of "
         r"'in_size', 'hidden_size', 'out_size', 'batch_norm', 'momentum', "
-        r"'eps'\. Remove or rename it\.",
+        r"'eps'\. Remove the argument or correct its name\.",
     ),
     "size": (
         {"backend": "flax", "hidden_size": 0},
         ValueError,
         r"stateful_mlp hidden_size: got 0, expected a positive value\. "
-        r"Raise it\.",
+        r"Pass a value greater than 0\.",
     ),
     "sizes": (
         {"spec": "digits_cnn", "backend": "flax", "channels": (4, -1)},
         ValueError,
         r"digits_cnn channels: got \(4, -1\), expected a positive value\. "
-        r"Raise it\.",
+        r"Pass a value greater than 0\.",
     ),
     "momentum": (
         {"backend": "flax", "momentum": 1.0},
         ValueError,
         r"stateful_mlp momentum: got 1\.0, expected a value in \[0, 1\)\. "
-        r"Move it into this range\.",
+        r"Pass a value in this range\.",
     ),
     "dropout": (
         {"spec": "digits_cnn", "backend": "flax", "dropout": -0.1},
         ValueError,
         r"digits_cnn dropout: got -0\.1, expected a value in \[0, 1\)\. "
-        r"Move it into this range\.",
+        r"Pass a value in this range\.",
     ),
     "adafactor": (
         {
@@ -274,7 +274,7 @@ def test_a_number(value, refuses):
         lambda: untyped(models.require_within)(Sizes(value), "size", 0, 1),
         ValueError,
         rf"sizes size: got {re.escape(repr(value))}, expected a value in "
-        r"\[0, 1\)\. Move it into this range\.",
+        r"\[0, 1\)\. Pass a value in this range\.",
     )
 
 
@@ -282,7 +282,8 @@ def test_a_positive_number(refuses):
     refuses(
         lambda: untyped(models.require_positive)(Sizes("1"), "size"),
         ValueError,
-        r"sizes size: got '1', expected a positive value\. Raise it\.",
+        r"sizes size: got '1', expected a positive value\. Pass a value "
+        r"greater than 0\.",
     )
 
 
@@ -731,15 +732,16 @@ WINDOWS = {
             1, 1, (2,), 2, output_padding=2, rngs=nnx.Rngs(0)
         ),
         r"ConvTranspose output_padding: got \(2,\), expected less than the "
-        r"strides \(2,\)\. Lower it\.",
+        r"strides \(2,\)\. Choose an output padding below the stride of each "
+        r"axis\.",
     ),
     "circular": (
         lambda: flax_layers.ConvTranspose(
             1, 1, (2,), padding_mode="CIRCULAR", rngs=nnx.Rngs(0)
         ),
         r"ConvTranspose circular padding: got 0 with output_padding \(0,\), "
-        r"expected 'SAME' or 'SAME_LOWER' without\. Take "
-        r"padding_mode='ZEROS'\.",
+        r"expected 'SAME' or 'SAME_LOWER' and no output padding\. Use "
+        r"padding_mode='ZEROS' for others\.",
     ),
 }
 
