@@ -1,15 +1,13 @@
 """The command line: runs one command and turns its outcome into a status.
 
-The commands themselves are imported inside `main`, so that Control-C is
-already handled while Python imports JAX.
+The commands are imported inside `main`, so that Control-C is already handled
+while Python imports JAX.
 """
 
 import argparse
 import os
-import signal
 import sys
 import textwrap
-import threading
 from collections.abc import Sequence
 
 PROGRAM = "eqx-vs-nnx"
@@ -37,60 +35,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         of a pipe has gone.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with ControlC() as control_c:
+    try:
         try:
-            try:
-                return _run(words)
-            finally:
-                sys.stdout.flush()
-        except BrokenPipeError:
-            # Python flushes stdout once more when it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return BROKEN_PIPE
-        except BaseException as error:
-            is_interrupt = isinstance(error, KeyboardInterrupt)
-            if not (is_interrupt or control_c.pressed) or "--debug" in words:
-                raise
-            # A message of a subclass is for callers in Python.
-            saved = str(error) if type(error) is KeyboardInterrupt else ""
-            print(f"interrupted{saved}", file=sys.stderr)
-            return INTERRUPTED
+            return _run(words)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except BaseException as error:
+        if not _is_interrupt(error) or "--debug" in words:
+            raise
+        # The message of a subclass is for callers in Python.
+        saved = str(error) if type(error) is KeyboardInterrupt else ""
+        print(f"interrupted{saved}", file=sys.stderr)
+        return INTERRUPTED
 
 
-class ControlC:
-    """Handles Control-C while a command runs.
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an exception is due to Control-C.
 
-    The first raises KeyboardInterrupt, the second ends the process at once.
-    A process that ignores the signal, such as a background job, continues to
-    ignore it.
-
-    Attributes:
-        pressed: whether Control-C was pressed. A library may turn the
-            KeyboardInterrupt into another exception.
+    NumPy, for one, turns the KeyboardInterrupt into a ValueError.
     """
-
-    def __init__(self):
-        self.pressed = False
-        self._is_installed = False
-
-    def __enter__(self):
-        default = signal.default_int_handler
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is default
-        ):
-            signal.signal(signal.SIGINT, self._press)
-            self._is_installed = True
-        return self
-
-    def __exit__(self, *_):
-        if self._is_installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _press(self, *_):
-        self.pressed = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        raise KeyboardInterrupt
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _run(words: Sequence[str]) -> int:
@@ -118,7 +90,7 @@ def _run(words: Sequence[str]) -> int:
         OSError,
         NonFiniteLossError,
     ) as error:
-        if options.debug:
+        if options.debug or _is_interrupt(error):
             raise
         Terminal(stderr=True, highlight=False).print(
             f"error: {error}", style="red", markup=False, soft_wrap=True

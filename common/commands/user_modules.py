@@ -30,7 +30,7 @@ class _OwnPackages(importlib.abc.MetaPathFinder):
     """Finds the packages of this project in `HOME` and nowhere else."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: Any = None
+        self, fullname: str, path: Any, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname not in OWN_PACKAGES:
             return None
