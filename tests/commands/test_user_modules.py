@@ -156,7 +156,9 @@ def test_a_folder_without_init_counts_if_it_has_the_module(folder, capsys):
     assert cli.main(["diff", "common.models:f", "mine:g", *INPUTS]) == 2
     assert "whose name is taken" in capsys.readouterr().err
     # It does not have this one, so that it is ours.
-    assert callable(arguments.function("common.models.checks:check_spec"))
+    assert callable(
+        arguments.function("common.models.stateful_mlp:StatefulMLP")
+    )
 
 
 def test_a_module_with_the_name_of_a_loaded_one_is_refused(
