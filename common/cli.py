@@ -76,7 +76,7 @@ def _run(words: Sequence[str]) -> int:
 
     # A float32 trainer turns it off again for all that it traces.
     jax.config.update("jax_enable_x64", True)
-    user_modules.pin_own_packages()
+    user_modules.pin_project_packages()
     try:
         return COMMANDS[options.command].run(options, Terminal())
     except BrokenPipeError:

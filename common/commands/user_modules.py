@@ -1,4 +1,4 @@
-"""Keeps the user's modules and the packages of this project apart.
+"""Keeps the user's modules separate from the packages of this project.
 
 Python holds one module of each name. `common`, `impl_equinox` and `impl_flax`
 are this project's; a user may well have a folder of one of these names. All
@@ -17,7 +17,7 @@ from typing import Any
 import common
 from common.registry import IMPLS
 
-OWN_PACKAGES = ("common", *IMPLS)
+PROJECT_PACKAGES = ("common", *IMPLS)
 HOME = pathlib.Path(common.__file__).resolve().parents[1]
 """The folder that holds the packages of this project."""
 
@@ -26,21 +26,21 @@ class NameClashError(ImportError):
     """A module of the user has the name of one that is already imported."""
 
 
-class _OwnPackages(importlib.abc.MetaPathFinder):
+class _ProjectPackages(importlib.abc.MetaPathFinder):
     """Finds the packages of this project in `HOME` and nowhere else."""
 
     def find_spec(
         self, fullname: str, path: Any, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in OWN_PACKAGES:
+        if fullname not in PROJECT_PACKAGES:
             return None
         return importlib.machinery.PathFinder.find_spec(fullname, [str(HOME)])
 
 
-_FINDER = _OwnPackages()
+_FINDER = _ProjectPackages()
 
 
-def pin_own_packages() -> None:
+def pin_project_packages() -> None:
     """Imports the packages of this project from `HOME` from now on.
 
     Otherwise a folder `impl_flax` in the working directory would replace the
@@ -52,7 +52,7 @@ def pin_own_packages() -> None:
 
 def search_working_directory() -> None:
     """Lets Python find modules in the working directory, as scripts do."""
-    pin_own_packages()
+    pin_project_packages()
     folder = str(pathlib.Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -73,7 +73,7 @@ def require_no_clash(name: str, module: str) -> None:
     if theirs is None:
         return
     top = module.partition(".")[0]
-    other = HOME / top if top in OWN_PACKAGES else _loaded_from(top)
+    other = HOME / top if top in PROJECT_PACKAGES else _loaded_from(top)
     if other is not None and not _is_same(other, theirs):
         raise NameClashError(
             f"function {name!r}: got {theirs}, whose name is taken by the "
@@ -101,7 +101,7 @@ def refuse_clashes() -> Iterator[None]:
         level: int = 0,
     ) -> Any:
         top = name.partition(".")[0]
-        if level == 0 and top in OWN_PACKAGES:
+        if level == 0 and top in PROJECT_PACKAGES:
             file = (globals or {}).get("__file__")
             theirs = _in_working_directory(name, fromlist or ())
             if theirs is not None and _is_users(file, folder):
@@ -135,7 +135,7 @@ def _in_working_directory(
     folder = pathlib.Path.cwd()
     top = module.partition(".")[0]
     package, file = folder / top, folder / f"{top}.py"
-    if top in OWN_PACKAGES and _is_same(HOME / top, package):
+    if top in PROJECT_PACKAGES and _is_same(HOME / top, package):
         return None
     if (package / "__init__.py").is_file():
         return package
@@ -170,7 +170,7 @@ def _is_users(file: str | None, folder: pathlib.Path) -> bool:
         return False
     path = pathlib.Path(file).resolve()
     return path.is_relative_to(folder.resolve()) and not any(
-        path.is_relative_to(HOME / name) for name in OWN_PACKAGES
+        path.is_relative_to(HOME / name) for name in PROJECT_PACKAGES
     )
 
 
