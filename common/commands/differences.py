@@ -44,8 +44,7 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
         )
     with progress_bar(console) as bar:
         measured = [
-            measure(row)
-            for row in bar.track(rows, description="Measuring")
+            measure(row) for row in bar.track(rows, description="Measuring")
         ]
     console.print(report.table(measured))
     if options.json is not None:

@@ -104,7 +104,11 @@ def public_names(source: str) -> list[str]:
                     else:
                         names.extend(arg.arg for arg in node.args.args)
             elif isinstance(node, ast.AnnAssign | ast.Assign):
-                targets = getattr(node, "targets", None) or [node.target]
+                targets = (
+                    node.targets
+                    if isinstance(node, ast.Assign)
+                    else [node.target]
+                )
                 names.extend(
                     target.id
                     for target in targets
