@@ -105,12 +105,13 @@ class Layouts(ModelLayouts):
 
     def _flatten_native(self, native):
         leaves = jax.tree.leaves(_pair(native))
-        return dict(zip(self._paths, leaves, strict=True))
+        pairs = zip(self._paths, leaves, strict=True)
+        return {path: x for path, x in pairs if path is not None}
 
     def _replace_native(self, native, arrays):
         leaves, treedef = jax.tree.flatten(_pair(native))
         model, state = treedef.unflatten(
-            arrays.get(path, x)
+            x if path is None else arrays.get(path, x)
             for path, x in zip(self._paths, leaves, strict=True)
         )
         return (model, state) if _is_pair(native) else model
@@ -170,7 +171,7 @@ def aliases(model: Any) -> dict[str, str]:
                 continue
             place = resolve(RULES, _trail(whole, path))
             key: Any = x.marker if _is_index(x) else id(x)
-            if not _is_index(x):
+            if isinstance(x, Tracer):
                 own = place.steps(x.shape)
                 if steps.setdefault(key, own) != own:
                     raise ValueError(

@@ -181,10 +181,14 @@ def _walk(
     elif nnx.graph.is_node(node):
         if any(node is ancestor for ancestor, _ in trail):
             return
-        for word, child in (
-            nnx.graph.get_node_impl(node).node_dict(node).items()
-        ):
+        for word, child in _children(node).items():
             yield from _walk(child, (*trail, (node, word)))
+
+
+def _children(node: Any) -> dict[Any, Any]:
+    """Returns what is in a node of the graph, by attribute, index or key."""
+    impl = nnx.graph.get_node_impl(node)
+    return {} if impl is None else dict(impl.node_dict(node))
 
 
 def _role(variable: nnx.Variable | None, x: Any) -> Role:
@@ -238,7 +242,7 @@ def _follow(node: Any, path: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
     for i, word in enumerate(path):
         if isinstance(node, nnx.Variable):
             return node, path[i:]
-        node = nnx.graph.get_node_impl(node).node_dict(node)[word]
+        node = _children(node)[word]
     return node, ()
 
 
@@ -266,12 +270,11 @@ def _set(module: nnx.Module, path: tuple[Any, ...], x: Any) -> None:
         )
         return
     owner, _ = _follow(module, path[:-1])
-    impl = nnx.graph.get_node_impl(owner)
     if isinstance(owner, nnx.Pytree):
         # `setattr` would ask anew whether a container may hold arrays.
         vars(owner)[str(path[-1])] = x
-    elif impl.set_key is not None:
-        impl.set_key(owner, path[-1], x)
+    elif isinstance(owner, dict | list):
+        owner[path[-1]] = x
     else:  # an immutable container
         new = jax.tree_util.tree_map_with_path(
             lambda where, old: x if _words(where) == path[-1:] else old,

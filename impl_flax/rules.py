@@ -65,9 +65,9 @@ def transposed_kernel(layer: Any, shape: Shape) -> tuple[Step, ...]:
 
 def general_kernel(layer: Any, shape: Shape) -> tuple[Step, ...]:
     """(*groups, *in, *out) to (*groups, out, in), each of them one axis."""
-    groups, inputs, outputs = _general_sizes(layer)
-    rank = len(groups) + len(inputs) + len(outputs)
-    groups = of_one_layer(shape, rank)[: len(groups)]
+    inputs, outputs = layer.in_features, layer.out_features
+    rank = len(layer.batch_axis) + len(inputs) + len(outputs)
+    groups = of_one_layer(shape, rank)[: len(layer.batch_axis)]
     flat = (*groups, math.prod(inputs), math.prod(outputs))
     *before, i, o = range(len(flat))
     return lift(shape, rank, Reshape(flat), Transpose((*before, o, i)))
@@ -75,14 +75,10 @@ def general_kernel(layer: Any, shape: Shape) -> tuple[Step, ...]:
 
 def general_bias(layer: Any, shape: Shape) -> tuple[Step, ...]:
     """(*groups, *out) to (*groups, out), all outputs one axis."""
-    groups, _, outputs = _general_sizes(layer)
-    rank = len(groups) + len(outputs)
-    groups = of_one_layer(shape, rank)[: len(groups)]
+    outputs = layer.out_features
+    rank = len(layer.batch_axis) + len(outputs)
+    groups = of_one_layer(shape, rank)[: len(layer.batch_axis)]
     return lift(shape, rank, Reshape((*groups, math.prod(outputs))))
-
-
-def _general_sizes(layer: Any) -> tuple[Shape, Shape, Shape]:
-    return layer.batch_axis, layer.in_features, layer.out_features
 
 
 def projection_kernel(layer: Any, shape: Shape) -> tuple[Step, ...]:

@@ -1,4 +1,4 @@
-"""What `state.py` says of tied arrays and of random state."""
+"""Tied arrays have one name, and random state is restored bit for bit."""
 
 import equinox as eqx
 import jax
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from impl_equinox import canonical as equinox_state
+from common.layouts import Role
+from impl_equinox import canonical as equinox_canonical
 from impl_equinox import layers as equinox_layers
-from impl_flax import canonical as flax_state
+from impl_flax import canonical as flax_canonical
 from impl_flax import layers as flax_layers
 
 KEY = jr.key(0)
@@ -57,24 +58,24 @@ class FlaxTied(nnx.Module):
 @pytest.mark.parametrize("first", [0, 1])
 def test_tied_arrays_have_one_name_in_both_libraries(first):
     model, module = EquinoxTied(first), FlaxTied()
-    assert equinox_state.aliases(model) == TIED
-    assert flax_state.aliases(module) == TIED
+    assert equinox_canonical.aliases(model) == TIED
+    assert flax_canonical.aliases(module) == TIED
 
-    ours = equinox_state.parameters(model)
-    theirs = flax_state.layouts(module, nnx.Param)
-    arrays = equinox_state.read(model, ours)
+    ours = equinox_canonical.Layouts(model)
+    theirs = flax_canonical.Layouts(module)
+    arrays = ours.read(model)
     assert arrays.keys() == set(TIED.values())
-    assert shapes(flax_state.read(module, theirs)) == shapes(arrays)
+    assert theirs.shapes == shapes(arrays)
 
     arrays = {name: np.asarray(x) + 1 for name, x in arrays.items()}
-    model = equinox_state.write(model, ours, arrays)
-    flax_state.write(module, theirs, arrays)
+    model = ours.write(model, arrays)
+    theirs.write(module, arrays)
     for layer in model.ends():
         assert np.array_equal(layer.weight, arrays["ends.0.weight"])
     for layer in module.ends:
         assert np.array_equal(layer.kernel[...].T, arrays["ends.0.weight"])
-    assert same(equinox_state.read(model, ours), arrays)
-    assert same(flax_state.read(module, theirs), arrays)
+    assert same(ours.read(model), arrays)
+    assert same(theirs.read(module), arrays)
 
 
 def test_tied_statistics():
@@ -92,20 +93,19 @@ def test_tied_statistics():
             norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
             self.norms = nnx.List([norm, norm])
 
-    model, state = eqx.nn.make_with_state(Model)()
-    module = Module()
-    assert equinox_state.aliases(model) == flax_state.aliases(module)
-    assert set(
-        equinox_state.names(equinox_state.buffers(model, state))
-    ) == set(flax_state.names(flax_state.layouts(module, nnx.BatchStat)))
+    ours = equinox_canonical.Layouts(eqx.nn.make_with_state(Model)())
+    theirs = flax_canonical.Layouts(Module())
+    assert ours.aliases == theirs.aliases
+    assert "norms.1.running_mean" in ours.aliases
+    assert set(ours.names(Role.BUFFER)) == set(theirs.names(Role.BUFFER))
 
 
 def test_arrays_that_are_equal_are_not_tied():
     layer = eqx.nn.Linear(2, 3, key=KEY)
     model = eqx.nn.Sequential([layer, layer])
-    assert equinox_state.aliases(model) == {}
+    assert equinox_canonical.aliases(model) == {}
     untied = nnx.List([nnx.Linear(2, 3, rngs=nnx.Rngs(0)) for _ in range(2)])
-    assert flax_state.aliases(untied) == {}
+    assert flax_canonical.aliases(untied) == {}
 
 
 def test_tied_weights_of_an_embedding_and_its_transpose():
@@ -116,13 +116,13 @@ def test_tied_weights_of_an_embedding_and_its_transpose():
     model = eqx.nn.Shared(
         pair, lambda pair: pair[1].weight, lambda pair: pair[0].weight
     )
-    assert equinox_state.aliases(model) == {"1.weight": "0.weight"}
+    assert equinox_canonical.aliases(model) == {"1.weight": "0.weight"}
     pair = eqx.nn.Linear(3, 5, key=KEY), eqx.nn.Linear(5, 3, key=KEY)
     model = eqx.nn.Shared(
         pair, lambda pair: pair[1].weight, lambda pair: pair[0].weight.T
     )
-    assert equinox_state.aliases(model) == {}
-    assert "0.weight" in equinox_state.names(equinox_state.parameters(model))
+    assert equinox_canonical.aliases(model) == {}
+    assert "0.weight" in equinox_canonical.Layouts(model).names()
 
 
 def test_tied_arrays_of_two_layouts_are_refused():
@@ -135,13 +135,13 @@ def test_tied_arrays_of_two_layouts_are_refused():
         pair, lambda pair: pair[1].weight, lambda pair: pair[0].weight
     )
     with pytest.raises(ValueError, match=expected):
-        equinox_state.aliases(model)
+        equinox_canonical.aliases(model)
 
     linear = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
     embed = nnx.Embed(3, 3, rngs=nnx.Rngs(0))
     linear.kernel = embed.embedding
     with pytest.raises(ValueError, match=expected):
-        flax_state.aliases(nnx.List([linear, embed]))
+        flax_canonical.aliases(nnx.List([linear, embed]))
 
 
 # --- random state -----------------------------------------------------------
@@ -157,8 +157,8 @@ def test_streams_of_flax_come_back_bit_for_bit():
 
     module = Module()
     module.rngs.noise()
-    layouts = flax_state.random_state(module)
-    arrays = flax_state.read(module, layouts)
+    layouts = flax_canonical.Layouts(module)
+    arrays = layouts.read(module, Role.RANDOM_STATE)
     assert {name: (x.dtype, x.shape) for name, x in arrays.items()} == {
         **{
             f"{path}.{leaf}": (np.dtype(dtype), shape)
@@ -175,43 +175,45 @@ def test_streams_of_flax_come_back_bit_for_bit():
     other = Module()
     other.rngs.default()
     arrays = {name: np.asarray(x) for name, x in arrays.items()}
-    flax_state.write(other, layouts, arrays)
-    assert same(flax_state.read(other, layouts), arrays)
+    layouts.write(other, arrays, Role.RANDOM_STATE)
+    assert same(layouts.read(other), arrays)
     x = jnp.ones(9)
     assert np.array_equal(other.dropout(x), module.dropout(x))
     assert other.rngs.noise() == module.rngs.noise()
     assert other.rngs.noise.count[...].dtype == jnp.uint32
 
 
-def test_keys_and_counters_of_equinox_come_back_bit_for_bit():
+def test_keys_and_constants_of_equinox_come_back_bit_for_bit():
     class Model(eqx.Module):
         linear: eqx.nn.Linear
         new: jax.Array
         old: jax.Array
         other: jax.Array
-        count: jax.Array
+        large: jax.Array
 
     linear = eqx.nn.Linear(2, 3, key=KEY)
     keys = jr.key(1), jr.PRNGKey(2), jr.key(3, impl="rbg")
-    model = Model(linear, *keys, jnp.array(4))
-    layouts = equinox_state.random_state(model)
-    arrays = equinox_state.read(model, layouts)
+    model = Model(linear, *keys, jnp.array(2**40))
+    layouts = equinox_canonical.Layouts(model)
+    roles = Role.RANDOM_STATE, Role.CONSTANT
+    arrays = layouts.read(model, *roles)
     assert {name: (x.dtype, x.shape) for name, x in arrays.items()} == {
         "new": (np.dtype("uint32"), (2,)),
         "old": (np.dtype("uint32"), (2,)),
         "other": (np.dtype("uint32"), (4,)),
-        "count": (np.dtype("int32"), ()),
+        # A constant keeps its dtype: its values may not fit in int32.
+        "large": (np.dtype("int64"), ()),
     }
+    # A key of the old style is an array like any other.
+    assert layouts.names(Role.CONSTANT) == ["old", "large"]
     arrays = {name: np.asarray(x) + 1 for name, x in arrays.items()}
-    new = equinox_state.write(model, layouts, arrays)
-    assert same(equinox_state.read(new, layouts), arrays)
+    new = layouts.write(model, arrays, *roles)
+    assert same(layouts.read(new, *roles), arrays)
     assert [x.dtype for x in jax.tree.leaves(new)] == [
         x.dtype for x in jax.tree.leaves(model)
     ]
-    assert same(
-        equinox_state.read(new, equinox_state.parameters(new)),
-        equinox_state.read(model, equinox_state.parameters(model)),
-    )
+    role = Role.PARAMETER
+    assert same(layouts.read(new, role), layouts.read(model, role))
 
 
 # --- one model, both libraries ----------------------------------------------
@@ -219,12 +221,8 @@ def test_keys_and_counters_of_equinox_come_back_bit_for_bit():
 
 def test_a_tied_model_computes_the_same_in_both_libraries():
     model, module = EquinoxTied(), FlaxTied()
-    ours = equinox_state.parameters(model)
-    flax_state.write(
-        module,
-        flax_state.layouts(module, nnx.Param),
-        equinox_state.read(model, ours),
-    )
+    arrays = equinox_canonical.Layouts(model).read(model)
+    flax_canonical.Layouts(module).write(module, arrays)
     x = jr.normal(KEY, (4, 2))
     first, second = model.ends()
     assert np.array_equal(jax.vmap(first)(x), jax.vmap(second)(x))
@@ -234,5 +232,4 @@ def test_a_tied_model_computes_the_same_in_both_libraries():
 def test_a_scalar_linear_of_flax_is_that_of_equinox():
     layer = flax_layers.ScalarLinear("scalar", "scalar", rngs=nnx.Rngs(0))
     assert layer(jnp.ones(5)).shape == (5,)
-    names = flax_state.names(flax_state.layouts(layer, nnx.Param))
-    assert names == ["bias", "weight"]
+    assert flax_canonical.Layouts(layer).names() == ["bias", "weight"]
