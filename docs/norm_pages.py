@@ -199,7 +199,7 @@ def variance_formulas() -> str:
     return plots.lines(
         curves,
         x="mean of the data, whose standard deviation is 1",
-        y="largest error of a normalised value",
+        y="largest error of a normalized value",
         wanted=float(np.finfo(np.float32).eps),
         log=True,
     )

@@ -52,9 +52,10 @@ def test_model_has_the_norms_of_the_dialect(model, backend, batch_norm, make):
     assert len(found) == sum("running_mean" in name for name in names)
     for norm in found:
         assert type(norm) is NORM_CLASSES[backend, batch_norm]
-        momentum, eps = trainer.spec.momentum, trainer.spec.eps
-        assert norm.momentum == momentum
-        assert getattr(norm, "eps", None) == eps or norm.epsilon == eps
+        hyper_parameters = vars(norm)
+        assert hyper_parameters["momentum"] == trainer.spec.momentum
+        eps = {"equinox": "eps", "flax": "epsilon"}[backend]
+        assert hyper_parameters[eps] == trainer.spec.eps
 
 
 def test_every_dialect_is_covered():
