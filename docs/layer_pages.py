@@ -10,7 +10,7 @@ from tables import table
 
 from common.comparison import layer_judge as judge
 from common.comparison import layer_report as report
-from common.differences import DIFFERENCES
+from common.differences import known_differences
 from common.layers import Layer
 from common.layers.constructors import Constructor
 from common.layers.table import LAYERS
@@ -241,9 +241,9 @@ def _errors(measured: Measured) -> str:
 def _known_differences(name: str) -> str:
     """Links the known differences that explain an error of the row."""
     slugs = [
-        difference.name
-        for difference in DIFFERENCES
-        if any(cell.layer == name for cell in difference.cells)
+        row.name
+        for row in known_differences()
+        if any(excuse.layer == name for excuse in row.excuses)
     ]
     if not slugs:
         return ""

@@ -9,6 +9,7 @@ import ctypes
 import gc
 import pathlib
 import resource
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -251,3 +252,32 @@ def compiles() -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
             jax.monitoring.unregister_event_duration_listener(listen)
 
     return compiles
+
+
+FORM = re.compile(
+    r"(?P<what>.+?): got (?P<got>.+?), expected (?P<expected>.+?)\. "
+    r"(?P<fix>[A-Z].+)\.",
+    re.DOTALL,
+)
+"""The form of every error message."""
+
+
+@pytest.fixture
+def assert_raises(compiles) -> Callable[..., None]:
+    """Asserts that a call raises an error before anything is compiled.
+
+    The whole message must match a pattern, and have the form of all messages:
+    `assert_raises(call, ValueError, pattern)`.
+    """
+
+    def assert_raises(
+        call: Callable[[], Any], error: type[Exception], message: str
+    ) -> None:
+        with compiles() as compiled, pytest.raises(error) as caught:
+            call()
+        text = str(caught.value)
+        assert re.fullmatch(message, text), text
+        assert FORM.fullmatch(text), text
+        assert compiled == []
+
+    return assert_raises

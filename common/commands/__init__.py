@@ -236,21 +236,20 @@ def differences(
     options: argparse.Namespace, console: rich.console.Console
 ) -> int:
     """Runs `differences`."""
-    from common import differences as catalogue
+    from common.differences import known_differences, measure
     from common.differences import report as differences_report
 
     _require_file(options.json, ".json")
-    rows = [it for it in catalogue.DIFFERENCES if options.name in it.name]
+    rows = [row for row in known_differences() if options.name in row.name]
     if not rows:
-        names = ", ".join(it.name for it in catalogue.DIFFERENCES)
+        names = ", ".join(row.name for row in known_differences())
         raise ValueError(
             f"--name: got {options.name!r}, expected a part of one of {names}."
             " Shorten it."
         )
     with _progress(console) as bar:
         measured = [
-            catalogue.measure(row)
-            for row in bar.track(rows, description="measuring")
+            measure(row) for row in bar.track(rows, description="measuring")
         ]
     console.print(differences_report.table(measured))
     if options.json is not None:

@@ -1,6 +1,6 @@
-"""The third backend: a spec's own `forward` on flat dicts, with optax.
+"""The reference backend: a spec's `forward` in plain JAX, with optax.
 
-It stands on neither library, so it can tell which of the two is wrong.
+It uses neither library, so it shows which of the two is wrong.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,8 @@ from common.training import optimizers
 
 
 class Native(NamedTuple):
+    """A run: the arrays that training replaces at every step."""
+
     params: Arrays
     buffers: Arrays
     opt_state: optax.OptState
@@ -48,7 +50,7 @@ class Backend:
         opt_state = self.optimizer.init(params)
         return Native(params, buffers, opt_state, key, jnp.int32(0))
 
-    def step(self, native, batch):
+    def step(self, native, batch, *, gradients=False):
         params, buffers, opt_state, key, step = native
         xs, ys = batch
 
@@ -69,7 +71,10 @@ class Backend:
         )
         updates, opt_state = self.optimizer.update(grads, opt_state, params)
         params: Any = optax.apply_updates(params, updates)
-        return Native(params, buffers, opt_state, key, step + 1), metrics
+        native = Native(params, buffers, opt_state, key, step + 1)
+        if gradients:
+            return native, metrics, grads
+        return native, metrics
 
     def predict(self, native, xs):
         predictions, _ = self.spec.forward(

@@ -11,8 +11,9 @@ import jax.random as jr
 from common.layers import Layer
 from common.layers.constructors import Constructor
 from common.layers.table import require_variables
+from common.layouts import Role
 from common.protocol import Arrays
-from impl_equinox import canonical
+from impl_equinox.canonical import Layouts, abstract
 
 
 class Counterpart:
@@ -29,17 +30,13 @@ class Counterpart:
             ValueError: if its arrays are not those that the row declares.
         """
         self.call = constructor.call
-        self.model, self.state = eqx.filter_eval_shape(
-            eqx.nn.make_with_state(constructor.make),
-            **layer.options(),
-            key=jr.key(0),
-        )
-        self.parameters = canonical.parameters(self.model)
-        self.buffers = canonical.buffers(self.model, self.state)
+        make = eqx.nn.make_with_state(constructor.make)
+        self.native = abstract(lambda: make(**layer.options(), key=jr.key(0)))
+        self.layouts = Layouts(self.native)
         require_variables(
             layer,
-            canonical.names(self.parameters),
-            canonical.names(self.buffers),
+            self.layouts.names(Role.PARAMETER),
+            self.layouts.names(Role.BUFFER),
         )
 
     def forward(
@@ -54,20 +51,16 @@ class Counterpart:
         model, state = self.write(params, buffers)
         model = eqx.nn.inference_mode(model, not training)
         outputs, state = self.call(model, state, *inputs, key=key)
-        return outputs, canonical.read(state, self.buffers)
+        return outputs, self.layouts.read((model, state), Role.BUFFER)
 
     def write(self, params: Any, buffers: Any) -> Any:
         """Returns the layer and its state with the given arrays."""
-        return (
-            canonical.write(self.model, self.parameters, params),
-            canonical.write(self.state, self.buffers, buffers),
-        )
+        arrays, roles = {**params, **buffers}, (Role.PARAMETER, Role.BUFFER)
+        return self.layouts.write(self.native, arrays, *roles)
 
     def read(self, native: Any) -> tuple[Arrays, Arrays]:
         """Inverts `write`."""
-        model, state = native
-        params = eqx.filter(model, eqx.is_inexact_array)
         return (
-            canonical.read(params, self.parameters),
-            canonical.read(state, self.buffers),
+            self.layouts.read(native, Role.PARAMETER),
+            self.layouts.read(native, Role.BUFFER),
         )

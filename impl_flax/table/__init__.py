@@ -6,14 +6,14 @@ Each module registers the constructors of one family; see `column.py`.
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from common.layers import Layer
 from common.layers.constructors import Constructor
 from common.layers.table import require_variables
+from common.layouts import Role
 from common.protocol import Arrays
-from impl_flax import canonical
+from impl_flax.canonical import Layouts, abstract
 
 
 class Counterpart:
@@ -30,27 +30,17 @@ class Counterpart:
             ValueError: if its arrays are not those that the row declares.
         """
         self.call = constructor.call
-        constants: dict[tuple[Any, ...], np.ndarray] = {}
-
-        def build() -> nnx.Module:
-            made = constructor.make(**layer.options(), rngs=nnx.Rngs(0))
-            module = _as_module(made)
-            for path, leaf in nnx.to_flat_state(nnx.state(module)):
-                if isinstance(leaf, np.ndarray):  # such as a mask
-                    constants[path] = leaf
-            return module
-
-        module = nnx.eval_shape(build)
-        self.parameters = canonical.layouts(module, nnx.Param)
-        self.buffers = canonical.layouts(module, nnx.BatchStat)
-        self.graphdef, abstract = nnx.split(module)
-        self.abstract = nnx.from_flat_state(
-            dict(nnx.to_flat_state(abstract)) | constants
+        module = abstract(
+            lambda: _as_module(
+                constructor.make(**layer.options(), rngs=nnx.Rngs(0))
+            )
         )
+        self.layouts = Layouts(module)
+        self.graphdef, self.abstract = nnx.split(module)
         require_variables(
             layer,
-            canonical.names(self.parameters),
-            canonical.names(self.buffers),
+            self.layouts.names(Role.PARAMETER),
+            self.layouts.names(Role.BUFFER),
         )
 
     def forward(
@@ -69,22 +59,21 @@ class Counterpart:
             module.eval()
         layer = module.function if isinstance(module, _Function) else module
         outputs = self.call(layer, *inputs, key=key)
-        return outputs, canonical.read(module, self.buffers)
+        return outputs, self.layouts.read(module, Role.BUFFER)
 
     def write(self, params: Any, buffers: Any) -> nnx.Module:
         """Returns the layer with the given arrays."""
         # Copies the Variables, so that this trace can write to them.
         abstract = jax.tree.map(lambda x: x, self.abstract)
         module = nnx.merge(self.graphdef, abstract)
-        canonical.write(module, self.parameters, params)
-        canonical.write(module, self.buffers, buffers)
-        return module
+        arrays, roles = {**params, **buffers}, (Role.PARAMETER, Role.BUFFER)
+        return self.layouts.write(module, arrays, *roles)
 
     def read(self, native: nnx.Module) -> tuple[Arrays, Arrays]:
         """Inverts `write`."""
         return (
-            canonical.read(native, self.parameters),
-            canonical.read(native, self.buffers),
+            self.layouts.read(native, Role.PARAMETER),
+            self.layouts.read(native, Role.BUFFER),
         )
 
 

@@ -1,6 +1,7 @@
-"""A LayerNorm that takes a mask.
+"""Layer normalization with a mask.
 
-It acts on one example, and takes `key=` like any stock layer.
+The layer acts on one example. Like the stock layers it accepts `key=` and
+ignores it.
 """
 
 from collections.abc import Sequence
@@ -12,13 +13,30 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 
 class LayerNorm(eqx.Module):
-    """Normalises one example by the mean and variance of what a mask leaves.
+    r"""Layer normalization by the statistics of the elements in a mask.
 
-    `eqx.nn.LayerNorm`, but for the mask. It computes in float32 or more, and
-    returns the dtype of its input.
+    .. math::
+        y = \frac{x - \mathrm{E}[x]}{\sqrt{\mathrm{Var}[x] + \epsilon}}
+        \gamma + \beta
 
-    Reference: Ba, Kiros and Hinton, "Layer Normalization", 2016,
-        arXiv:1607.06450. The mask is that of `nnx.LayerNorm`.
+    The mean and the variance are those of the elements where the mask is
+    true; all elements are normalized. Without a mask this is
+    `eqx.nn.LayerNorm`. The statistics are computed in float32 or wider; the
+    output has the dtype of the input.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import LayerNorm
+        >>> norm = LayerNorm(shape=4)
+        >>> x = jnp.array([1.0, 3.0, 100.0, 100.0])
+        >>> mask = jnp.array([True, True, False, False])
+        >>> norm(x, mask=mask)[:2].round(3).tolist()
+        [-1.0, 1.0]
+
+    References:
+        Ba, Kiros and Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
+        Counterpart: `nnx.LayerNorm`, whose call accepts a mask.
     """
 
     weight: Float[Array, "*S"] | None
@@ -34,14 +52,15 @@ class LayerNorm(eqx.Module):
         use_bias: bool = True,
         dtype=None,
     ):
-        """Makes a layer for examples of one shape.
+        """Creates a layer for examples of one shape.
 
         Args:
-            shape: of an example.
-            eps: added to the variance.
+            shape: the shape of an example.
+            eps: added to the variance for numerical stability.
             use_weight: whether to multiply by a weight.
             use_bias: whether to add a bias.
-            dtype: of the parameters; JAX's default if `None`.
+            dtype: the dtype of the parameters, by default JAX's default
+                float dtype.
         """
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
         self.eps = eps
@@ -55,15 +74,15 @@ class LayerNorm(eqx.Module):
         mask: Bool[Array, "*#S"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*S"]:
-        """Normalises one example.
+        """Normalizes one example.
 
         Args:
             x: the example.
-            mask: which of its elements count for the statistics.
-            key: unused, as every layer takes it.
+            mask: true for the elements that contribute to the statistics.
+            key: ignored; provided for compatibility with other layers.
 
         Raises:
-            ValueError: for an example of another shape.
+            ValueError: if the example does not have the shape of the layer.
         """
         del key
         if x.shape != self.shape:

@@ -1,4 +1,4 @@
-"""An RMSNorm that has a bias."""
+"""RMS normalization with a bias."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,10 +10,25 @@ from jaxtyping import Array, Bool, Float
 
 
 class RMSNorm(nnx.RMSNorm):
-    """`nnx.RMSNorm`, with a bias added to its output.
+    r"""RMS normalization with a bias.
 
-    Reference: Zhang and Sennrich, "Root Mean Square Layer Normalization",
-        2019, arXiv:1910.07467; `equinox.nn.RMSNorm` has the bias.
+    .. math::
+        y = \frac{x}{\sqrt{\mathrm{E}[x^2] + \epsilon}} \gamma + \beta
+
+    This is `nnx.RMSNorm` with a bias added to its output.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from impl_flax.layers import RMSNorm
+        >>> norm = RMSNorm(2, rngs=nnx.Rngs(0))
+        >>> norm(jnp.array([[2.0, -2.0]])).round(3).tolist()
+        [[1.0, -1.0]]
+
+    References:
+        Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019,
+        arXiv:1910.07467. Counterpart: `equinox.nn.RMSNorm`.
     """
 
     def __init__(
@@ -25,14 +40,14 @@ class RMSNorm(nnx.RMSNorm):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        """Makes a layer for `num_features` features.
+        """Creates a layer for `num_features` features.
 
         Args:
-            num_features: elements of the scale and of the bias.
-            bias_init: draws the bias.
-            param_dtype: of the parameters.
-            rngs: draws the parameters.
-            options: the others of `nnx.RMSNorm`.
+            num_features: the number of features.
+            bias_init: the initializer of the bias.
+            param_dtype: the dtype of the parameters.
+            rngs: the streams of the initial parameters.
+            options: further arguments of `nnx.RMSNorm`.
         """
         super().__init__(
             num_features, param_dtype=param_dtype, rngs=rngs, **options
@@ -46,11 +61,11 @@ class RMSNorm(nnx.RMSNorm):
         x: Float[Array, "*S"],
         mask: Bool[Array, "*#S"] | None = None,
     ) -> Float[Array, "*S"]:
-        """Normalises a batch.
+        """Normalizes a batch.
 
         Args:
             x: the batch.
-            mask: which elements count for the root mean square.
+            mask: true for the elements that contribute to the mean square.
         """
         axes = self.feature_axes
         shape = [1] * x.ndim
