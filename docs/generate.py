@@ -17,6 +17,8 @@ from tables import table
 
 from common import agreement, cli, differences, environment, registry
 from common.benchmark import report as bench_report
+from common.commands import COMMANDS
+from common.commands.compare import PAIRS
 from common.comparison.lockstep import compare_all
 from common.comparison.report import Report
 from common.comparison.rows import QUANTITIES, ulps
@@ -72,7 +74,7 @@ def versions() -> str:
 def command_line() -> str:
     """Prints `--help` of every command."""
     return "".join(
-        f"## {name}\n\n```text\n{_help(name)}```\n\n" for name in cli.COMMANDS
+        f"## {name}\n\n```text\n{_help(name)}```\n\n" for name in COMMANDS
     )
 
 
@@ -162,7 +164,7 @@ def _compare(spec: str, dtype: str, *, steps: int) -> Report:
     }
     data = dataset(trainers["reference"].spec, dtype=dtype)
     xs, ys = data.train_xs[:64], data.train_ys[:64]
-    return compare_all(trainers, cli.PAIRS, xs, ys, steps=steps)
+    return compare_all(trainers, PAIRS, xs, ys, steps=steps)
 
 
 # --- benchmark and differences ----------------------------------------------

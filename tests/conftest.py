@@ -8,8 +8,8 @@ import contextlib
 import ctypes
 import gc
 import pathlib
-import resource
 import re
+import resource
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -196,7 +196,7 @@ def make_batch() -> Callable[..., Batch]:
 
 @pytest.fixture
 def assert_same() -> Callable[[State, State], None]:
-    """Asserts that two States have the same names and are equal bit for bit."""
+    """Asserts that two States are equal, bit for bit, name by name."""
 
     def assert_same(actual: State, expected: State) -> None:
         got, want = actual.flat(), expected.flat()
