@@ -1,5 +1,6 @@
 """The report of the layer table: which rows, and what it says about them."""
 
+import io
 import json
 import math
 
@@ -17,10 +18,10 @@ def measurement(error, *, backend="flax", dtype="float32"):
 
 
 def printed(measured):
-    console = Console(width=80, record=True)
-    with console.capture():
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as capture:
         console.print(report.table(measured))
-    return console.export_text()
+    return capture.get()
 
 
 @pytest.mark.parametrize(

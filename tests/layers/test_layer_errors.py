@@ -28,7 +28,8 @@ def test_a_masked_batch_norm_needs_a_dialect_with_masks(assert_raises):
         lambda: BatchNorm(dialect="ema", masked=True),
         ValueError,
         r"masked batch_norm dialect: got 'ema', expected one of 'standard', "
-        r"'torch'\. Leave the mask out: Equinox's modes have none\.",
+        r"'torch'\. The other dialects do not define a mask; use "
+        r"`masked=False`\.",
     )
 
 
@@ -50,13 +51,13 @@ WINDOWS = {
     ),
     "padding_axes": (
         lambda: layers.max_pool(jnp.ones((1, 4, 1)), (2,), padding=(0, 1)),
-        r"padding: got \(0, 1\), expected 1 entries\. Give one for each "
-        r"axis of the window\.",
+        r"padding: got \(0, 1\), expected 1 entries\. Pass one number or "
+        r"pair per axis of the window\.",
     ),
     "stride_axes": (
         lambda: layers.max_pool(jnp.ones((1, 4, 1)), (2,), stride=(2, 2)),
-        r"spatial axes: got 2 values \(2, 2\), expected 1\. Give one for "
-        r"each axis of the kernel\.",
+        r"spatial axes: got 2 values \(2, 2\), expected 1\. Pass one value "
+        r"per axis of the kernel\.",
     ),
     "adaptive_target": (
         lambda: layers.adaptive_avg_pool(jnp.ones((1, 2, 1)), (3,)),
