@@ -276,11 +276,12 @@ def test_round_off_is_zeroed_only_where_it_may_be():
 
 
 def test_the_optimizer_keeps_its_state_structure():
-    params = {"a": jnp.ones(3), "b": jnp.ones(2)}
+    params: Any = {"a": jnp.ones(3), "b": jnp.ones(2)}
     adam = optax.adam(1e-3)
     optimizer = without_round_off(adam, {"a"})
     state = optimizer.init(params)
     assert jax.tree.structure(state) == jax.tree.structure(adam.init(params))
-    gradients = {"a": jnp.array([1.0, 1e-15, 1.0]), "b": jnp.ones(2)}
+    gradients: Any = {"a": jnp.array([1.0, 1e-15, 1.0]), "b": jnp.ones(2)}
+    updates: Any
     updates, _ = optimizer.update(gradients, state, params)
     assert updates["a"][1] == 0 and updates["a"][0] != 0
