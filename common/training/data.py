@@ -66,7 +66,7 @@ def take(
     epoch, position = start
     rows = [np.zeros((0, batch_size), np.int32)]
     while count and epoch < end.epoch:
-        steps = min((size - position) // batch_size, count)
+        steps = min(max(size - position, 0) // batch_size, count)
         stop = position + steps * batch_size
         if steps:
             examples = order(key_data, epoch, size)[position:stop]
@@ -86,9 +86,11 @@ def count_steps(start: Place, end: Place, size: int, batch_size: int) -> int:
         size: the number of examples in the data set.
         batch_size: the number of examples in a step.
     """
-    steps_per_epoch = size // batch_size
-    taken = min(start.position // batch_size, steps_per_epoch)
-    return max((end.epoch - start.epoch) * steps_per_epoch - taken, 0)
+    epochs = end.epoch - start.epoch
+    if epochs <= 0:
+        return 0
+    first = max(size - start.position, 0) // batch_size
+    return first + (epochs - 1) * (size // batch_size)
 
 
 def digits(*, dtype: str = "float32", seed: int = 0) -> Dataset:

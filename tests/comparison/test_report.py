@@ -1,4 +1,4 @@
-"""What people look at: the tables, the page, the figures."""
+"""A report as a table, a page and JSON."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def shown(report: Report, width: int) -> str:
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_table_fits_and_is_whole(dtype, width):
+def test_the_table_fits_the_terminal(dtype, width):
     text = shown(make(dtype), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
@@ -64,7 +64,7 @@ def test_table_fits_and_is_whole(dtype, width):
     assert "all agree" in text
 
 
-def test_cell_shows_difference_ulps_tolerance_and_verdict():
+def test_a_cell_shows_error_ulps_tolerance_and_verdict():
     row = make().rows[-1]
     words = report_text.cell(row, "float32").plain.split()
     assert words == ["1.4e-2", "1.2e5u", "≤2.1e5u", "ok"]
@@ -72,7 +72,7 @@ def test_cell_shows_difference_ulps_tolerance_and_verdict():
     assert words == ["1.4e-2", "≤2.5e-2", "ok"]
 
 
-def test_failure_is_told():
+def test_a_mismatch_is_shown():
     report = make(fails=True)
     assert not report.ok
     text = str(report)
@@ -83,7 +83,7 @@ def test_failure_is_told():
     assert str(found) in report.verdict
 
 
-def test_json_holds_all_there_is(tmp_path):
+def test_json_has_every_field(tmp_path):
     report = make(fails=True)
     report.save(tmp_path / "r.json")
     values = json.loads((tmp_path / "r.json").read_text())
@@ -96,7 +96,7 @@ def test_json_holds_all_there_is(tmp_path):
     assert found["first_divergence"]["step"] == 2
 
 
-def test_json_survives_infinity(tmp_path):
+def test_json_has_infinities_as_strings(tmp_path):
     row = make().rows[0]
     worst = row.worst._replace(error=np.inf)
     row = dataclasses.replace(row, worst=worst, first=worst)
@@ -126,14 +126,14 @@ def test_page_escapes_what_it_shows(tmp_path):
     assert "&lt;b&gt;&amp;&lt;/b&gt;" in page and "<b>&" not in page
 
 
-def test_page_survives_a_loss_that_is_not_finite(tmp_path):
+def test_page_plots_only_finite_losses(tmp_path):
     losses = {"flax": [1.0, np.nan, np.inf], "equinox": [np.nan]}
     dataclasses.replace(make(), losses=losses).save(tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert "nan" not in re.sub(r"<text.*?</text>", "", page)
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_file_suffixes_are_refused(tmp_path):
     with pytest.raises(ValueError, match="report file: got .*expected a name"):
         make().save(tmp_path / "r.txt")
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
-"""Model x backend x dtype x mode, each cell against the reference.
+"""Every model, backend, dtype and mode, compared with the reference.
 
-A failing id names the guilty cell:
+The id of a test names its cell:
 `test_forward[stateful_mlp-flax-float64-jit]`.
 """
 
@@ -36,7 +36,7 @@ matrix = pytest.mark.parametrize(
 
 @functools.cache
 def report(cell: tuple[str, str, str, str], **hyper) -> Report:
-    """Trains a cell beside the reference for a few steps, once."""
+    """Compares a cell with the reference for a few steps, once."""
     model, backend, dtype, mode = cell
     left, right = (
         build(model, backend=name, dtype=dtype, **TINY.get(model, {}) | hyper)
@@ -63,7 +63,7 @@ def check(quantity: str, report: Report) -> None:
 
 @matrix
 def test_state(cell):
-    """It starts from the spec's values, and copies of it are exact."""
+    """It starts from the spec's values, and its copies are exact."""
     check("state", report(cell))
 
 
@@ -121,19 +121,19 @@ def test_inference_changes_nothing(cell):
 @pytest.mark.parametrize("backend", JUDGED)
 @pytest.mark.parametrize("model", specs())
 def test_batch_norm_dialect(model, backend, dialect):
-    """Every model speaks every dialect in every backend."""
+    """Every model has every dialect in every backend."""
     found = report((model, backend, "float64", "jit"), batch_norm=dialect)
     assert found.ok, str(found)
 
 
 def test_every_quantity_is_judged():
-    """A quantity without a test above would be judged by nobody."""
+    """Every quantity needs a test above."""
     found = report(("stateful_mlp", "flax", "float64", "jit"))
     assert {row.quantity for row in found.rows} == set(QUANTITIES)
 
 
 def test_matrix_is_complete():
-    """Each axis is as long as its registry: no cell is left out unseen."""
+    """No value of a registry is missing from the matrix."""
     models, judged, dtypes, modes = map(set, zip(*CELLS, strict=True))
     assert models == set(specs())
     assert judged | {"reference"} == set(backends())
@@ -142,7 +142,7 @@ def test_matrix_is_complete():
 
 
 def test_eager_is_eager(monkeypatch):
-    """The mode axis is real: jit traces a forward once, eager runs it."""
+    """In eager mode, every step calls the forward; jit calls it once."""
     calls = {"jit": 0, "eager": 0}
     kind = type(build("stateful_mlp", backend="reference").spec)
     forward = kind.forward

@@ -1,6 +1,5 @@
-"""Faults planted in one backend: `compare` must see them, and say where."""
+"""`compare` finds faults planted in one backend, and where they are."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -9,127 +8,28 @@ import numpy as np
 import optax
 import pytest
 
-from common import Trainer, build, compare
-from common.registry import find_backend
+from common import build, compare
+from common.comparison.lockstep import without_round_off, zero_round_off
+from tests.comparison.faults import (
+    EQUINOX,
+    FLAX,
+    Dialect,
+    OtherGradient,
+    OtherOptimizer,
+    Overwrites,
+    SharedMask,
+    SkippedUpdate,
+    StaleState,
+    TransposedRule,
+    TransposedWeight,
+    WeakBias,
+    WrongGradient,
+    batch,
+    respec,
+    trainer,
+)
 
 STEPS = 4
-FLAX: Any = find_backend("flax")
-EQUINOX: Any = find_backend("equinox")
-
-
-def respec(backend: Any, **changes: Any) -> Any:
-    """A backend that builds another model than it is told to."""
-
-    class Faulty(backend):
-        def __init__(self, spec, *rest):
-            super().__init__(dataclasses.replace(spec, **changes), *rest)
-
-    return Faulty
-
-
-class TransposedWeight(FLAX):
-    def init(self, params, buffers, key):
-        weight = params["linear1.weight"].T
-        return super().init(params | {"linear1.weight": weight}, buffers, key)
-
-
-class TransposedRule(FLAX):
-    """Transposes where it should not, but the same way in and out."""
-
-    def predict(self, native, xs):
-        state = self.state(native)
-        weight = state.params["linear1.weight"].T
-        params = {**state.params, "linear1.weight": weight}
-        native = self.load(native, dataclasses.replace(state, params=params))
-        return super().predict(native, xs)
-
-
-class StaleState(EQUINOX):
-    """Forgets what the statistics became."""
-
-    def step(self, native, batch):
-        new, metrics = super().step(native, batch)
-        return new._replace(state=native.state), metrics
-
-
-class SkippedUpdate(EQUINOX):
-    """Leaves out every third update of the parameters."""
-
-    def step(self, native, batch):
-        new, metrics = super().step(native, batch)
-        skip = native.step % 3 == 2
-        leaves, treedef = jax.tree.flatten(new.model)
-        kept = [
-            jnp.where(skip, old, x) if isinstance(x, jax.Array) else x
-            for old, x in zip(
-                jax.tree.leaves(native.model), leaves, strict=True
-            )
-        ]
-        return new._replace(model=jax.tree.unflatten(treedef, kept)), metrics
-
-
-class SharedMask(EQUINOX):
-    """Draws the same dropout mask at every step."""
-
-    def step(self, native, batch):
-        new, metrics = super().step(
-            native._replace(step=jnp.zeros_like(native.step)), batch
-        )
-        return new._replace(step=native.step + 1), metrics
-
-
-class Dialect(FLAX):
-    """Divides the running statistics at inference, as Equinox does."""
-
-    def predict(self, native, xs):
-        state = self.state(native)
-        debias = jnp.where(state.step == 0, 1, 1 - 0.9**state.step)
-        buffers = {k: x / debias for k, x in state.buffers.items()}
-        state = dataclasses.replace(state, buffers=buffers)
-        return super().predict(self.load(native, state), xs)
-
-
-class OtherGradient(FLAX):
-    """Trains on twice the loss."""
-
-    def __init__(self, spec, optimizer, loss, metrics):
-        super().__init__(spec, optimizer, lambda p, y: 2 * loss(p, y), metrics)
-
-
-class OtherOptimizer(FLAX):
-    """Takes steps that are a thousandth too long."""
-
-    def __init__(self, spec, optimizer, *rest):
-        def update(updates, state, params=None):
-            updates, state = optimizer.update(updates, state, params)
-            return jax.tree.map(lambda x: 1.001 * x, updates), state
-
-        longer = optax.GradientTransformation(optimizer.init, update)
-        super().__init__(spec, longer, *rest)
-
-
-def trainer(model: str, backend: Any, dtype: str, **hyper: Any) -> Trainer:
-    sound = build(model, backend="reference", dtype=dtype, **hyper)
-    return Trainer(
-        sound.spec,
-        backend,
-        optimizer=sound.optimizer,
-        loss=sound.backend.loss,
-        metrics={},
-        seed=0,
-        dtype=dtype,
-    )
-
-
-def batch(model: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    if model == "digits_cnn":
-        xs = rng.normal(size=(8, 8, 8, 1)).astype(dtype)
-        return xs, rng.integers(0, 10, 8, np.int32)
-    xs = rng.normal(size=(8, 3)).astype(dtype)
-    return xs, (np.sin(xs) + 1).astype(dtype)
-
-
 MLP: dict[str, Any] = {"hidden_size": 5, "batch_norm": "standard"}
 CNN: dict[str, Any] = {"channels": (2, 3)}
 FAULTS: dict[str, Any] = {
@@ -172,7 +72,7 @@ FAULTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found_and_located(fault):
+def test_the_first_divergence_is_where_the_fault_is(fault):
     model, hyper, faulty, quantity, step = FAULTS[fault]
     report = compare(
         build(model, backend="reference", dtype="float64", **hyper),
@@ -190,7 +90,7 @@ def test_a_planted_fault_is_found_and_located(fault):
 @pytest.mark.parametrize(
     "fault", ["momentum", "stale-state", "skipped-update", "shared-mask"]
 )
-def test_float32_tolerances_still_see_faults(fault):
+def test_float32_tolerances_find_faults_too(fault):
     model, hyper, faulty, _, _ = FAULTS[fault]
     report = compare(
         build(model, backend="reference", **hyper),
@@ -202,8 +102,8 @@ def test_float32_tolerances_still_see_faults(fault):
 
 
 @pytest.mark.parametrize("model", ["stateful_mlp", "digits_cnn"])
-def test_without_a_fault_all_is_well(model):
-    """The same arrangement as above, so that its alarms mean something."""
+def test_without_a_fault_all_agree(model):
+    """Otherwise, the tests above could pass for another reason."""
     hyper = MLP if model == "stateful_mlp" else CNN
     report = compare(
         build(model, backend="reference", dtype="float64", **hyper),
@@ -215,7 +115,7 @@ def test_without_a_fault_all_is_well(model):
     assert report.first_divergence is None
 
 
-def test_stale_buffers_are_counted():
+def test_unchanged_buffers_are_counted():
     report = compare(
         build("stateful_mlp", backend="reference", dtype="float64", **MLP),
         trainer("stateful_mlp", StaleState, "float64", **MLP),
@@ -228,8 +128,8 @@ def test_stale_buffers_are_counted():
     assert row.worst.leaf.startswith("equinox.")
 
 
-def test_buffers_that_both_forget_are_stale():
-    """Two that are wrong alike agree with each other, and still are wrong."""
+def test_buffers_that_both_leave_unchanged_are_found():
+    """The two agree with each other, and both are wrong."""
     report = compare(
         trainer("stateful_mlp", StaleState, "float64", **MLP),
         trainer("stateful_mlp", StaleState, "float64", **MLP),
@@ -239,8 +139,8 @@ def test_buffers_that_both_forget_are_stale():
     assert {row.quantity for row in report.rows if not row.ok} == {"trained"}
 
 
-def test_buffers_that_have_converged_may_stay():
-    """The "ema" of one batch is that batch's: a second step moves nothing."""
+def test_buffers_that_have_converged_may_stay_the_same():
+    """The "ema" of one repeated batch does not change after one step."""
     left, right = (
         build("stateful_mlp", backend=name, dtype="float64", hidden_size=5)
         for name in ("equinox", "flax")
@@ -251,17 +151,7 @@ def test_buffers_that_have_converged_may_stay():
     assert compare(left, right, xs, ys, steps=1).ok
 
 
-class Overwrites(FLAX):
-    """Changes a parameter at inference, as `nnx.SpectralNorm` does."""
-
-    def predict(self, native, xs):
-        predictions = super().predict(native, xs)
-        kernel = native.module.linear2.kernel
-        kernel[...] = 2 * kernel[...]
-        return predictions
-
-
-def test_inference_that_changes_something_is_seen():
+def test_inference_that_changes_a_parameter_is_found():
     report = compare(
         build("stateful_mlp", backend="reference", dtype="float64", **MLP),
         trainer("stateful_mlp", Overwrites, "float64", **MLP),
@@ -273,7 +163,7 @@ def test_inference_that_changes_something_is_seen():
     assert row.worst.leaf == "flax.params.linear2.weight"
 
 
-def test_losses_that_are_not_finite_never_agree():
+def test_a_loss_that_is_not_finite_is_a_mismatch():
     xs, ys = batch("stateful_mlp", "float64")
     xs[0, 0] = np.nan
     report = compare(
@@ -287,24 +177,9 @@ def test_losses_that_are_not_finite_never_agree():
     assert found is not None and found.quantity == "loss"
 
 
-class WeakBias(EQUINOX):
-    """Gives a parameter of `zero_gradient` six tenths of its gradient."""
-
-    def __init__(self, spec, optimizer, *rest):
-        def weaken(name, g):
-            return 0.6 * g if name == "spectral_linear.bias" else g
-
-        def update(updates, state, params=None):
-            updates = {name: weaken(name, g) for name, g in updates.items()}
-            return optimizer.update(updates, state, params)
-
-        faulty = optax.GradientTransformation(optimizer.init, update)
-        super().__init__(spec, faulty, *rest)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_parameter_without_a_gradient_is_judged_too(dtype):
-    """Only its elements without one are left out, not the whole array."""
+def test_a_parameter_with_some_zero_gradients_is_judged(dtype):
+    """Only the elements whose true gradient is zero are left out."""
     report = compare(
         build("stateful_mlp", backend="reference", dtype=dtype),
         trainer("stateful_mlp", WeakBias, dtype),
@@ -316,7 +191,7 @@ def test_a_parameter_without_a_gradient_is_judged_too(dtype):
     assert "spectral_linear.bias" in found.leaf
 
 
-def test_first_divergence_names_the_leaf():
+def test_the_first_divergence_names_the_leaf():
     report = compare(
         build("stateful_mlp", backend="reference", dtype="float64", **MLP),
         trainer("stateful_mlp", TransposedWeight, "float64", **MLP),
@@ -329,7 +204,7 @@ def test_first_divergence_names_the_leaf():
     assert (found.left, found.right) == ("reference", "flax")
 
 
-def test_compare_leaves_the_trainers_alone(assert_same):
+def test_compare_does_not_change_the_trainers(assert_same):
     left, right = (
         build("stateful_mlp", backend=name, dtype="float64", **MLP)
         for name in ("equinox", "flax")
@@ -344,7 +219,7 @@ def test_compare_leaves_the_trainers_alone(assert_same):
     assert_same(right.state(), before)
 
 
-def test_two_trainers_of_one_backend():
+def test_two_trainers_of_one_backend_can_be_compared():
     left, right = (
         build("stateful_mlp", backend="flax", dtype="float64", seed=s, **MLP)
         for s in (0, 1)
@@ -355,7 +230,7 @@ def test_two_trainers_of_one_backend():
     assert found is not None and found.quantity == "state"
 
 
-def test_different_models_are_refused():
+def test_trainers_of_different_specs_are_refused():
     changed: dict[str, Any] = MLP | {"eps": 1e-3}
     left = build("stateful_mlp", backend="flax", **MLP)
     right = build("stateful_mlp", backend="equinox", **changed)
@@ -363,10 +238,50 @@ def test_different_models_are_refused():
         compare(left, right, *batch("stateful_mlp", "float32"))
 
 
-def test_no_steps_are_refused():
+def test_zero_steps_are_refused():
     left, right = (
         build("stateful_mlp", backend=name, **MLP)
         for name in ("equinox", "flax")
     )
     with pytest.raises(ValueError, match="steps: got 0, expected 1 or more"):
         compare(left, right, *batch("stateful_mlp", "float32"), steps=0)
+
+
+# --- gradients --------------------------------------------------------------
+
+
+def test_gradients_are_those_that_the_step_returns():
+    report = compare(
+        build("stateful_mlp", backend="reference", dtype="float64", **MLP),
+        trainer("stateful_mlp", WrongGradient, "float64", **MLP),
+        *batch("stateful_mlp", "float64"),
+        steps=2,
+    )
+    (row,) = [row for row in report.rows if not row.ok]
+    assert row.quantity == "gradients"
+    assert row.first is not None
+    assert (row.first.step, row.first.leaf) == (1, "linear2.weight")
+
+
+def test_round_off_is_zeroed_only_where_it_may_be():
+    gradients = {
+        "a": jnp.array([1.0, 1e-15, 1e-3]),
+        "b": jnp.array([1e-15, -1e-15]),
+        "c": jnp.array([1e-15, 2.0]),
+    }
+    zeroed = zero_round_off(gradients, {"a", "b"})
+    assert zeroed["a"].tolist() == [1.0, 0.0, 1e-3]
+    assert zeroed["b"].tolist() == [0.0, 0.0]
+    assert zeroed["c"].tolist() == [1e-15, 2.0]
+
+
+def test_the_optimizer_keeps_its_state_structure():
+    params: Any = {"a": jnp.ones(3), "b": jnp.ones(2)}
+    adam = optax.adam(1e-3)
+    optimizer = without_round_off(adam, {"a"})
+    state = optimizer.init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(adam.init(params))
+    gradients: Any = {"a": jnp.array([1.0, 1e-15, 1.0]), "b": jnp.ones(2)}
+    updates: Any
+    updates, _ = optimizer.update(gradients, state, params)
+    assert updates["a"][1] == 0 and updates["a"][0] != 0
