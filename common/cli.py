@@ -49,7 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         # The message of a subclass is for callers in Python.
         saved = str(error) if type(error) is KeyboardInterrupt else ""
-        print(f"interrupted{saved}", file=sys.stderr)
+        print(f"interrupted{saved}", file=sys.stderr, flush=True)
+        if arguments is None:
+            # Python can crash in its own cleanup if XLA was interrupted while
+            # it compiled. All files are closed.
+            os._exit(INTERRUPTED)
         return INTERRUPTED
 
 

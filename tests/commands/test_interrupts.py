@@ -40,6 +40,30 @@ sys.meta_path.insert(0, Press())
 # Presses in the middle of training, some chunks after the last compile.
 WHILE_TRAINING = WHILE_COMPILING.replace("0.02", "4")
 
+# Presses while XLA compiles the fifth program of a command.
+WHILE_COMPILING_THE_FIFTH = """
+class Press:
+    def find_spec(self, name, path, target=None):
+        if name in ("common.comparison", "common.benchmark"):
+            import jax
+
+            jax.config.update("jax_enable_compilation_cache", False)
+            jax.monitoring.register_event_duration_secs_listener(listen)
+
+
+programs = []
+
+
+def listen(event, seconds, **facts):
+    if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+        programs.append(facts)
+        if len(programs) == 5:
+            press_later(0.005)
+
+
+sys.meta_path.insert(0, Press())
+"""
+
 COMMANDS = [
     "compare --model deep_mlp --steps 3",
     "diff mine:f mine:f --inputs shape=2,3",
@@ -55,6 +79,20 @@ def test_every_command_ends_quietly_while_python_imports(words, tmp_path):
     done = run_with_startup(WHILE_IMPORTING, tmp_path, *words.split())
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["compare", "bench", "layers"])
+def test_a_command_ends_quietly_while_xla_compiles(command, tmp_path):
+    (words,) = [words for words in COMMANDS if words.startswith(command)]
+    file = tmp_path / "r.json"
+    done = run_with_startup(
+        WHILE_COMPILING_THE_FIFTH,
+        tmp_path,
+        *words.split(),
+        *("--json", file.name),
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert not file.exists()
 
 
 TRAIN = "train --backend equinox --model deep_mlp --epochs 1000000".split()
