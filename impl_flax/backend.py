@@ -82,7 +82,11 @@ class Backend:
         )
         optimizer.update(module, grads)
         if gradients:
-            return native, metrics, self.named.to_canonical(nnx.as_pure(grads))
+            return (
+                native,
+                metrics,
+                self.layouts.to_canonical(nnx.as_pure(grads)),
+            )
         return native, metrics
 
     def predict(self, native, xs):

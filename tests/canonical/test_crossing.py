@@ -2,6 +2,7 @@
 
 import math
 import types
+from typing import Any
 
 import equinox as eqx
 import jax.random as jr
@@ -11,13 +12,13 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.layers import Layer
 from common.layers.table import LAYERS
 from common.layouts import Layout, Transpose, compose, inverse, simplify
+from common.registry import find_counterpart
 from impl_equinox import rules as equinox_rules
 from impl_equinox.canonical import Layouts
-from impl_equinox.table import Counterpart as EquinoxCounterpart
 from impl_flax import rules as flax_rules
-from impl_flax.table import Counterpart as FlaxCounterpart
 
 
 def numbers(shape):
@@ -124,6 +125,11 @@ def test_no_rule_is_a_lambda(rules):
 ROWS = {name: row() for name, row in LAYERS.items() if row().variables()}
 
 
+def layouts_of(library: str, row: Layer) -> Any:
+    counterpart: Any = find_counterpart(library, row)
+    return counterpart.layouts
+
+
 def random_arrays(layouts):
     rng = np.random.default_rng(0)
     return {
@@ -135,8 +141,8 @@ def random_arrays(layouts):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_composition_equals_going_through_the_canonical_form(name):
-    ours = EquinoxCounterpart(ROWS[name]).layouts
-    theirs = FlaxCounterpart(ROWS[name]).layouts
+    ours = layouts_of("equinox", ROWS[name])
+    theirs = layouts_of("flax", ROWS[name])
     for source, target in ((ours, theirs), (theirs, ours)):
         shared = source.canonical.keys() & target.canonical.keys()
         native = random_arrays(source)
@@ -162,8 +168,8 @@ def test_composition_equals_going_through_the_canonical_form(name):
 def test_equinox_and_flax_convolutions_are_a_transpose_apart():
     """The flips and reshapes of both libraries' rules cancel."""
     row = ROWS["conv_transpose"]
-    ours = EquinoxCounterpart(row).layouts
-    theirs = FlaxCounterpart(row).layouts
+    ours = layouts_of("equinox", row)
+    theirs = layouts_of("flax", row)
     direct = compose(ours.canonical, theirs.native)
     (layout,) = (x for path, x in direct.items() if "kernel" in path)
     assert [type(step) for step in layout.steps] == [Transpose]

@@ -1,7 +1,5 @@
 """The rules of both libraries give a model of any layers one form."""
 
-import importlib
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,8 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from common.layers.table import LAYERS, stem
+from common.layers.table import LAYERS
 from common.layouts import Leaf, Role, Rule, Transpose
+from common.registry import find_constructors
 from impl_equinox import canonical as equinox_canonical
 from impl_equinox.rules import RULES as EQUINOX_RULES
 from impl_flax import canonical as flax_canonical
@@ -23,10 +22,7 @@ KEY = jr.key(0)
 
 
 def maker(library, name):
-    module = importlib.import_module(
-        f"impl_{library}.table.{stem(LAYERS[name]())}"
-    )
-    return getattr(module, name)
+    return find_constructors(library)[name].make
 
 
 def same(left, right):

@@ -6,7 +6,7 @@ import pytest
 
 from common import cli
 from tests.commands.processes import environment, run_module, run_script
-from tests.comparison import test_comparison
+from tests.comparison import faults
 
 
 def test_compare_writes_both_files(tmp_path):
@@ -42,7 +42,7 @@ def test_compare_is_the_default_command(columns):
     [("float64", ""), ("float64 float32", "2 of 2 comparisons failed.")],
 )
 def test_a_mismatch_exits_with_1(monkeypatch, capsys, dtypes, summary):
-    faulty = test_comparison.respec(test_comparison.FLAX, eps=1e-3)
+    faulty = faults.respec(faults.FLAX, eps=1e-3)
     monkeypatch.setattr("impl_flax.backend.Backend", faulty)
     words = f"compare --model deep_mlp --dtype {dtypes} --steps 1"
     assert cli.main(words.split()) == 1
