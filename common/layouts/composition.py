@@ -8,7 +8,7 @@ import jax
 
 from common.layouts.joins import Concatenate, Stack
 from common.layouts.layout import Layout, Source
-from common.layouts.simplify import simplify
+from common.layouts.simplification import simplify
 from common.layouts.steps import Index, Pick, Slice
 
 
