@@ -13,13 +13,20 @@ from typing import Any, Literal, NamedTuple
 from common.rendering.pages import find_template
 
 
+# Run-time type checks do not accept an int where a float is annotated.
+Real = int | float
+
+
 class Margins(NamedTuple):
     """Space around the plotting area, in pixels."""
 
-    left: float = 60
-    right: float = 24
-    top: float = 16
-    bottom: float = 44
+    left: Real = 60
+    right: Real = 24
+    top: Real = 16
+    bottom: Real = 44
+
+
+MARGINS = Margins()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +39,11 @@ class Axis:
         log: Whether equal distances are equal ratios.
     """
 
-    low: float
-    high: float
+    low: Real
+    high: Real
     log: bool = False
 
-    def fraction(self, value: float) -> float:
+    def fraction(self, value: Real) -> float:
         """Returns where a value is: 0 at the low end, 1 at the high end."""
         low, high = self.scaled
         return (self._scale(value) - low) / (high - low)
@@ -75,7 +82,7 @@ class Axis:
         """The ends, as logarithms if the axis is logarithmic."""
         return self._scale(self.low), self._scale(self.high)
 
-    def _scale(self, value: float) -> float:
+    def _scale(self, value: Real) -> float:
         return math.log(value) if self.log else value
 
 
@@ -100,9 +107,9 @@ class Plot:
         y: Axis,
         *,
         label: str,
-        width: float = 720,
-        height: float = 300,
-        margins: Margins = Margins(),
+        width: Real = 720,
+        height: Real = 300,
+        margins: Margins = MARGINS,
     ):
         self.x, self.y = x, y
         self.label = label
@@ -112,18 +119,18 @@ class Plot:
         self.bottom = height - margins.bottom
         self.marks: list[dict[str, Any]] = []
 
-    def at_x(self, value: float) -> float:
+    def at_x(self, value: Real) -> float:
         """Returns the horizontal position of a value, in pixels."""
         left = self.margins.left
         return left + (self.right - left) * self.x.fraction(value)
 
-    def at_y(self, value: float) -> float:
+    def at_y(self, value: Real) -> float:
         """Returns the vertical position of a value, in pixels."""
         top = self.margins.top
         return self.bottom - (self.bottom - top) * self.y.fraction(value)
 
     def add_grid(
-        self, axis: Literal["x", "y"], values: Iterable[float]
+        self, axis: Literal["x", "y"], values: Iterable[Real]
     ) -> None:
         """Adds grid lines with their values beside them."""
         for value in values:
@@ -137,7 +144,7 @@ class Plot:
                 self.add_text(left, y, text, "end")
 
     def add_rule(
-        self, axis: Literal["x", "y"], value: float, kind: str
+        self, axis: Literal["x", "y"], value: Real, kind: str
     ) -> None:
         """Adds a line across the plot where an axis has some value."""
         if axis == "x":
@@ -147,9 +154,7 @@ class Plot:
             y = self.at_y(value)
             self.add_pixels(self.margins.left, y, self.right, y, kind)
 
-    def add_line(
-        self, points: Iterable[tuple[float, float]], kind: str
-    ) -> None:
+    def add_line(self, points: Iterable[tuple[Real, Real]], kind: str) -> None:
         """Adds straight lines through some points."""
         text = " ".join(
             f"{self.at_x(x):.1f},{self.at_y(y):.1f}" for x, y in points
@@ -157,7 +162,7 @@ class Plot:
         self.marks.append({"type": "line", "points": text, "kind": kind})
 
     def add_dot(
-        self, x: float, y: float, kind: str, title: str = "", radius: float = 3
+        self, x: Real, y: Real, kind: str, title: str = "", radius: Real = 3
     ) -> None:
         """Adds a dot, with a title that is shown when it is pointed at."""
         mark = {"x": f"{self.at_x(x):.1f}", "y": f"{self.at_y(y):.1f}"}
@@ -167,7 +172,7 @@ class Plot:
         )
 
     def add_pixels(
-        self, x1: float, y1: float, x2: float, y2: float, kind: str
+        self, x1: Real, y1: Real, x2: Real, y2: Real, kind: str
     ) -> None:
         """Adds a line between two points, in pixels."""
         points = f"{x1:.1f},{y1:.1f} {x2:.1f},{y2:.1f}"
@@ -175,8 +180,8 @@ class Plot:
 
     def add_text(
         self,
-        x: float,
-        y: float,
+        x: Real,
+        y: Real,
         text: str,
         anchor: Literal["start", "middle", "end"] = "middle",
     ) -> None:
