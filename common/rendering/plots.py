@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 
 from common.rendering.pages import find_template
 
-
 # Run-time type checks do not accept an int where a float is annotated.
 Real = int | float
 
@@ -83,7 +82,7 @@ class Axis:
         return self._scale(self.low), self._scale(self.high)
 
     def _scale(self, value: Real) -> float:
-        return math.log(value) if self.log else value
+        return math.log(value) if self.log else float(value)
 
 
 class Plot:
