@@ -40,7 +40,7 @@ def measure(what, left, right, args, right_args):
     run = {
         "what": what,
         "values": [len(it) for it in nodes],
-        "elements": sum(it.sketch.size for it in nodes[0]),
+        "elements": sum(it.fingerprint.size for it in nodes[0]),
         "first": first,
         "again": again,
     }

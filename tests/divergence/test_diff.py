@@ -16,9 +16,9 @@ import pytest
 from common import cli, diff, diff_steps
 from common.commands import arguments as named
 from common.divergence import page
+from common.divergence.fingerprint import fingerprint_error, take_fingerprint
 from common.divergence.interpret import Node
-from common.divergence.matching import arrangement
-from common.divergence.sketch import distance, sketch
+from common.divergence.matching import find_axis_order
 from common.errors import StateError
 
 pytestmark = pytest.mark.usefixtures("forgets")
@@ -248,7 +248,7 @@ def test_a_training_step_of_two_trainers(make, make_batch):
     assert not found.ok
     literals = [float(it.literals[0]) for it in first(found)]
     assert literals == [left.spec.eps, 1e-3]
-    assert found.origins[0].off
+    assert found.origins[0].error
 
 
 def test_trainers_of_other_models(make, make_batch):
@@ -276,18 +276,23 @@ def test_other_shapes_of_the_same_values_are_said():
 
 def test_fingerprint_does_not_see_the_layout():
     x = RNG.normal(size=(4, 5, 6))
-    assert distance(sketch(x), sketch(x.transpose(2, 0, 1))) < 1e-12
+    assert (
+        fingerprint_error(
+            take_fingerprint(x), take_fingerprint(x.transpose(2, 0, 1))
+        )
+        < 1e-12
+    )
     y = x.copy()
     y[1, 2, 3] += 1e-3
-    assert distance(sketch(x), sketch(y)) > 1e-9
+    assert fingerprint_error(take_fingerprint(x), take_fingerprint(y)) > 1e-9
 
 
 def test_fingerprint_is_bounded_and_sees_one_value_in_many():
     x = RNG.normal(size=100_000)
     y = x.copy()
     y[17] += 0.01
-    assert len(sketch(x).ranks) < 1000
-    assert distance(sketch(x), sketch(y)) > 1e-9
+    assert len(take_fingerprint(x).ranks) < 1000
+    assert fingerprint_error(take_fingerprint(x), take_fingerprint(y)) > 1e-9
 
 
 @pytest.mark.parametrize(
@@ -300,15 +305,20 @@ def test_fingerprint_is_bounded_and_sees_one_value_in_many():
     ids=["size", "kind", "nan"],
 )
 def test_fingerprints_of_other_things(other):
-    assert distance(sketch(np.arange(12.0)), sketch(other)) == np.inf
+    assert (
+        fingerprint_error(
+            take_fingerprint(np.arange(12.0)), take_fingerprint(other)
+        )
+        == np.inf
+    )
 
 
 def test_arrangement():
     x = RNG.normal(size=(2, 3, 4))
-    assert arrangement(x, x.transpose(2, 0, 1), 1e-12) == (2, 0, 1)
-    assert arrangement(x, x.reshape(6, 4), 1e-12) is not None
-    assert arrangement(x.transpose(0, 2, 1), x.reshape(2, 12), 1e-12)
-    assert arrangement(x, x[:, ::-1], 1e-12) is None
+    assert find_axis_order(x, x.transpose(2, 0, 1), 1e-12) == (2, 0, 1)
+    assert find_axis_order(x, x.reshape(6, 4), 1e-12) is not None
+    assert find_axis_order(x.transpose(0, 2, 1), x.reshape(2, 12), 1e-12)
+    assert find_axis_order(x, x[:, ::-1], 1e-12) is None
 
 
 # --- bad input --------------------------------------------------------------
@@ -443,4 +453,4 @@ def test_models_are_made_as_their_user_makes_them(
 def test_page_shows_matched_values():
     found = diff(norm, lambda x: fast_norm(x, 1e-6), X)
     html = page.render(found, ("a", "b"), {"versions": {}})
-    assert html.count("<circle") == len(found.growth()) > 0
+    assert html.count("<circle") == len(found.nearest_values()) > 0

@@ -9,7 +9,7 @@ import numpy as np
 from common import diff
 from common.divergence import Diff
 from common.divergence.interpret import Node
-from common.divergence.sources import Frame, shown
+from common.divergence.sources import Frame, select_frames
 from tests.divergence.mutations.bank import FAULTS, PAIRS
 from tests.divergence.mutations.pair import Pair, places
 
@@ -77,7 +77,7 @@ def find(pair: Pair, fault: str) -> Finding:
 
 def lines(node: Node) -> list[Frame]:
     """Returns the lines that a reader is shown, but for the libraries'."""
-    return [it for it in shown(node.frames) if not it.in_library]
+    return [it for it in select_frames(node.frames) if not it.in_library]
 
 
 def layers(node: Node) -> list[Frame]:
