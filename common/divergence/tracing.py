@@ -76,8 +76,9 @@ def trace(
             f"{side} function {name!r}: got {type(error).__name__} while "
             f"tracing ({_first_line(error)}), expected a function of arrays "
             "that `jax.jit` accepts. Check the inputs' shapes "
-            f"({', '.join(map(_describe, inputs))}), or pass `right_args` if "
-            "the right function takes other arguments."
+            f"({', '.join(map(_describe, inputs))}), pass `right_args` if the "
+            "right function takes other arguments, or pass `dtype=None` if "
+            "it closes over arrays of another dtype."
         ) from error
     tree, paths = shapes[-1]
     return Traced(jaxpr, inputs, labels, tree, paths)

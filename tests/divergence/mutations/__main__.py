@@ -1,4 +1,4 @@
-"""Writes the figures that the documentation shows.
+"""Computes the figures that the documentation shows.
 
 python -m tests.divergence.mutations docs/data/mutations.json
 """
