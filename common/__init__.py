@@ -5,8 +5,8 @@
     trainer = build(backend="flax")
     report = compare(build(backend="equinox"), trainer, xs, ys)
 
-Names are imported when first used, so `import common` is quick and loads
-neither library.
+Names are imported on first use, so `import common` is fast and loads neither
+library.
 """
 
 import importlib

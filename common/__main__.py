@@ -1,4 +1,4 @@
-"""`python -m common`: see `common.cli`."""
+"""Runs the command line as `python -m common`: see `common.cli`."""
 
 import sys
 

@@ -1,8 +1,9 @@
-"""How far two results may be apart: the one tolerance table, and its ruler.
+"""The tolerances of the project, and the error that they bound.
 
-A difference is the largest absolute one of an array over the array's largest
-magnitude, so a tolerance means the same for every quantity. Everything that
-is not a float, and every dtype, shape, NaN and infinity, must be equal.
+The error of two arrays is the maximum absolute difference of their elements,
+divided by the largest magnitude of the arrays. This makes the tolerances
+independent of scale. Dtypes, shapes, NaNs, infinities, and all values that
+are not floats must be equal.
 """
 
 from collections.abc import Mapping
@@ -17,15 +18,17 @@ EPS = {
     for name in ("bfloat16", "float32", "float64")
 }
 
-# Relative to the largest magnitude. In float64 the formula is on trial, in
-# float32 the rounding, so there the unit is the ULP (EPS).
-# - state: what is read back or handed over, bit for bit;
-# - forward, loss, buffers: one forward pass;
-# - gradients: one backward pass;
-# - update: the parameters and the optimizer's state after one step;
-# - trajectory: the loss of every step;
-# - parameters, moments: the State after every step;
-# - eval: the predictions after the last step.
+# The largest relative errors that count as agreement. A float64 comparison
+# tests the formula, and a float32 comparison tests the rounding, so the
+# float32 tolerances are multiples of the ULP (EPS).
+# - state: arrays that are saved and loaded or passed to another backend,
+#   which must be equal bit for bit
+# - forward, loss, buffers: the results of one forward pass
+# - gradients: the result of one backward pass
+# - update: the parameters and the optimizer state after one step
+# - trajectory: the loss of each step
+# - parameters, moments: the State after each step
+# - eval: the predictions after the last step
 TOLERANCES: dict[str, dict[str, float]] = {
     "float64": {
         "state": 0.0,
@@ -53,12 +56,13 @@ TOLERANCES: dict[str, dict[str, float]] = {
     },
 }
 
-# A single layer, against its definition in float64. In the narrow dtypes the
-# error of a sum grows with its terms, as the square root where they round
-# independently: these are multiplied by sqrt(the largest array's elements).
-# - layer: outputs and updated buffers;
-# - layer gradients: to the inputs and to the parameters;
-# - layer curvature: a Hessian-vector product.
+# The largest relative errors of a single layer compared with its definition in
+# float64. In float32 and bfloat16 the rounding error of a sum grows with the
+# square root of the number of its terms if they round independently, so these
+# tolerances are multiplied by the square root of the largest array's size.
+# - layer: the outputs and the updated buffers
+# - layer gradients: the gradients of the inputs and of the parameters
+# - layer curvature: a Hessian-vector product
 LAYER_TOLERANCES: dict[str, dict[str, float]] = {
     "float64": {
         "layer": 1e-12,
@@ -75,29 +79,31 @@ LAYER_TOLERANCES: dict[str, dict[str, float]] = {
     },
 }
 
-# Two values of two programs are the same one within this many units in the
-# last place of the narrowest dtype on the way. A formula that differs shows
-# in float64 well above; in a narrow dtype rounding may have added up.
+# Values of two programs match if their error is at most this many ULPs of the
+# narrowest dtype that they passed through. In float64, different formulas
+# give errors far above this limit. In the narrow dtypes, rounding errors can
+# accumulate up to it.
 MATCH_ULPS = {"float64": 2.0**22, "float32": 2.0**8, "bfloat16": 2.0**3}
 
-# In float32 two runs drift apart, because every step rounds and because Adam
-# divides by a gradient that falls as training succeeds. The envelope is the
-# tolerance above times 1 + (steps / DRIFT_STEPS)^2.
+# The error of two float32 runs grows with the number of steps, because each
+# step rounds and because Adam divides by gradients that shrink as training
+# progresses. For these quantities the tolerance above is multiplied by
+# 1 + (steps / DRIFT_STEPS)^2.
 DRIFTS = frozenset({"trajectory", "parameters", "moments", "eval"})
 DRIFT_STEPS = 16
 
-# Other platforms round their transcendental functions and reductions
-# otherwise. Only the CPU's figures are measured; the rest is an allowance.
+# Accelerators round transcendental functions and reductions differently. Only
+# the CPU tolerances are measured, and the other factors are estimates.
 PLATFORMS = {"cpu": 1, "gpu": 8, "tpu": 8}
 
 
 def tolerance(dtype: str, quantity: str, steps: int = 0) -> float:
-    """Returns the largest difference that still counts as agreement.
+    """Returns the largest relative error that counts as agreement.
 
     Args:
         dtype: `"float32"` or `"float64"`.
-        quantity: a row of the table above.
-        steps: training steps taken so far.
+        quantity: a key of `TOLERANCES[dtype]`.
+        steps: the number of training steps taken so far.
     """
     bound = TOLERANCES[dtype][quantity]
     if dtype == "float32" and quantity in DRIFTS:
@@ -106,12 +112,12 @@ def tolerance(dtype: str, quantity: str, steps: int = 0) -> float:
 
 
 def layer_tolerance(dtype: str, quantity: str, terms: int) -> float:
-    """Returns the largest difference at which a layer is its definition.
+    """Returns the largest relative error of a layer that is correct.
 
     Args:
         dtype: `"float64"`, `"float32"` or `"bfloat16"`.
-        quantity: a row of `LAYER_TOLERANCES`.
-        terms: elements of the largest array of the call.
+        quantity: a key of `LAYER_TOLERANCES[dtype]`.
+        terms: the number of elements of the largest array of the call.
     """
     bound = LAYER_TOLERANCES[dtype][quantity]
     if dtype != "float64":
@@ -120,11 +126,11 @@ def layer_tolerance(dtype: str, quantity: str, terms: int) -> float:
 
 
 def match_tolerance(eps: float) -> float:
-    """Returns the distance within which two programs' values are one.
+    """Returns the largest error at which values of two programs match.
 
     Args:
-        eps: of the narrowest floating dtype that both passed through; 0 for
-            integers.
+        eps: the machine epsilon of the narrowest floating-point dtype that
+            both values passed through, or 0 for integers.
     """
     for name in ("float64", "float32", "bfloat16"):
         if eps <= EPS[name]:
@@ -137,18 +143,17 @@ def _platform() -> int:
 
 
 def relative_error(left: Any, right: Any, scale: float | None = None) -> float:
-    """Measures how far two arrays are apart.
+    """Returns the maximum absolute difference of two arrays over a scale.
+
+    The error is infinite if the arrays differ in shape or dtype, in the
+    places of their NaNs and infinities, or in any element of a dtype that is
+    not floating-point.
 
     Args:
         left: an array.
         right: an array.
-        scale: the magnitude to measure in; by default the largest one of the
-            two arrays.
-
-    Returns:
-        The largest difference over the scale. Infinity for another shape or
-        dtype, a NaN or an infinity on one side only, or for anything but
-        floats that is not equal.
+        scale: the divisor. By default it is the largest finite magnitude of
+            the elements of both arrays.
     """
     left, right = np.asarray(left), np.asarray(right)
     if (left.shape, left.dtype) != (right.shape, right.dtype):
@@ -169,7 +174,7 @@ def relative_error(left: Any, right: Any, scale: float | None = None) -> float:
 
 
 def magnitude(x: Any) -> float:
-    """Returns the largest finite absolute value of an array."""
+    """Returns the largest finite absolute value of an array, or 0."""
     x = np.abs(np.asarray(x, np.float64))
     return float(np.max(x[np.isfinite(x)], initial=0.0))
 
@@ -179,12 +184,15 @@ def relative_errors(
     right: Mapping[str, Any],
     scales: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Measures arrays by name; a name on one side only is infinitely off.
+    """Returns the relative error of each array by name.
+
+    The error of an array that only one side has is infinite.
 
     Args:
         left: arrays by name.
         right: arrays by name.
-        scales: the magnitude to measure in, where it is not the array's own.
+        scales: the scales of `relative_error` by name, for the arrays that
+            do not use the default scale.
     """
     scales = scales or {}
     return {
@@ -204,33 +212,34 @@ def assert_close(
     what: str = "",
     steps: int = 0,
 ) -> None:
-    """Asserts that two trees of arrays agree, leaf by leaf.
+    """Asserts that the leaves of two pytrees agree.
 
     Args:
         actual: a pytree of arrays.
         expected: a pytree of the same structure.
-        dtype: column of the tolerance table.
-        quantity: row of the tolerance table.
-        what: names the arrays in the message.
-        steps: training steps taken so far.
+        dtype: a key of `TOLERANCES`.
+        quantity: a key of `TOLERANCES[dtype]`.
+        what: the name of the pytrees in the message.
+        steps: the number of training steps taken so far.
 
     Raises:
-        AssertionError: naming every leaf that disagrees, and by how much.
+        AssertionError: if the structures differ, or if the error of a leaf
+            exceeds its tolerance. The message lists every such leaf.
     """
     left, tree = jax.tree_util.tree_flatten_with_path(actual)
     right = jax.tree.structure(expected)
     if tree != right:
         raise AssertionError(f"{what}: got the tree {tree}, expected {right}.")
     bound = tolerance(dtype, quantity, steps)
-    problems = []
+    mismatches = []
     for (path, a), e in zip(left, jax.tree.leaves(expected), strict=True):
-        off = relative_error(a, e)
-        if not off <= bound:
+        error = relative_error(a, e)
+        if not error <= bound:
             a, e = np.asarray(a), np.asarray(e)
-            problems.append(
+            mismatches.append(
                 f"{what}{jax.tree_util.keystr(path)} ({quantity}): got "
-                f"{a.dtype}{a.shape} off by {off:.3g}, expected "
-                f"{e.dtype}{e.shape} within {bound:.3g}."
+                f"{a.dtype}{a.shape} with an error of {error:.3g}, expected "
+                f"{e.dtype}{e.shape} and at most {bound:.3g}."
             )
-    if problems:
-        raise AssertionError("\n".join(problems))
+    if mismatches:
+        raise AssertionError("\n".join(mismatches))

@@ -1,4 +1,4 @@
-"""What every figure depends on: versions, device, command, date."""
+"""The environment of a measurement: versions, device, command, and date."""
 
 import datetime
 import os
@@ -15,12 +15,12 @@ VERSIONED = ("jax", "jaxlib", "equinox", "flax", "optax", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the libraries that the figures depend on."""
+    """Returns the installed versions of the libraries that are compared."""
     return {name: metadata.version(name) for name in VERSIONED}
 
 
 def environment() -> dict[str, Any]:
-    """Returns all that a figure depends on, as plain values."""
+    """Returns the environment of this process as values for JSON."""
     device = jax.devices()[0]
     return {
         "command": command(),
@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
 
 
 def command() -> str:
-    """Returns how this process was started, to be started again."""
+    """Returns the command that reproduces this run."""
     program = pathlib.Path(sys.argv[0])
     name = (
         f"python -m {program.parent.name}"
@@ -45,5 +45,9 @@ def command() -> str:
 
 
 def flag(name: str) -> Any:
-    """Reads a flag of jax as it is here, in a context manager too."""
+    """Returns the current value of a JAX flag.
+
+    The value includes the effect of context managers such as
+    `jax.enable_x64`.
+    """
     return getattr(jax.config, name)

@@ -1,7 +1,7 @@
-"""The two contracts: what a model means, and what a library must do with it.
+"""The two contracts: how a model is defined, and what a library does with it.
 
-A `Spec` is the meaning of a model, a `Backend` is a library that can build
-that meaning and train it. Everything else is written once, over these two.
+A `Spec` defines a model, and a `Backend` is a library that builds and trains
+it. Everything else in `common` is written once, over these two.
 """
 
 import abc
@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import (
     Any,
     ClassVar,
+    Literal,
     NamedTuple,
     Protocol,
     TypeVar,
+    overload,
     runtime_checkable,
 )
 
@@ -26,19 +28,19 @@ Arrays = dict[str, Array]
 """Arrays by canonical name."""
 
 Metrics = dict[str, Array]
-"""Scalars by name; `"loss"` is always one of them."""
+"""Scalars by name. One of them is `"loss"`."""
 
 Loss = Callable[[Any, Any], Array]
 """`(predictions, targets) -> scalar`."""
 
 
 class Shaped(NamedTuple):
-    """What a batch must look like, without its leading batch axis.
+    """The shape and kind of one example of a batch.
 
     Attributes:
-        shape: the shape of one example.
-        kind: `"float"` for the model's own dtype, `"int"` for any integer, or
-            `"bool"` for a mask (of a layer only).
+        shape: the shape of one example, without the batch axis.
+        kind: `"float"` for the model's dtype, `"int"` for any integer dtype,
+            or `"bool"` for a mask (layers only).
     """
 
     shape: tuple[int, ...]
@@ -46,12 +48,12 @@ class Shaped(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """One canonical array of a model.
+    """The declaration of one canonical array of a model.
 
     Attributes:
-        shape: its canonical shape (PyTorch's axis order).
-        init: `(key, shape) -> value`; floats are drawn in float32.
-        trainable: a parameter if true, else a buffer.
+        shape: the canonical shape, in PyTorch's axis order.
+        init: `(key, shape) -> value`. Floating values are drawn in float32.
+        trainable: whether the array is a parameter; otherwise it is a buffer.
     """
 
     shape: tuple[int, ...]
@@ -61,17 +63,18 @@ class Variable(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec(abc.ABC):
-    """What a model means: hyper-parameters, variables and a plain forward.
+    """The definition of a model: hyper-parameters, variables and a forward.
 
     A subclass is a frozen dataclass whose fields are the hyper-parameters.
-    The model classes of both libraries take the same fields as keywords, and
-    live in `impl_<library>/models/<name>.py` under the spec's class name.
+    The model classes of both libraries take the same fields as keyword
+    arguments. They are defined in `impl_<library>/models/<name>.py` under the
+    name of the spec's class.
 
     Attributes:
-        name: what it goes by.
-        loss: the name of its loss.
-        metrics: names of its metrics.
-        data: the data set that the command line trains it on.
+        name: the name that `build` takes.
+        loss: the name of the default loss.
+        metrics: the names of the default metrics.
+        data: the name of the data set that the command line trains it on.
     """
 
     name: ClassVar[str]
@@ -81,7 +84,7 @@ class Spec(abc.ABC):
 
     @abc.abstractmethod
     def optimizer(self) -> optax.GradientTransformation:
-        """Returns the optimizer that `build` uses unless told otherwise."""
+        """Returns the default optimizer."""
 
     @property
     @abc.abstractmethod
@@ -97,8 +100,8 @@ class Spec(abc.ABC):
     def zero_gradient(self) -> frozenset[str]:
         """Parameters with elements whose true gradient is zero in training.
 
-        What is left of it is round-off, of which Adam makes a full-sized
-        step, so `compare` takes it off.
+        Their computed gradient is round-off. Adam amplifies this round-off to
+        a full step, so `compare` zeroes it.
         """
         return frozenset()
 
@@ -116,21 +119,21 @@ class Spec(abc.ABC):
         key: PRNGKeyArray | None,
         training: bool,
     ) -> tuple[Array, Arrays]:
-        """Computes the batch's predictions and the updated buffers.
+        """Computes the predictions for a batch and the updated buffers.
 
         Args:
             params: trainable arrays by canonical name.
             buffers: the other arrays by canonical name.
             xs: a batch, channels last.
-            key: the key of this step; unused when not training.
-            training: batch statistics and dropout if true.
+            key: the key of this step. It is not used in inference mode.
+            training: whether to use batch statistics and dropout.
         """
 
     def init(self, key: PRNGKeyArray) -> tuple[Arrays, Arrays]:
-        """Draws the initial parameters and buffers, in float32.
+        """Draws the initial parameters and buffers in float32.
 
-        Every backend starts from these values, so that the same seed means
-        the same model everywhere.
+        Every backend starts from these values, so the same seed gives the
+        same model in all of them.
         """
         variables = self.variables()
         keys = jax.random.split(key, len(variables))
@@ -149,7 +152,7 @@ class Spec(abc.ABC):
 
 @runtime_checkable
 class Counterpart(Protocol):
-    """A row of the layer table in one library."""
+    """The layer of one library for a row of the layer table."""
 
     def forward(
         self,
@@ -159,15 +162,15 @@ class Counterpart(Protocol):
         key: PRNGKeyArray,
         training: bool,
     ) -> tuple[Any, Arrays]:
-        """Calls the library's layer, as a pure function.
+        """Calls the library's layer as a pure function.
 
         Args:
-            params: trainable arrays by canonical name; the layer computes in
+            params: trainable arrays by canonical name. The layer computes in
                 their dtype.
             buffers: the other arrays by canonical name.
             inputs: a batch of each input, channels last.
-            key: for what the call draws.
-            training: batch statistics and dropout if true.
+            key: the key that the call draws from.
+            training: whether to use batch statistics and dropout.
 
         Returns:
             The outputs, and the updated buffers by canonical name.
@@ -179,22 +182,40 @@ class Counterpart(Protocol):
         ...
 
     def read(self, native: Any) -> tuple[Any, Any]:
-        """Inverts `write`."""
+        """Returns the parameters and buffers of a library's object.
+
+        It is the inverse of `write`.
+        """
         ...
 
 
 Native = TypeVar("Native")
 Rebuild = Callable[[Sequence[Any]], Any]
+"""Rebuilds a native object from the arrays that `Backend.split` returns."""
 
 
+@runtime_checkable
 class Backend(Protocol[Native]):
-    """A library that trains one spec, on its own real objects.
+    """A library that builds and trains the model of one spec.
 
-    Made from the spec, the library's class of the model (`None` for the
-    reference, where the spec is the model), an optax optimizer, a loss and
-    named metrics. All methods are pure in their arguments: a library that
-    mutates its objects (Flax) may mutate `native`, and the caller does not
-    use what it passed in again.
+    A backend works on a *native* object: a pytree or a tuple of the library's
+    own objects (the model, the optimizer state, the random state and the step
+    count), never wrappers of them. The `Trainer` calls all methods inside
+    `jax.jit`, so each must be traceable and a pure function of its arguments.
+    A method may mutate `native`, as Flax does; the caller does not use the
+    argument again.
+
+    The constructor takes the spec, the library's model class (`None` for the
+    reference, which runs the spec itself), an optax optimizer, a loss, and
+    metrics by name.
+
+    Attributes:
+        name: the name that `build` takes.
+        spec: the definition of the model.
+        optimizer: the optimizer, as the library's own tree of parameters
+            needs it.
+        loss: the loss.
+        metrics: the metrics by name.
     """
 
     name: str
@@ -217,41 +238,67 @@ class Backend(Protocol[Native]):
     ) -> Native:
         """Builds the native object at step 0 from canonical values.
 
-        Its floating dtype is that of `params`. `key` is the run's base key:
-        the key of a step is `fold_in(key, step)`.
+        Args:
+            params: trainable arrays by canonical name. Their floating dtype
+                is that of the model.
+            buffers: the other arrays by canonical name.
+            key: the key of the run. The key of a step is
+                `fold_in(key, step)`.
         """
         ...
 
-    def step(self, native: Native, batch: Any) -> tuple[Native, Metrics]:
-        """Takes one training step on `batch = (xs, ys)`.
+    @overload
+    def step(
+        self, native: Native, batch: Any, *, gradients: Literal[False] = False
+    ) -> tuple[Native, Metrics]: ...
 
-        Un-jitted and in the library's own idiom. The metrics are those of
-        the training forward pass.
+    @overload
+    def step(
+        self, native: Native, batch: Any, *, gradients: Literal[True]
+    ) -> tuple[Native, Metrics, Arrays]: ...
+
+    def step(
+        self, native: Native, batch: Any, *, gradients: bool = False
+    ) -> Any:
+        """Takes one training step in the library's own idiom, un-jitted.
+
+        Args:
+            native: the run before the step.
+            batch: `(xs, ys)`.
+            gradients: whether to return the gradients too.
+
+        Returns:
+            The run after the step, and the metrics of the training forward
+            pass, before the update. With `gradients`, also the gradients that
+            the optimizer received: arrays in canonical axis order, by
+            canonical name.
         """
         ...
 
     def predict(self, native: Native, xs: Any) -> Any:
-        """Runs the model in inference mode, leaving its buffers alone."""
+        """Runs the model in inference mode, which changes no buffer."""
         ...
 
     def split(self, native: Native) -> tuple[dict[str, Array], Rebuild]:
-        """Splits into arrays by native path, and the way back from them.
+        """Splits the native object into its arrays and everything else.
 
-        The inverse takes the arrays in the same order and may be called on
-        tracers.
+        Returns:
+            The arrays by native path, and a function that takes them in the
+            same order, or tracers in their place, and returns the native
+            object.
         """
         ...
 
     def state(self, native: Native) -> State:
-        """Reads the canonical State; its arrays are native ones, in canonical
-        layout."""
+        """Returns the canonical State. Its arrays may alias those of
+        `native`."""
         ...
 
     def load(self, native: Native, state: State) -> Native:
-        """Returns the native object that holds the values of `state`.
+        """Returns the native object that holds the values of a State.
 
         Args:
-            native: gives the structure and the dtypes.
-            state: complete and of the right shapes; the Trainer has checked.
+            native: an object with the structure and the dtypes to return.
+            state: a State whose names and shapes the caller has checked.
         """
         ...

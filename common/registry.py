@@ -1,13 +1,13 @@
 """Finds what each backend provides: the only module that imports an impl.
 
-A backend's package is imported when something of it is first asked for, so
-`import common` loads neither library.
+A backend's package is imported on the first request, so `import common` loads
+neither library.
 """
 
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -17,17 +17,18 @@ from common.errors import (
     choose,
 )
 from common.layers import Layer
+from common.layers.constructors import Constructor
 from common.protocol import Backend, Counterpart, Spec
 
 
 class Home(NamedTuple):
-    """Where a backend lives, and what it needs.
+    """The package of a backend, and its requirement.
 
     Attributes:
-        package: the package that holds its modules.
-        backend: the module of that package that defines `Backend`.
-        library: the module that must be installed.
-        requirement: what to pass to `pip install`.
+        package: the package that holds the backend's modules.
+        backend: the module of this package that defines `Backend`.
+        library: the library that must be installed.
+        requirement: the argument of `pip install` for this library.
     """
 
     package: str
@@ -45,7 +46,9 @@ HOMES = {
 }
 ALIASES = {"nnx": "flax"}
 LIBRARIES = ("equinox", "flax")
-"""The backends that stand on a library of their own."""
+"""The backends that use a neural network library."""
+IMPLS = tuple(HOMES[library].package for library in LIBRARIES)
+"""The packages that implement them."""
 
 
 def backends() -> tuple[str, ...]:
@@ -57,7 +60,7 @@ def find_backend(name: str | None) -> Callable[..., Backend]:
     """Returns a backend's class.
 
     Raises:
-        ValueError: if there is no backend of that name.
+        ValueError: if there is no backend of this name.
         BackendNotInstalledError: if its library is not installed.
     """
     return _load(name, _home(name).backend).Backend
@@ -66,48 +69,72 @@ def find_backend(name: str | None) -> Callable[..., Backend]:
 def find_model(backend: str | None, spec: Spec) -> type | None:
     """Returns a backend's model class for a spec.
 
-    The reference backend runs the spec itself, so it has none.
+    The reference backend runs the spec itself, so it has no model classes.
 
     Raises:
-        ValueError: if there is no backend of that name.
+        ValueError: if there is no backend of this name.
         BackendNotInstalledError: if its library is not installed.
         ModelNotFoundError: naming the file or the class that is missing.
     """
-    home = _home(backend)
-    if home.package not in IMPLS:
+    package = _home(backend).package
+    if package not in IMPLS:
         return None
-    name, cls = spec.name, type(spec).__name__
-    models = _load(backend, "models")
-    if not hasattr(models, "__path__") or name not in _submodules(models):
+    file = f"{package}/models/{spec.name}.py"
+    class_name = type(spec).__name__
+    if spec.name not in _submodules(_load(backend, "models")):
         raise ModelNotFoundError(
-            f"model of {name!r} in {backend}: got no module "
-            f"{home.package}.models.{name}, expected one that defines the "
-            f"class {cls}. CONTRIBUTING.md describes how to add a model."
-        )
-    found = getattr(_load(backend, f"models.{name}"), cls, None)
-    if found is None:
-        raise ModelNotFoundError(
-            f"model of {name!r} in {backend}: got no class {cls} in "
-            f"{home.package}.models.{name}, expected one. CONTRIBUTING.md "
+            f"model {spec.name!r} in {backend}: got no file {file}, expected "
+            f"one that defines the class {class_name}. CONTRIBUTING.md "
             "describes how to add a model."
         )
-    return found
+    module = _load(backend, f"models.{spec.name}")
+    if not hasattr(module, class_name):
+        raise ModelNotFoundError(
+            f"model {spec.name!r} in {backend}: got no class {class_name} in "
+            f"{file}, expected one. CONTRIBUTING.md describes how to add a "
+            "model."
+        )
+    return getattr(module, class_name)
 
 
 def find_counterpart(backend: str, layer: Layer) -> Counterpart:
-    """Returns a backend's counterpart of a row of the layer table.
+    """Returns a library's layer for a row of the layer table.
 
     Raises:
-        ValueError: if there is no backend of that name.
-        BackendNotInstalledError: if its library is not installed.
+        ValueError: if there is no backend of that name, or if its library
+            has no constructor for the row.
+        BackendNotInstalledError: if the library is not installed.
     """
-    home = _home(backend)
-    module = "table" if home.package in IMPLS else home.backend
-    return _load(backend, module).Counterpart(layer)
+    constructor = find_constructors(backend)[layer.name]
+    return _load(backend, "table").Counterpart(layer, constructor)
+
+
+def find_constructors(library: str) -> Mapping[str, Constructor]:
+    """Returns a library's constructors of the layer table, by row name.
+
+    Raises:
+        ValueError: if there is no library of that name.
+        BackendNotInstalledError: if the library is not installed.
+    """
+    if _home(library).package not in IMPLS:
+        raise choose("library", library, LIBRARIES)
+    for module in _submodules(_load(library, "table")):
+        _load(library, f"table.{module}")  # registers its constructors
+    return _load(library, "table.column").COLUMN
+
+
+def find_public_layers(library: str) -> dict[str, Any]:
+    """Returns the public layers of an installed library, by name.
+
+    Raises:
+        BackendNotInstalledError: if the library is not installed.
+    """
+    public = _load(library, "table.public")
+    return {name: public.find(name) for name in public.public_layers()}
 
 
 def find_module_paths(library: str) -> Callable[[Any], Any]:
-    """Returns the function that makes a library's modules name their paths.
+    """Returns the function that makes a library's modules record their paths.
 
     Raises:
         BackendNotInstalledError: if the library is not installed.
@@ -116,7 +143,7 @@ def find_module_paths(library: str) -> Callable[[Any], Any]:
 
 
 def find_contenders(library: str) -> dict[str, Callable[..., Any]]:
-    """Returns the training steps that the benchmark times for a library.
+    """Returns the library's own ways to jit a step, which the benchmark times.
 
     Raises:
         BackendNotInstalledError: if the library is not installed.
@@ -125,7 +152,7 @@ def find_contenders(library: str) -> dict[str, Callable[..., Any]]:
 
 
 def load_demonstrations(library: str) -> list[ModuleType]:
-    """Imports every module of a library's known differences.
+    """Imports the modules that demonstrate a library's known differences.
 
     Raises:
         BackendNotInstalledError: if the library is not installed.
@@ -136,29 +163,31 @@ def load_demonstrations(library: str) -> list[ModuleType]:
     ]
 
 
-IMPLS = tuple(HOMES[library].package for library in LIBRARIES)
+def _resolve(backend: str | None) -> str:
+    """Returns the name of a backend that may be given by an alias."""
+    if isinstance(backend, str):
+        name = ALIASES.get(backend, backend)
+        if name in HOMES:
+            return name
+    raise choose("backend", backend, HOMES)
 
 
-def _home(name: str | None) -> Home:
-    if isinstance(name, str):
-        name = ALIASES.get(name, name)
-    if not isinstance(name, str) or name not in HOMES:
-        raise choose("backend", name, HOMES)
-    return HOMES[name]
+def _home(backend: str | None) -> Home:
+    return HOMES[_resolve(backend)]
 
 
 def _load(backend: str | None, module: str) -> ModuleType:
     """Imports a module of a backend's package."""
     home = _home(backend)
     if importlib.util.find_spec(home.library) is None:
-        name = next(name for name, other in HOMES.items() if other is home)
         raise BackendNotInstalledError(
-            f"backend {name!r}: got no module named {home.library!r}, "
-            f"expected {home.requirement}. Run "
+            f"backend {_resolve(backend)!r}: got no package "
+            f"{home.library!r}, expected {home.requirement}. Run "
             f'`pip install "{home.requirement}"`.'
         )
     return importlib.import_module(f"{home.package}.{module}")
 
 
 def _submodules(package: ModuleType) -> list[str]:
+    """Returns the names of the modules of a package."""
     return [found.name for found in pkgutil.iter_modules(package.__path__)]

@@ -1,10 +1,10 @@
-"""All that crosses between backends, as flat dicts by canonical name."""
+"""The state of a run, as flat dicts of arrays by canonical name."""
 
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,27 +13,11 @@ import safetensors.numpy
 
 from common.errors import StateError
 
-GROUPS = ("params", "buffers", "opt", "rng")
+GROUPS = ("params", "buffers", "constants", "opt", "rng")
 FORMAT = "eqx-vs-nnx/1"
 
-
-def _same(x: Any) -> Any:
-    return x
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """How one array goes between its canonical and its native axis order.
-
-    Attributes:
-        name: the canonical dotted name.
-        to_native: array -> array.
-        to_canonical: its inverse.
-    """
-
-    name: str
-    to_native: Callable[[Any], Any] = _same
-    to_canonical: Callable[[Any], Any] = _same
+MODEL = "model."
+"""Start of the names of a model's own random state in `State.rng`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +26,16 @@ class State:
 
     Attributes:
         params: trainable arrays, `linear1.weight`, in PyTorch's axis order.
-        buffers: the other arrays, `norm1.running_mean`; integers are int32.
+        buffers: arrays that a training step may update other than by
+            gradients, `norm1.running_mean`. Integers are int32.
         opt: optimizer state, `<optimizer>.<optax path>.<name>`.
-        rng: `key` (the data of the run's base key), and the place in the
-            data order: `epoch`, and `position`, the number of examples of
-            that epoch already seen.
+        rng: `key` (the data of the run's base key); the place in the data
+            order: `epoch`, and `position`, the number of examples of that
+            epoch already seen; and the model's own keys and counters,
+            `model.dropout.rngs.key`.
         step: the number of training steps taken.
+        constants: arrays of the model that training does not change, such as
+            a mask, in the dtype that the model keeps them in.
     """
 
     params: Mapping[str, Any]
@@ -55,6 +43,21 @@ class State:
     opt: Mapping[str, Any]
     rng: Mapping[str, Any]
     step: Any
+    constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Every array of the model, whatever its group, by canonical name."""
+        return {
+            **self.params,
+            **self.buffers,
+            **self.constants,
+            **{
+                name.removeprefix(MODEL): x
+                for name, x in self.rng.items()
+                if name.startswith(MODEL)
+            },
+        }
 
     def flat(self) -> dict[str, Any]:
         """Returns every array by `group.name`, and `step`."""
@@ -67,7 +70,7 @@ class State:
 
     @classmethod
     def from_flat(cls, arrays: Mapping[str, Any]) -> "State":
-        """Inverts `flat`."""
+        """Inverts `flat`. A group without arrays is empty."""
         groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
         for path, x in arrays.items():
             group, _, name = path.partition(".")
@@ -78,14 +81,19 @@ class State:
     def numpy(self) -> "State":
         """Returns a copy that owns its memory, on the host.
 
-        Counters become int32, whatever a library counts in.
+        Counters become int32, whatever a library counts in. Constants keep
+        their dtype, and the data of random keys stays uint32.
         """
 
         def copy(name, x):
             x = np.asarray(x)
-            integer = np.issubdtype(x.dtype, np.integer)
-            counter = integer and name != "rng.key"
-            return np.array(x, np.int32 if counter else None)
+            group, _, _ = name.partition(".")
+            is_counter = (
+                np.issubdtype(x.dtype, np.integer)
+                and group != "constants"
+                and not (group in ("rng", "opt") and x.dtype == np.uint32)
+            )
+            return np.array(x, np.int32 if is_counter else None)
 
         return State.from_flat(
             {name: copy(name, x) for name, x in self.flat().items()}
@@ -95,8 +103,8 @@ class State:
         """Checks names, shapes and dtypes against another State's.
 
         Raises:
-            StateError: naming every entry that is missing, extra, or of the
-                wrong shape or dtype.
+            StateError: naming every entry that is missing, unexpected, or of
+                the wrong shape or dtype.
         """
         got, want = self.flat(), expected.flat()
         problems = [
@@ -122,7 +130,7 @@ class State:
     def save(
         self, path: str | os.PathLike[str], meta: Mapping[str, Any]
     ) -> None:
-        """Writes one safetensors file, whole or not at all.
+        """Writes a safetensors file, which is complete or is not changed.
 
         Args:
             path: the file to write.
@@ -147,10 +155,12 @@ class State:
     def read(
         cls, path: str | os.PathLike[str]
     ) -> tuple["State", dict[str, Any]]:
-        """Reads a file that `save` wrote: the State and its `meta`.
+        """Reads the State and the `meta` from a file that `save` wrote.
+
+        A file from before there were constants has none.
 
         Raises:
-            StateError: if the file is not one of ours.
+            StateError: if `save` did not write the file.
         """
         try:
             with safetensors.safe_open(path, framework="numpy") as file:

@@ -1,4 +1,4 @@
-"""How Sphinx builds the pages."""
+"""The configuration of Sphinx."""
 
 import pathlib
 import sys
@@ -21,9 +21,9 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_build", "_generated"]
-# Quotes stay as they are: many are code.
+# Leave straight quotes alone: many of them are code.
 smartquotes_action = "D"
-# Docstrings put code in single backticks.
+# In docstrings, single backticks mark code.
 default_role = "code"
 
 myst_enable_extensions = ["colon_fence", "substitution"]

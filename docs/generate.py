@@ -8,7 +8,6 @@ import pathlib
 from typing import Any
 
 import diff_pages
-import equinox as eqx
 import jax
 import layer_pages
 import norm_pages
@@ -17,10 +16,13 @@ from tables import table
 
 from common import agreement, cli, differences, environment, registry
 from common.benchmark import report as bench_report
+from common.commands import COMMANDS
+from common.commands.compare import PAIRS
 from common.comparison.lockstep import compare_all
 from common.comparison.report import Report
 from common.comparison.rows import QUANTITIES, ulps
 from common.differences import report as differences_report
+from common.layouts import Layout
 from common.models import find_spec, specs
 from common.protocol import Spec
 from common.training.building import build
@@ -72,7 +74,7 @@ def versions() -> str:
 def command_line() -> str:
     """Prints `--help` of every command."""
     return "".join(
-        f"## {name}\n\n```text\n{_help(name)}```\n\n" for name in cli.COMMANDS
+        f"## {name}\n\n```text\n{_help(name)}```\n\n" for name in COMMANDS
     )
 
 
@@ -162,7 +164,7 @@ def _compare(spec: str, dtype: str, *, steps: int) -> Report:
     }
     data = dataset(trainers["reference"].spec, dtype=dtype)
     xs, ys = data.train_xs[:64], data.train_ys[:64]
-    return compare_all(trainers, cli.PAIRS, xs, ys, steps=steps)
+    return compare_all(trainers, PAIRS, xs, ys, steps=steps)
 
 
 # --- benchmark and differences ----------------------------------------------
@@ -181,8 +183,10 @@ def benchmark() -> dict[str, str]:
 
 
 def known_differences() -> str:
-    """Measures every known difference; leaves the page's title to it."""
-    measured = [differences.measure(it) for it in differences.DIFFERENCES]
+    """Measures every known difference; the page supplies its own title."""
+    measured = [
+        differences.measure(row) for row in differences.known_differences()
+    ]
     title, _, text = differences_report.markdown(measured).partition("\n")
     assert title.startswith("# ")
     return text
@@ -197,8 +201,8 @@ def names() -> str:
 
 
 def _names(spec: Spec) -> str:
-    equinox = _equinox_places(build(spec, backend="equinox"))
-    flax = _flax_places(build(spec, backend="flax"))
+    equinox = _layouts(build(spec, backend="equinox"))
+    flax = _layouts(build(spec, backend="flax"))
     text = f"### `{spec.name}`\n\n"
     text += "| name | shape | group | Equinox | Flax NNX |\n"
     text += "| :-- | :-- | :-- | :-- | :-- |\n"
@@ -207,56 +211,20 @@ def _names(spec: Spec) -> str:
             f"`{name}`",
             f"`{variable.shape}`",
             "params" if variable.trainable else "buffers",
-            _place(*equinox[name], variable.shape),
-            _place(*flax[name], variable.shape),
+            _place(equinox[name], variable.shape),
+            _place(flax[name], variable.shape),
         )
         text += f"| {' | '.join(cells)} |\n"
     return text + "\n"
 
 
-def _place(path: str, shape: Any, canonical: Any) -> str:
-    return f"`{path}`" + ("" if shape == canonical else f" `{shape}`")
+def _place(layout: Layout, canonical: Any) -> str:
+    """Names the native arrays of a canonical one, and their shape."""
+    shapes = {source.shape for source in layout.sources} - {canonical}
+    paths = ", ".join(f"`{source.name}`" for source in layout.sources)
+    return paths + "".join(f" `{shape}`" for shape in shapes)
 
 
-def _equinox_places(trainer: Trainer) -> dict[str, tuple[str, Any]]:
-    model, state, *_ = trainer.native
+def _layouts(trainer: Trainer) -> dict[str, Layout]:
     backend: Any = trainer.backend
-    arrays = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
-    layouts, _ = jax.tree_util.tree_flatten_with_path(backend.parameters)
-    places = {
-        layout.name: (f"model{jax.tree_util.keystr(path)}", x.shape)
-        for (path, layout), x in zip(layouts, arrays, strict=True)
-    }
-
-    def is_index(x):
-        return isinstance(x, eqx.nn.StateIndex)
-
-    for path, index in jax.tree_util.tree_flatten_with_path(
-        model, is_leaf=is_index
-    )[0]:
-        if not is_index(index):
-            continue
-        where = f"state.get(model{jax.tree_util.keystr(path)})"
-        found, _ = jax.tree_util.tree_flatten_with_path(
-            backend.buffers.get(index)
-        )
-        values = jax.tree.leaves(state.get(index))
-        for (inner, layout), x in zip(found, values, strict=True):
-            inner = jax.tree_util.keystr(inner)
-            places[layout.name] = (where + inner, x.shape)
-    return places
-
-
-def _flax_places(trainer: Trainer) -> dict[str, tuple[str, Any]]:
-    module: Any = trainer.native[0]
-    backend: Any = trainer.backend
-    places = {}
-    for path, layout in (backend.parameters | backend.buffers).items():
-        where, node = "module", module
-        for word in path:
-            if isinstance(word, int):
-                where, node = f"{where}[{word}]", node[word]
-            else:
-                where, node = f"{where}.{word}", getattr(node, word)
-        places[layout.name] = (where, node[...].shape)
-    return places
+    return backend.layouts.canonical

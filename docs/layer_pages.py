@@ -1,7 +1,7 @@
-"""Writes the layer table's pages: each row's sources, defaults, figures."""
+"""Writes the pages of the layer table: constructors, defaults and errors."""
 
-import importlib
 import inspect
+import pathlib
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -10,26 +10,31 @@ from tables import table
 
 from common.comparison import layer_judge as judge
 from common.comparison import layer_report as report
-from common.differences import DIFFERENCES
+from common.differences import known_differences
 from common.layers import Layer
-from common.layers.table import LAYERS, name_of, stem
+from common.layers.constructors import Constructor
+from common.layers.table import LAYERS
+from common.registry import find_constructors, find_public_layers
 
+ROOT = pathlib.Path(__file__).parents[1]
 FAMILIES = tuple(dict.fromkeys(row.family for row in LAYERS.values()))
-# What a default is not a choice of meaning in.
+# Arguments whose defaults are not compared.
 NOT_COMPARED = {"self", "key", "rngs", "dtype", "param_dtype", "kwargs"}
+COLUMNS = {backend: find_constructors(backend) for backend in report.LIBRARIES}
+PUBLIC = {backend: find_public_layers(backend) for backend in report.LIBRARIES}
 
 Measured = Sequence[report.Measurement]
 
 
 def pages() -> dict[str, str]:
-    """Measures every row; returns the overview and a text a family."""
+    """Measures every row; returns the overview and the text of each family."""
     measured = report.measure(LAYERS, judge.DTYPES, quick=True)
     return {
         "layers.md": _overview(measured),
         "layers_counts.md": _counts(),
         **{
             f"layers_{family}.md": "".join(
-                _section(row, [it for it in measured if it.row is row])
+                _section(row, [one for one in measured if one.row is row])
                 for row in LAYERS.values()
                 if row.family == family
             )
@@ -40,91 +45,93 @@ def pages() -> dict[str, str]:
 
 def _counts() -> str:
     """Counts the public layers of both libraries."""
-    functions = len(LAYERS["activation"].flax.stock)
-    equinox, flax = (
-        len(_public(backend).public_layers()) for backend in report.LIBRARIES
-    )
+    functions = len(COLUMNS["flax"]["activation"].stock)
+    equinox, flax = (len(PUBLIC[backend]) for backend in report.LIBRARIES)
     return (
-        f"{equinox} public layers of `equinox.nn`, {flax - functions} of "
-        f"`flax.nnx` and its {functions} activation functions stand in "
-        f"{len(LAYERS)} rows.\n"
+        f"The {len(LAYERS)} rows of the table cover the {equinox} public "
+        f"layers of `equinox.nn`, and the {flax - functions} layers and "
+        f"{functions} activation functions of `flax.nnx`.\n"
     )
 
 
 def _overview(measured: Measured) -> str:
-    """Lists all rows, with the worst figure of each library."""
-    columns = ("row", "meaning", *report.LIBRARIES.values(), "float64")
+    """Lists all rows, with the largest error of both libraries."""
+    columns = ("row", "definition", *report.LIBRARIES.values(), "float64")
     rows = []
     for family in FAMILIES:
         for name, row in LAYERS.items():
             if row.family != family:
                 continue
-            worst = max(
-                it.off
-                for it in measured
-                if it.row is row and it.dtype == "float64"
+            error = max(
+                one.error
+                for one in measured
+                if one.row is row and one.dtype == "float64"
             )
             rows.append(
                 (
                     f"[`{name}`](#layer-{name.replace('_', '-')})",
-                    _meaning(row),
-                    *(_side(row, backend) for backend in report.LIBRARIES),
-                    report.number(worst, "float64"),
+                    _description(row),
+                    *(_short(column[name]) for column in COLUMNS.values()),
+                    report.number(error, "float64"),
                 )
             )
     return table(columns, rows, text=4)
 
 
-def _meaning(row: type[Layer]) -> str:
+def _description(row: type[Layer]) -> str:
     text = inspect.getdoc(row) or ""
     return " ".join(text.partition("\n\n")[0].split()).replace("|", "\\|")
 
 
-def _side(row: type[Layer], backend: str) -> str:
-    side = getattr(row, backend)
-    names = ", ".join(f"`{name}`" for name in side.stock)
-    if len(side.stock) > report.MANY:
-        names = f"{len(side.stock)} functions"
-    if side.stock:
-        names = f"[{names}]({report.address(row, backend)})"
-    if side.serves == "stock":
+def _link(constructor: Constructor) -> str:
+    """Links the stock layers to the library's documentation."""
+    names = ", ".join(f"`{name}`" for name in constructor.stock)
+    if len(constructor.stock) > report.MANY:
+        names = f"{len(constructor.stock)} functions"
+    return f"[{names}]({constructor.page})" if names else ""
+
+
+def _short(constructor: Constructor) -> str:
+    names = _link(constructor)
+    if constructor.kind == "stock":
         return names
-    by = f" `{side.by}`" if side.serves == "own" else ""
-    return f"{names} ({side.serves}{by})" if names else f"{side.serves}{by}"
+    kind: str = constructor.kind
+    if kind == "custom":
+        kind = f"custom `{constructor.using}`"
+    return f"{names} ({kind})" if names else kind
 
 
-# --- a row ------------------------------------------------------------------
+# --- one row ----------------------------------------------------------------
 
 
 def _section(row: type[Layer], measured: Measured) -> str:
-    name = name_of(row)
-    text = f"(layer-{name.replace('_', '-')})=\n## `{name}`\n\n"
-    meaning, _, _ = (inspect.getdoc(row) or "").partition("Attributes:")
-    text += f"{meaning.strip()}\n\n"
+    text = f"(layer-{row.name.replace('_', '-')})=\n## `{row.name}`\n\n"
+    description, _, _ = (inspect.getdoc(row) or "").partition("Attributes:")
+    text += f"{description.strip()}\n\n"
     text += table(
         tuple(report.LIBRARIES.values()),
-        [tuple(_served(row, backend) for backend in report.LIBRARIES)],
+        [tuple(_provided(row, backend) for backend in report.LIBRARIES)],
         text=2,
     )
     text += _sources(row)
     text += _variables(row)
     text += _defaults(row)
-    text += _figures(measured)
-    return text + _known(name)
+    text += _errors(measured)
+    return text + _known_differences(row.name)
 
 
-def _served(row: type[Layer], backend: str) -> str:
-    side = getattr(row, backend)
+def _provided(row: type[Layer], backend: str) -> str:
+    """Says how a library provides the row."""
+    constructor = COLUMNS[backend][row.name]
     how = {
-        "stock": "the stock layer, as it comes",
-        "settings": "the stock layer, with settings",
-        "own": f"own: `impl_{backend}.layers.{side.by}`",
-        "composition": f"a composition: {side.by}",
-    }[side.serves]
-    names = ", ".join(f"`{name}`" for name in side.stock)
-    if not names:
-        return f"none in stock; {how}"
-    return f"[{names}]({report.address(row, backend)}): {how}"
+        "stock": "the stock layer with its defaults",
+        "settings": "the stock layer with other settings",
+        "custom": f"the custom layer "
+        f"`impl_{backend}.layers.{constructor.using}`",
+        "composition": f"a composition: {constructor.using}",
+    }[constructor.kind]
+    names = _link(constructor)
+    return f"{names}: {how}" if names else f"no stock layer; {how}"
 
 
 def _sources(row: type[Layer]) -> str:
@@ -132,17 +139,13 @@ def _sources(row: type[Layer]) -> str:
     text = "::::::{grid} 1 1 1 2\n:class-container: side-by-side\n"
     text += ":padding: 0\n\n"
     for backend, title in report.LIBRARIES.items():
-        source = textwrap.dedent(inspect.getsource(_maker(row, backend)))
-        where = f"impl_{backend}/table/{stem(row())}.py"
+        make = COLUMNS[backend][row.name].make
+        source = textwrap.dedent(inspect.getsource(make))
+        file = pathlib.Path(inspect.getsourcefile(make) or "")
         text += ":::::{grid-item}\n```{code-block} python\n"
-        text += f':caption: "{title}: {where}"\n\n{source.rstrip()}\n```\n'
-        text += ":::::\n\n"
+        text += f':caption: "{title}: {file.relative_to(ROOT)}"\n\n'
+        text += f"{source.rstrip()}\n```\n:::::\n\n"
     return text + "::::::\n\n"
-
-
-def _maker(row: type[Layer], backend: str) -> Any:
-    module = f"impl_{backend}.table.{stem(row())}"
-    return getattr(importlib.import_module(module), name_of(row))
 
 
 def _variables(row: type[Layer]) -> str:
@@ -161,17 +164,22 @@ def _variables(row: type[Layer]) -> str:
 # --- defaults that differ ---------------------------------------------------
 
 
-def _public(backend: str) -> Any:
-    return importlib.import_module(f"impl_{backend}.table.public")
-
-
-def _parameters(row: type[Layer], backend: str) -> dict[str, Any]:
-    """The defaults of the first stock layer, by keyword."""
-    side = getattr(row, backend)
-    if not side.stock:
+def _arguments(row: type[Layer], backend: str) -> dict[str, str]:
+    """Returns the first stock layer's keywords, by the names of the row."""
+    constructor = COLUMNS[backend][row.name]
+    if not constructor.stock:
         return {}
-    it = _public(backend).find(side.stock[0])
-    function = it.__init__ if inspect.isclass(it) else it
+    renamed = {theirs: ours for ours, theirs in constructor.keywords.items()}
+    return {
+        renamed.get(keyword, keyword): keyword
+        for keyword in _parameters(backend, constructor.stock[0])
+    }
+
+
+def _parameters(backend: str, layer: str) -> dict[str, Any]:
+    """Returns the default of each keyword of a public layer."""
+    found = PUBLIC[backend][layer]
+    function = found.__init__ if inspect.isclass(found) else found
     return {
         name: parameter.default
         for name, parameter in inspect.signature(function).parameters.items()
@@ -180,20 +188,19 @@ def _parameters(row: type[Layer], backend: str) -> dict[str, Any]:
 
 
 def _defaults(row: type[Layer]) -> str:
-    equinox, flax = (_parameters(row, it) for it in report.LIBRARIES)
-    pairs = {name: name for name in equinox if name in flax} | dict(row.same)
-    rows = [
-        (
-            f"`{left}`",
-            _default(equinox[left]),
-            f"`{right}`",
-            _default(flax[right]),
-        )
-        for left, right in pairs.items()
-        if left in equinox
-        and right in flax
-        and _default(equinox[left]) != _default(flax[right])
-    ]
+    """Lists the arguments of both stock layers whose defaults differ."""
+    arguments = [_arguments(row, backend) for backend in report.LIBRARIES]
+    if not all(arguments):
+        return ""
+    rows = []
+    for name in (name for name in arguments[0] if name in arguments[1]):
+        cells = []
+        for backend, names in zip(report.LIBRARIES, arguments, strict=True):
+            layer = COLUMNS[backend][row.name].stock[0]
+            default = _parameters(backend, layer)[names[name]]
+            cells += [f"`{names[name]}`", _default(default)]
+        if cells[1] != cells[3]:
+            rows.append(cells)
     if not rows:
         return ""
     columns = ("Equinox", "default", "Flax NNX", "default")
@@ -202,37 +209,43 @@ def _defaults(row: type[Layer]) -> str:
 
 def _default(value: Any) -> str:
     if value is inspect.Parameter.empty:
-        return "none: must be given"
+        return "required"
     if callable(value):
         return f"`{getattr(value, '__name__', type(value).__name__)}`"
     return f"`{value!r}`"
 
 
-# --- figures ----------------------------------------------------------------
+# --- errors -----------------------------------------------------------------
 
 
-def _figures(measured: Measured) -> str:
-    """The worst figure of each quantity, by library and dtype."""
-    columns = ("largest difference", *judge.QUANTITIES)
+def _errors(measured: Measured) -> str:
+    """Lists the largest error of each quantity, by library and dtype."""
+    columns = ("largest error", *judge.QUANTITIES)
     rows = []
-    for it in measured:
-        cells = [f"{report.LIBRARIES[it.backend]}, {it.dtype}"]
+    for one in measured:
+        cells = [f"{report.LIBRARIES[one.backend]}, {one.dtype}"]
         for quantity in judge.QUANTITIES:
-            offs = [f.off for f in it.findings if f.quantity == quantity]
-            text = report.number(max(offs), it.dtype) if offs else "none"
-            known = quantity in it.known and max(offs, default=0.0) > 0
+            errors = [
+                finding.error
+                for finding in one.findings
+                if finding.quantity == quantity
+            ]
+            text = report.number(max(errors), one.dtype) if errors else "none"
+            known = quantity in one.known_differences
+            known = known and max(errors, default=0.0) > 0
             cells.append(f"{text} (known)" if known else text)
         rows.append(cells)
     return table(columns, rows)
 
 
-def _known(name: str) -> str:
-    rows = [
-        it.name
-        for it in DIFFERENCES
-        if any(cell.layer == name for cell in it.cells)
+def _known_differences(name: str) -> str:
+    """Links the known differences that explain an error of the row."""
+    slugs = [
+        row.name
+        for row in known_differences()
+        if any(excuse.layer == name for excuse in row.excuses)
     ]
-    if not rows:
+    if not slugs:
         return ""
-    links = ", ".join(f"[{it}](#{it})" for it in rows)
-    return f"Known differences that the matrix lets pass here: {links}.\n\n"
+    links = ", ".join(f"[{slug}](#{slug})" for slug in slugs)
+    return f"Known differences that explain these errors: {links}.\n\n"

@@ -1,4 +1,4 @@
-"""Measures what batch norms do over training, and how they round."""
+"""Measures batch norm over training in each dialect, and its rounding."""
 
 import dataclasses
 import typing
@@ -19,27 +19,31 @@ from common.training.trainer import Trainer
 
 FEATURES, ROWS = 4, 64
 MOMENTUM, EPS = 0.99, 1e-5
-LIFT = 4096.0
-"""Keeps every relu open; small enough to be added and taken off exactly."""
+SHIFT = 4096.0
+"""Makes the input of every relu positive, and is subtracted exactly."""
 
 Curve = dict[int, float]
 
 
 def pages() -> dict[str, str]:
-    """Measures the dialects, in every backend."""
+    """Returns the generated files, measured for each dialect and backend."""
     trainers = {
         dialect: [_norm(name, dialect) for name in registry.backends()]
         for dialect in BATCH_NORM_DIALECTS
     }
     steps = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500]
-    variances = _measure(trainers, lambda it: _inference_variance(it, 500))
-    means = _measure(trainers, lambda it: _training_outputs(it, "mean", 501))
+    variances = _measure(
+        trainers, lambda trainer: _inference_variance(trainer, 500)
+    )
+    means = _measure(
+        trainers, lambda trainer: _training_outputs(trainer, "mean", 501)
+    )
     deviations = _measure(
-        trainers, lambda it: _training_outputs(it, "deviation", 501)
+        trainers, lambda trainer: _training_outputs(trainer, "deviation", 501)
     )
     calls = [1, 2, 3, 11, 101, 301, 501]
     return {
-        "inference_variance.md": _dialects("steps", variances, steps),
+        "inference_variance.md": _dialect_table("steps", variances, steps),
         "inference_variance.svg": plots.lines(
             variances.curves,
             x="training steps",
@@ -47,8 +51,10 @@ def pages() -> dict[str, str]:
             wanted=4.0,
             log=True,
         ),
-        "training_mean.md": _dialects("training call", means, calls),
-        "training_deviation.md": _dialects("training call", deviations, calls),
+        "training_mean.md": _dialect_table("training call", means, calls),
+        "training_deviation.md": _dialect_table(
+            "training call", deviations, calls
+        ),
         "training_mean.svg": plots.lines(
             means.curves,
             x="training calls",
@@ -60,32 +66,34 @@ def pages() -> dict[str, str]:
 
 
 class Measured(typing.NamedTuple):
-    """A number over training, in each dialect.
+    """A number over training, for each dialect.
 
     Attributes:
-        curves: the reference's number by step, by dialect.
-        apart: the largest distance of a backend from the reference.
+        curves: the number in the reference backend, by dialect and by step.
+        max_error: the largest absolute error of another backend.
     """
 
     curves: dict[str, Curve]
-    apart: float
+    max_error: float
 
 
 def _measure(
     trainers: dict[str, list[Trainer]], read: Callable[[Trainer], Curve]
 ) -> Measured:
-    curves, apart = {}, 0.0
+    curves, errors = {}, []
     for dialect, group in trainers.items():
-        first, *others = (read(trainer) for trainer in group)
-        curves[dialect] = first
-        apart = max(
-            apart, *(abs(it[k] - first[k]) for it in others for k in first)
-        )
-    return Measured(curves, apart)
+        curve, *others = (read(trainer) for trainer in group)
+        curves[dialect] = curve
+        errors += [
+            abs(other[step] - curve[step])
+            for other in others
+            for step in curve
+        ]
+    return Measured(curves, max(errors))
 
 
 def _norm(backend: str, dialect: str) -> Trainer:
-    """Builds a model that is a BatchNorm and nothing else."""
+    """Builds a model whose only operation is a BatchNorm."""
     trainer = build(
         "deep_mlp",
         backend=backend,
@@ -102,27 +110,27 @@ def _norm(backend: str, dialect: str) -> Trainer:
         },
     )
     state = trainer.state()
-    same = np.eye(FEATURES)
-    lift = np.full(FEATURES, LIFT)
+    identity = np.eye(FEATURES)
+    shift = np.full(FEATURES, SHIFT)
     params = {
-        "blocks.0.linear.weight": same,
+        "blocks.0.linear.weight": identity,
         "blocks.0.norm.weight": np.ones(FEATURES),
-        "blocks.0.norm.bias": lift,
-        "head.weight": same,
-        "head.bias": -lift,
+        "blocks.0.norm.bias": shift,
+        "head.weight": identity,
+        "head.bias": -shift,
     }
     return trainer.load(dataclasses.replace(state, params=params))
 
 
 def _batch(mean: float, deviation: float) -> np.ndarray:
-    """Draws a batch whose mean and deviation are exactly these."""
+    """Returns a batch with exactly this mean and standard deviation."""
     xs = np.random.default_rng(0).normal(size=(ROWS, FEATURES))
     xs = (xs - xs.mean(0)) / xs.std(0)
     return mean + deviation * xs
 
 
 def _inference_variance(trainer: Trainer, steps: int) -> Curve:
-    """Trains on one batch; returns what inference takes for its variance."""
+    """Trains on one batch, and returns the variance that inference uses."""
     start, xs = trainer.state(), _batch(0.0, 2.0)
     probe = np.stack([np.zeros(FEATURES), np.ones(FEATURES)])
     curve = {}
@@ -137,7 +145,7 @@ def _inference_variance(trainer: Trainer, steps: int) -> Curve:
 
 
 def _training_outputs(trainer: Trainer, metric: str, calls: int) -> Curve:
-    """Trains on one batch, then on shifted ones; returns their outputs."""
+    """Trains on one batch and then on shifted ones, and returns a metric."""
     start, first, later = trainer.state(), _batch(0, 1), _batch(5, 3)
     curve = {}
     for call in range(1, calls + 1):
@@ -147,13 +155,15 @@ def _training_outputs(trainer: Trainer, metric: str, calls: int) -> Curve:
     return curve
 
 
-def _dialects(x: str, measured: Measured, at: Sequence[int]) -> str:
+def _dialect_table(x: str, measured: Measured, steps: Sequence[int]) -> str:
     curves = measured.curves
     columns = (x, *(f'`"{dialect}"`' for dialect in curves))
     rows = (
-        (str(i), *(_number(curve[i]) for curve in curves.values())) for i in at
+        (str(step), *(_number(curve[step]) for curve in curves.values()))
+        for step in steps
     )
-    within = f"within {measured.apart:.0e}" if measured.apart else "exactly"
+    error = measured.max_error
+    within = f"within {error:.0e}" if error else "exactly"
     return table(columns, rows) + (
         f"Equinox, Flax and the reference agree {within}, at every step.\n"
     )
@@ -169,7 +179,7 @@ MEANS = (1, 10, 100, 1000, 10_000)
 
 
 def variance_formulas() -> str:
-    """Draws the float32 error of the two variance formulas over the mean."""
+    """Plots the float32 error of the two variance formulas over the mean."""
     xs = np.random.default_rng(0).normal(size=(512, 16))
     norms = {
         "one pass": nnx.BatchNorm(16, rngs=nnx.Rngs(0)),
@@ -177,19 +187,19 @@ def variance_formulas() -> str:
             16, use_fast_variance=False, rngs=nnx.Rngs(0)
         ),
     }
-    curves: dict[str, dict[int, float]] = {name: {} for name in norms}
+    curves: dict[str, Curve] = {name: {} for name in norms}
     for mean in MEANS:
         x = (xs + mean).astype(np.float32)
-        exact = x.astype(np.float64)
-        true = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + EPS)
+        wide = x.astype(np.float64)
+        expected = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + EPS)
         for name, norm in norms.items():
             with jax.enable_x64(False):
                 y = np.asarray(norm(jnp.asarray(x)), np.float64)
-            curves[name][mean] = float(np.max(np.abs(y - true)))
+            curves[name][mean] = float(np.max(np.abs(y - expected)))
     return plots.lines(
         curves,
         x="mean of the data, whose standard deviation is 1",
-        y="largest error of a normalised value",
+        y="largest error of a normalized value",
         wanted=float(np.finfo(np.float32).eps),
         log=True,
     )

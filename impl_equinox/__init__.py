@@ -1,1 +1,1 @@
-"""The models, layers and backend in Equinox."""
+"""The backend, the models and the layers in Equinox."""

@@ -11,11 +11,11 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from common.layouts import Role
 from common.protocol import Loss, Spec
-from common.state import State
+from common.state import MODEL, State
 from common.training import optimizers
-from impl_equinox import canonical
-from impl_equinox.named import NamedParameters
+from impl_equinox.canonical import Layouts, abstract
 
 
 class Native(NamedTuple):
@@ -47,24 +47,24 @@ class Backend:
         self.loss = loss
         self.metrics = metrics
 
-        model, state = self._abstract()
-        self.parameters = canonical.parameters(model)
-        self.buffers = canonical.buffers(model, state)
-        self.named = NamedParameters(model)
+        self.layouts = Layouts(self._abstract(jr.key(0)))
         self.optimizer = optimizers.on_names(
-            optimizer, self.named.to_names, self.named.to_native
+            optimizer, self.layouts.to_names, self.layouts.to_native
         )
 
     def init(self, params, buffers, key):
-        model, state = self._abstract()
-        model = canonical.write(model, self.parameters, params)
-        state = canonical.write(state, self.buffers, buffers)
+        model, state = self.layouts.write(
+            self._abstract(key),
+            {**params, **buffers},
+            Role.PARAMETER,
+            Role.BUFFER,
+        )
         opt_state = self.optimizer.init(
             eqx.filter(model, eqx.is_inexact_array)
         )
         return Native(model, state, opt_state, key, jnp.int32(0))
 
-    def step(self, native, batch):
+    def step(self, native, batch, *, gradients=False):
         model, state, opt_state, key, step = native
         xs, ys = batch
 
@@ -87,7 +87,10 @@ class Backend:
             grads, opt_state, eqx.filter(model, eqx.is_inexact_array)
         )
         model = eqx.apply_updates(model, updates)
-        return Native(model, state, opt_state, key, step + 1), metrics
+        native = Native(model, state, opt_state, key, step + 1)
+        if gradients:
+            return native, metrics, self.layouts.to_canonical(grads)
+        return native, metrics
 
     def predict(self, native, xs):
         inference_model = eqx.nn.inference_mode(native.model)
@@ -106,28 +109,37 @@ class Backend:
         return names, rebuild
 
     def state(self, native):
-        params = eqx.filter(native.model, eqx.is_inexact_array)
+        pair = native.model, native.state
+        opt = self.layouts.to_canonical(native.opt_state)
+        keys = self.layouts.read(pair, Role.RANDOM_STATE)
         return State(
-            params=canonical.read(params, self.parameters),
-            buffers=canonical.read(native.state, self.buffers),
-            opt=self.named.optimizer_to_canonical(native.opt_state),
-            rng={"key": jr.key_data(native.key)},
+            params=self.layouts.read(pair, Role.PARAMETER),
+            buffers=self.layouts.read(pair, Role.BUFFER),
+            constants=self.layouts.read(pair, Role.CONSTANT),
+            opt=optimizers.flatten(opt),
+            rng={"key": jr.key_data(native.key)}
+            | {MODEL + name: x for name, x in keys.items()},
             step=native.step,
         )
 
     def load(self, native, state):
+        pair = native.model, native.state
+        model, model_state = self.layouts.write(pair, state.model)
+        opt = self.layouts.to_canonical(native.opt_state)
+        opt = self.layouts.from_canonical(optimizers.unflatten(opt, state.opt))
         return Native(
-            canonical.write(native.model, self.parameters, state.params),
-            canonical.write(native.state, self.buffers, state.buffers),
-            self.named.optimizer_to_native(native.opt_state, state.opt),
+            model,
+            model_state,
+            jax.tree.map(
+                lambda old, new: jnp.asarray(new, old.dtype),
+                native.opt_state,
+                opt,
+            ),
             jr.wrap_key_data(jnp.asarray(state.rng["key"])),
             jnp.asarray(state.step, native.step.dtype),
         )
 
-    def _abstract(self) -> tuple[Any, Any]:
-        """Makes model and state with shapes in place of arrays."""
-        return eqx.filter_eval_shape(
-            eqx.nn.make_with_state(self.model_class),
-            **self.hyper_parameters,
-            key=jr.key(0),
-        )
+    def _abstract(self, key) -> tuple[Any, Any]:
+        """Makes model and state with shapes instead of their values."""
+        make = eqx.nn.make_with_state(self.model_class)
+        return abstract(lambda: make(**self.hyper_parameters, key=key))

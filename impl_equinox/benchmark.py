@@ -1,5 +1,7 @@
-"""A training step as Equinox's documentation writes it: `eqx.filter_jit`
-around a function that takes model, state and optimizer state and returns them.
+"""A training step in the style of Equinox's documentation.
+
+`eqx.filter_jit` compiles a function that takes the model, its state and the
+optimizer state, and returns the updated ones.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from impl_equinox.backend import Native
 
 
 def compute_loss(model, state, xs, ys):
-    """Returns the mean squared error, and the updated state beside it."""
+    """Returns the mean squared error and the updated state."""
     batch_model = jax.vmap(
         model, axis_name="batch", in_axes=(0, None), out_axes=(0, None)
     )
@@ -26,7 +28,7 @@ def compute_loss(model, state, xs, ys):
 def filter_jit(
     native: Native, optim: optax.GradientTransformation
 ) -> Callable[[Any, Any], Any]:
-    """Returns `(xs, ys) -> loss`, which trains the model of `native`."""
+    """Returns a step `(xs, ys) -> loss` that trains the model of `native`."""
     model, state = native.model, native.state
     opt_state = optim.init(eqx.filter(model, eqx.is_inexact_array))
 

@@ -1,7 +1,7 @@
-"""Canonical names and layouts of a model's arrays, one rule a layer type.
+"""The canonical form of the arrays of an Equinox model and its state.
 
-Parameters sit in the model and state in `eqx.nn.State`, so the two are found
-by walking the model's paths: its arrays, and its `StateIndex`es.
+Parameters, constants and keys are leaves of the model. Buffers are in the
+`eqx.nn.State`, and the `StateIndex`es in the model lead to them.
 """
 
 import dataclasses
@@ -11,190 +11,155 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jax.core import Tracer
 
-from common.state import Layout
-from impl_equinox import layers
-
-Rule = dict[str, Callable[[Any], Any]]
-
-EACH = "*"
-"""In a path, the number of each layer whose arrays are stacked."""
-
-# Parts of a layer whose arrays count as the layer's own, and what these are
-# called then.
-TRANSPARENT: dict[tuple[type, str], dict[str, str]] = {
-    (eqx.nn.SpectralNorm, "layer"): {},
-    (eqx.Partial, "func"): {},
-    (eqx.nn.Shared, "pytree"): {},
-    (layers.LoRALinear, "linear"): {},
-    (eqx.nn.WeightNorm, "layer"): {"weight": "weight_v"},
-}
-
-# Canonical names of arrays and of parts, where they are others.
-NAMES: dict[tuple[type, str], str] = {
-    # normalisation
-    (eqx.nn.WeightNorm, "g"): "weight_g",
-}
+from common.layouts import ModelLayouts, NativeArray, Place, Role, resolve
+from common.layouts.model import is_key
+from impl_equinox.rules import RULES
 
 
-def _broadcast_bias(layer: Any, bias: Any) -> Rule:
-    # A convolution's is kept as (O, 1, 1), ready to broadcast.
-    del layer
-    return {
-        "to_native": lambda x: x.reshape(bias.shape),
-        "to_canonical": lambda x: x.reshape(-1),
-    }
+class Layouts(ModelLayouts):
+    """Names, shapes, roles and layouts of all arrays of a model.
 
+    Floating arrays of the model are parameters, as `eqx.is_inexact_array`
+    says, and its integer and boolean arrays are constants. Arrays of the
+    state are buffers. Typed keys in either are random state.
+    """
 
-def _slope(layer: Any, slope: Any) -> Rule:
-    # (C, 1, 1), which broadcasts over an image, <-> (C,).
-    del layer
-    if any(n != 1 for n in slope.shape[1:]):
-        raise ValueError(
-            f"PReLU negative_slope: got the shape {slope.shape}, expected "
-            "one slope, or one for each channel as (C, 1, ...). Other shapes "
-            "have no common layout in the two libraries."
+    def __init__(self, native: Any):
+        """Finds all arrays.
+
+        Args:
+            native: a model, or a pair of a model and its `eqx.nn.State`. They
+                may hold `jax.ShapeDtypeStruct`s instead of arrays.
+
+        Raises:
+            ValueError: naming an array that cannot be in a State, because it
+                has the name of another, is in a static field, or is in the
+                state but has no `StateIndex` in the model.
+        """
+        model, state = _pair(native)
+        _require_no_hidden_arrays(model)
+        self.aliases = aliases(model)
+        found = [*self._find_arrays(model), *self._find_state(model, state)]
+        self._paths = [None if x is None else x.path for x in found]
+        super().__init__(x for x in found if x is not None)
+        self._type = type(model)
+        paths = iter(self._paths)
+        parameters = jax.tree.map(
+            lambda _: self._parameter(next(paths)), model
         )
-    return {
-        "to_native": lambda x: x.reshape(slope.shape),
-        "to_canonical": lambda x: x.reshape(slope.shape[:1]),
-    }
+        self._parameters, self._treedef = jax.tree.flatten(parameters)
 
+    def _parameter(self, path):
+        array = self._by_path.get(path)
+        is_parameter = array is not None and array.role is Role.PARAMETER
+        return path if is_parameter else None
 
-def _transposed_kernel(layer: Any, weight: Any) -> Rule:
-    # (O, I/g, *kernel) <-> (I, O/g, *kernel), flipped.
-    del weight
+    def _find_arrays(self, model):
+        """Yields each leaf of the model, `None` if it is not an array."""
+        for path, x in jax.tree_util.tree_flatten_with_path(model)[0]:
+            if not _is_array(x):
+                yield None
+                continue
+            role = Role.CONSTANT
+            if is_key(x):
+                role = Role.RANDOM_STATE
+            elif jnp.issubdtype(x.dtype, jnp.inexact):
+                role = Role.PARAMETER
+            place = resolve(RULES, _trail(model, path))
+            where = "model" + jax.tree_util.keystr(path)
+            yield NativeArray(where, x, role, self._untied(place))
 
-    def swap(x):
-        x = x.reshape(layer.groups, -1, *x.shape[1:])
-        x = jnp.swapaxes(x, 1, 2)
-        return jnp.flip(x.reshape(-1, *x.shape[2:]), range(2, x.ndim - 1))
+    def _find_state(self, model, state):
+        """Yields each leaf of the state."""
+        leaves, treedef = jax.tree.flatten(state)
+        numbers = jax.tree.unflatten(treedef, range(len(leaves)))
+        arrays: list[NativeArray | None] = [None] * len(leaves)
+        indices = _indices(model) if leaves else []
+        for path, index in indices:
+            where = f"state.get(model{jax.tree_util.keystr(path)})"
+            place = resolve(RULES, _trail(model, path))
+            found, _ = jax.tree_util.tree_flatten_with_path(numbers.get(index))
+            names = _names_of_state(place, len(found))
+            for (inner, number), name in zip(found, names, strict=True):
+                x = leaves[number]
+                arrays[number] = NativeArray(
+                    where + jax.tree_util.keystr(inner),
+                    x,
+                    Role.RANDOM_STATE if is_key(x) else Role.BUFFER,
+                    self._untied(dataclasses.replace(place, names=(name,))),
+                )
+        if None in arrays:
+            raise ValueError(
+                f"state: got {arrays.count(None)} arrays to which no "
+                f"StateIndex of the model leads, of {len(arrays)}, expected "
+                "an index for each. Pass the model and the state that "
+                "`eqx.nn.make_with_state` returned together."
+            )
+        return arrays
 
-    return {"to_native": swap, "to_canonical": swap}
+    def _untied(self, place: Place) -> Place:
+        names = tuple(self.aliases.get(name, name) for name in place.names)
+        return dataclasses.replace(place, names=names)
 
+    def _flatten_native(self, native):
+        leaves = jax.tree.leaves(_pair(native))
+        pairs = zip(self._paths, leaves, strict=True)
+        return {path: x for path, x in pairs if path is not None}
 
-# The layout of an array of a layer: a function of the two.
-PARAMETERS: dict[tuple[type, str], Callable[[Any, Any], Rule]] = {
-    # convolution
-    (eqx.nn.Conv, "bias"): _broadcast_bias,
-    (eqx.nn.ConvTranspose, "weight"): _transposed_kernel,
-    (eqx.nn.ConvTranspose, "bias"): _broadcast_bias,
-    # activation
-    (eqx.nn.PReLU, "negative_slope"): _slope,
-}
-
-BUFFERS = {
-    (eqx.nn.BatchNorm, "ema_first_time_index"): ("first_time",),
-    (eqx.nn.BatchNorm, "ema_state_index"): ("running_mean", "running_var"),
-    (eqx.nn.BatchNorm, "batch_counter"): ("num_batches_tracked",),
-    (eqx.nn.BatchNorm, "batch_state_index"): ("running_mean", "running_var"),
-    (layers.BatchNorm, "state_index"): ("running_mean", "running_var"),
-    (eqx.nn.SpectralNorm, "uv_index"): ("weight_u", "weight_v"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Stack:
-    """An array that holds several canonical ones, along its first axis.
-
-    Attributes:
-        layouts: of its parts.
-        like: the array; what is written where there are no parts.
-    """
-
-    layouts: tuple[Layout, ...]
-    like: Any
-
-
-def parameters(model: eqx.Module) -> Any:
-    """Puts a `Layout` in the place of each trainable array of a model.
-
-    Where a layer stacks the arrays of several, it is a stack of them.
-    """
-    other_names = aliases(model)
-
-    def layout(path, x):
-        if not _is_parameter(x):
-            return None
-        owners, words = _walk(model, path)
-        rule = _find(PARAMETERS, owners[-1], path[-1])
-        transforms = rule(owners[-1], x) if rule else {}
-        layouts = tuple(
-            Layout(other_names.get(name, name), **transforms)
-            for name in _names(words, x)
+    def _replace_native(self, native, arrays):
+        leaves, treedef = jax.tree.flatten(_pair(native))
+        model, state = treedef.unflatten(
+            x if path is None else arrays.get(path, x)
+            for path, x in zip(self._paths, leaves, strict=True)
         )
-        return _Stack(layouts, x) if EACH in words else layouts[0]
+        return (model, state) if _is_pair(native) else model
 
-    return jax.tree_util.tree_map_with_path(layout, model)
+    def _is_parameters(self, x):
+        return isinstance(x, self._type)
+
+    def _flatten_parameters(self, tree):
+        leaves = self._treedef.flatten_up_to(tree)
+        return dict(zip(self._parameters, leaves, strict=True))
+
+    def _unflatten_parameters(self, leaves):
+        return self._treedef.unflatten(
+            leaves[path] if path in leaves else self._without_elements(path)
+            for path in self._parameters
+        )
 
 
-def random_state(model: eqx.Module) -> Any:
-    """Puts a `Layout` in the place of each key and integer array of a model.
+def abstract(make: Callable[[], Any]) -> Any:
+    """Makes a native object with shapes instead of parameters and buffers.
 
-    Keys are canonical as their data, uint32, and counters as int32. `read`
-    and `write` take it like `parameters`.
+    Constants and random state have their values.
+
+    Args:
+        make: makes a model, or a model and its state.
     """
-
-    def layout(path, x):
-        kind = None if _is_index(x) else getattr(x, "dtype", None)
-        if kind is None:
-            return None
-        if jnp.issubdtype(kind, jax.dtypes.prng_key):
-            transforms = {
-                "to_native": lambda data: jr.wrap_key_data(
-                    jnp.asarray(data, jnp.uint32), impl=jr.key_impl(x)
-                ),
-                "to_canonical": jr.key_data,
-            }
-        elif not jnp.issubdtype(kind, jnp.integer):
-            return None
-        elif kind == jnp.uint32:  # a key of the old style is data already
-            transforms = {}
-        else:
-            transforms = {
-                "to_native": lambda n: jnp.asarray(n).astype(kind),
-                "to_canonical": lambda n: n.astype(jnp.int32),
-            }
-        return Layout(".".join(_walk(model, path)[1]), **transforms)
-
-    return jax.tree_util.tree_map_with_path(layout, model, is_leaf=_is_index)
+    native = eqx.filter_eval_shape(make)
+    layouts = Layouts(native)
+    roles = Role.CONSTANT, Role.RANDOM_STATE
+    if not layouts.names(*roles):
+        return native
+    arrays = jax.jit(lambda: layouts.read(make(), *roles))()
+    return layouts.write(native, arrays, *roles)
 
 
-def buffers(model: eqx.Module, state: eqx.nn.State) -> Any:
-    """Puts a `Layout` in the place of each array of a model's state."""
-    leaves, treedef = jax.tree.flatten(state)
-    numbers = jax.tree.unflatten(treedef, range(len(leaves)))
-    layouts: list[Layout | None] = [None] * len(leaves)
-    other_names = aliases(model)
-    for path, index in jax.tree_util.tree_flatten_with_path(
-        model, is_leaf=_is_index
-    )[0]:
-        if not _is_index(index):
-            continue
-        found = jax.tree.leaves(numbers.get(index))
-        names = [other_names.get(it, it) for it in _index_names(model, path)]
-        if len(names) < len(found):
-            # An unknown layer: its attribute's name, numbered if it is many.
-            names = [f"{names[0]}.{i}" for i in range(len(found))]
-        for number, name in zip(found, names, strict=True):
-            layouts[number] = Layout(name, _cast(leaves[number]))
-    return jax.tree.unflatten(treedef, layouts)
-
-
-def aliases(model: eqx.Module) -> dict[str, str]:
-    """Returns the other names of tied arrays, and the canonical one of each.
+def aliases(model: Any) -> dict[str, str]:
+    """Returns the canonical name of each tied array, by its other names.
 
     `eqx.nn.Shared` ties arrays, and so does one `StateIndex` in two places.
-    The first name in the order of strings is canonical. What `Shared` changes
-    on the way, as by transposing it, is another array and not named.
+    The first name in alphabetical order is canonical. If `Shared` changes an
+    array on the way, by transposing it for example, the result is another
+    array, which is computed and has no name.
 
     Raises:
         ValueError: if an array is tied to one of another layout.
     """
     groups: dict[Any, list[str]] = {}
-    rules: dict[Any, Any] = {}
+    steps: dict[Any, Any] = {}
 
     # A tracer is the same object wherever `Shared` puts it.
     def collect(model):
@@ -202,22 +167,19 @@ def aliases(model: eqx.Module) -> dict[str, str]:
         for path, x in jax.tree_util.tree_flatten_with_path(
             whole, is_leaf=_is_index
         )[0]:
-            if _is_index(x):
-                key, names = x.marker, _index_names(whole, path)
-            elif isinstance(x, Tracer):
-                key = id(x)
-                owners, words = _walk(whole, path)
-                names = _names(words, x)
-                rule = _find(PARAMETERS, owners[-1], path[-1])
-                if rules.setdefault(key, rule) is not rule:
-                    raise ValueError(
-                        f"tied array {names[0]!r}: got a layout other than "
-                        f"that of {groups[key, 0][0]!r}, expected the same. "
-                        "Tie arrays of layers of one type."
-                    )
-            else:
+            if not isinstance(x, eqx.nn.StateIndex | Tracer):
                 continue
-            for i, name in enumerate(names):
+            place = resolve(RULES, _trail(whole, path))
+            key: Any = x.marker if _is_index(x) else id(x)
+            if isinstance(x, Tracer):
+                own = place.steps(x.shape)
+                if steps.setdefault(key, own) != own:
+                    raise ValueError(
+                        f"tied array {place.names[0]!r}: got a layout other "
+                        f"than that of {groups[key, 0][0]!r}, expected the "
+                        "same. Tie arrays of layers of one type."
+                    )
+            for i, name in enumerate(place.names):
                 groups.setdefault((key, i), []).append(name)
 
     eqx.filter_eval_shape(collect, model)
@@ -229,72 +191,93 @@ def aliases(model: eqx.Module) -> dict[str, str]:
     }
 
 
-def names(layouts: Any) -> list[str]:
-    """Returns the canonical names in a tree of layouts."""
-    return [
-        one.name
-        for layout in jax.tree.leaves(layouts)
-        for one, _ in parts(layout, None)
-    ]
-
-
-def read(tree: Any, layouts: Any) -> dict[str, jax.Array]:
-    """Returns the canonical arrays that a tree of layouts names in a tree."""
-    found, treedef = jax.tree.flatten(layouts, is_leaf=lambda x: x is None)
-    return {
-        one.name: one.to_canonical(part)
-        for layout, x in zip(found, treedef.flatten_up_to(tree), strict=True)
-        if layout is not None
-        for one, part in parts(layout, x)
-    }
-
-
-def write(tree: Any, layouts: Any, arrays: Any) -> Any:
-    """Returns the tree with canonical arrays written into it."""
-    new = jax.tree.map(
-        lambda layout: jnp.asarray(
-            whole(layout, lambda one: one.to_native(arrays[one.name]))
-        ),
-        layouts,
-    )
-    return eqx.combine(new, tree)
-
-
-def parts(layout: Layout | _Stack, leaf: Any) -> list[tuple[Layout, Any]]:
-    """Splits what is in an array's place, by the layouts of its parts."""
-    if isinstance(layout, Layout):
-        return [(layout, leaf)]
-    # What stands in for an array, as `optax.MaskedNode` does, is in each.
-    return [
-        (one, leaf[i] if hasattr(leaf, "shape") else leaf)
-        for i, one in enumerate(layout.layouts)
-    ]
-
-
-def whole(layout: Layout | _Stack, part: Callable[[Layout], Any]) -> Any:
-    """Inverts `parts`."""
-    if isinstance(layout, Layout):
-        return part(layout)
-    parts = [part(one) for one in layout.layouts]
-    if not parts:
-        return jnp.zeros(layout.like.shape, layout.like.dtype)
-    return jnp.stack(parts) if hasattr(parts[0], "shape") else parts[0]
-
-
-def _cast(like: Any) -> Any:
-    """Counters keep the width that the library counts in."""
-    if jnp.issubdtype(like.dtype, jnp.floating):
-        return lambda x: x
-    return lambda x: x.astype(like.dtype)
-
-
-def _is_parameter(x: Any) -> bool:
-    # `eqx.is_inexact_array`, but true of `jax.ShapeDtypeStruct`s too.
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
+def _is_array(x: Any) -> bool:
+    return eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
 
 
 def _is_index(x: Any) -> bool:
     return isinstance(x, eqx.nn.StateIndex)
+
+
+def _is_pair(native: Any) -> bool:
+    return (
+        isinstance(native, tuple)
+        and len(native) == 2
+        and isinstance(native[1], eqx.nn.State)
+    )
+
+
+def _pair(native: Any) -> tuple[Any, Any]:
+    model, state = native if _is_pair(native) else (native, None)
+    return model, state
+
+
+def _indices(model: Any) -> list[tuple[Any, Any]]:
+    """Returns the path and the value of each `StateIndex` of a model."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_index)
+    return [(path, x) for path, x in leaves if _is_index(x)]
+
+
+def _names_of_state(place: Place, count: int) -> list[str]:
+    """Returns the names of the arrays that a `StateIndex` leads to."""
+    if len(place.names) == count:
+        return list(place.names)
+    # A layer without a rule: its attribute's name, numbered.
+    return [f"{place.names[0]}.{i}" for i in range(count)]
+
+
+def _require_no_hidden_arrays(model: Any) -> None:
+    """Checks that no array is where `jax.tree` does not find it."""
+    for path, index in _indices(model):
+        if jax.tree.leaves(index):
+            raise ValueError(
+                f"model{jax.tree_util.keystr(path)}: got a StateIndex with "
+                "its initial value, expected a model and its state. Make "
+                "them with `eqx.nn.make_with_state`."
+            )
+    for where, node in _nodes(model, "model"):
+        if not isinstance(node, eqx.Module):
+            continue
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name, None)
+            hidden = field.metadata.get("static", False) and any(
+                eqx.is_array(x) for x in jax.tree.leaves(value)
+            )
+            if hidden:
+                raise ValueError(
+                    f"{where}.{field.name}: got an array in a static field, "
+                    "expected it in an ordinary field, where it is part of "
+                    "the State. Remove `static=True`."
+                )
+
+
+def _nodes(node: Any, where: str) -> Any:
+    """Yields each inner node of a pytree, with its path."""
+    yield where, node
+    for entry, child in _children(node):
+        if not jax.tree_util.all_leaves([child]):
+            yield from _nodes(child, where + jax.tree_util.keystr((entry,)))
+
+
+def _children(node: Any) -> Any:
+    registry = jax.tree_util.default_registry
+    found = registry.flatten_one_level_with_keys(node)
+    return [] if found is None else found[0]
+
+
+def _trail(model: Any, path: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+    """Returns each node on a path, and the word that leads on from it."""
+    trail: list[tuple[Any, Any]] = []
+    node = model
+    for entry in path:
+        if isinstance(entry, jax.tree_util.GetAttrKey):
+            word, child = entry.name, getattr(node, entry.name)
+        else:
+            word = getattr(entry, "idx", getattr(entry, "key", None))
+            child = dict(_children(node))[entry]
+        trail.append((node, word))
+        node = child
+    return trail
 
 
 def _untie(tree: Any) -> Any:
@@ -306,63 +289,7 @@ def _untie(tree: Any) -> Any:
     def untie(x):
         if not is_shared(x):
             return x
-        inner = eqx.tree_at(lambda it: it.pytree, x, _untie(x.pytree))
-        return eqx.tree_at(lambda it: it.pytree, inner, inner())
+        whole = eqx.tree_at(lambda shared: shared.pytree, x, _untie(x.pytree))
+        return eqx.tree_at(lambda shared: shared.pytree, whole, whole())
 
     return jax.tree.map(untie, tree, is_leaf=is_shared)
-
-
-def _index_names(model: Any, path: tuple[Any, ...]) -> list[str]:
-    """Returns the canonical names behind a `StateIndex`."""
-    owners, words = _walk(model, path)
-    names = _find(BUFFERS, owners[-1], path[-1]) or (words[-1],)
-    return [".".join([*words[:-1], name]) for name in names]
-
-
-def _names(words: list[str], x: Any) -> list[str]:
-    """Returns the canonical names of an array."""
-    name = ".".join(words)
-    if EACH not in words:
-        return [name]
-    return [name.replace(EACH, str(i + 1)) for i in range(x.shape[0])]
-
-
-def _walk(model: Any, path: tuple[Any, ...]) -> tuple[list[Any], list[str]]:
-    """Follows a path: the node at each entry, and the canonical words."""
-    owners: list[Any] = []
-    words: list[str] = []
-    renamed: dict[str, str] = {}
-    node: Any = model
-    for entry in path:
-        owner: Any = node
-        owners.append(owner)
-        word = jax.tree_util.keystr((entry,), simple=True)
-        word = _find(NAMES, owner, entry) or _scanned(owners, entry) or word
-        part = _find(TRANSPARENT, owner, entry)
-        if part is None:
-            words.append(renamed.get(word, word))
-        renamed = {} if part is None else renamed | part
-        if isinstance(entry, jax.tree_util.GetAttrKey):
-            node = getattr(owner, entry.name)
-        elif isinstance(entry, jax.tree_util.SequenceKey):
-            node = owner[entry.idx]
-        else:
-            node = owner[entry.key]
-    return owners, words
-
-
-def _scanned(owners: list[Any], entry: Any) -> str | None:
-    """Numbers the layers of an MLP that scans: first, stacked, last."""
-    mlp = owners[-2] if len(owners) > 1 else None
-    if not (isinstance(mlp, eqx.nn.MLP) and owners[-1] is mlp.layers):
-        return None
-    stacked = mlp.scan and mlp.depth > 0
-    return ("0", EACH, str(mlp.depth))[entry.idx] if stacked else None
-
-
-def _find(rules: dict, owner: Any, entry: Any) -> Any:
-    """Looks up the rule for an attribute of a layer, by type."""
-    for (kind, name), rule in rules.items():
-        if isinstance(owner, kind) and getattr(entry, "name", None) == name:
-            return rule
-    return None

@@ -1,7 +1,7 @@
-"""Puts each module's path on what it computes, on a copy of the model.
+"""Names the operations of a model after the modules that compute them.
 
-The copy's modules are of subclasses whose `__call__` opens a named scope, so
-that the path survives jit, vmap, grad, scan and remat.
+The modules of a copy of the model get subclasses whose `__call__` opens a
+named scope, which jit, vmap, grad, scan and remat preserve.
 """
 
 import dataclasses
@@ -13,36 +13,37 @@ import jax
 
 
 def with_paths(tree: Any, path: str = "") -> Any:
-    """Returns a tree whose Equinox modules name their path in the trace.
+    """Returns a copy of a tree whose Equinox modules name their operations.
 
     Args:
-        tree: modules, in any containers.
-        path: of the tree itself.
+        tree: a module, or a container of modules.
+        path: the path of the tree itself.
     """
     if isinstance(tree, eqx.Module):
         cls = type(tree)
-        called = callable(tree) and path
-        new = object.__new__(_scoped(cls, path) if called else cls)
+        is_scoped = callable(tree) and path
+        new = object.__new__(_scoped(cls, path) if is_scoped else cls)
         for field in dataclasses.fields(tree):
             if field.name in vars(tree):
                 value = vars(tree)[field.name]
-                where = f"{path}.{field.name}" if path else field.name
-                object.__setattr__(new, field.name, with_paths(value, where))
+                name = f"{path}.{field.name}" if path else field.name
+                object.__setattr__(new, field.name, with_paths(value, name))
         return new
     if type(tree) in (list, tuple):
         return type(tree)(
-            with_paths(it, f"{path}[{i}]") for i, it in enumerate(tree)
+            with_paths(item, f"{path}[{i}]") for i, item in enumerate(tree)
         )
     if type(tree) is dict:
         return {
-            key: with_paths(it, f"{path}[{key!r}]") for key, it in tree.items()
+            key: with_paths(value, f"{path}[{key!r}]")
+            for key, value in tree.items()
         }
     return tree
 
 
 @functools.cache
 def _scoped(cls: type, path: str) -> type:
-    """A subclass whose calls are in the scope of a path."""
+    """Returns a subclass that is called in the named scope of a path."""
 
     def __call__(self, *args, **kwargs):
         with jax.named_scope(f"@{path}"):

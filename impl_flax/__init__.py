@@ -1,1 +1,1 @@
-"""The models, layers and backend in Flax NNX."""
+"""The backend, the models and the layers in Flax NNX."""

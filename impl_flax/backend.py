@@ -12,11 +12,11 @@ import jax.random as jr
 import optax
 from flax import nnx
 
+from common.layouts import Role
 from common.protocol import Loss, Spec
-from common.state import State
+from common.state import MODEL, State
 from common.training import optimizers
-from impl_flax import canonical
-from impl_flax.named import NamedParameters
+from impl_flax.canonical import Layouts, abstract
 
 
 class Native(NamedTuple):
@@ -46,22 +46,22 @@ class Backend:
         self.loss = loss
         self.metrics = metrics
 
-        module = self._abstract()
-        self.parameters = canonical.layouts(module, nnx.Param)
-        self.buffers = canonical.layouts(module, nnx.BatchStat)
-        self.named = NamedParameters(module)
+        self.layouts = Layouts(self._abstract(jr.key(0)))
         self.optimizer = optimizers.on_names(
-            optimizer, self.named.to_names, self.named.to_native
+            optimizer, self.layouts.to_names, self.layouts.to_native
         )
 
     def init(self, params, buffers, key):
-        module = self._abstract()
-        canonical.write(module, self.parameters, params)
-        canonical.write(module, self.buffers, buffers)
+        module = self.layouts.write(
+            self._abstract(key),
+            {**params, **buffers},
+            Role.PARAMETER,
+            Role.BUFFER,
+        )
         optimizer = nnx.Optimizer(module, self.optimizer, wrt=nnx.Param)
         return Native(module, optimizer, nnx.Rngs(dropout=key))
 
-    def step(self, native, batch):
+    def step(self, native, batch, *, gradients=False):
         module, optimizer, rngs = native
         xs, ys = batch
 
@@ -81,6 +81,8 @@ class Backend:
             train_module, rngs.fork()
         )
         optimizer.update(module, grads)
+        if gradients:
+            return native, metrics, self.named.to_canonical(nnx.as_pure(grads))
         return native, metrics
 
     def predict(self, native, xs):
@@ -109,20 +111,26 @@ class Backend:
 
     def state(self, native):
         module, optimizer, rngs = native
+        opt = self.layouts.to_canonical(nnx.as_pure(optimizer.opt_state))
+        keys = self.layouts.read(module, Role.RANDOM_STATE)
         return State(
-            params=canonical.read(module, self.parameters),
-            buffers=canonical.read(module, self.buffers),
-            opt=self.named.optimizer_to_canonical(optimizer.opt_state),
-            rng={"key": jr.key_data(rngs.dropout.key[...])},
+            params=self.layouts.read(module, Role.PARAMETER),
+            buffers=self.layouts.read(module, Role.BUFFER),
+            constants=self.layouts.read(module, Role.CONSTANT),
+            opt=optimizers.flatten(opt),
+            rng={"key": jr.key_data(rngs.dropout.key[...])}
+            | {MODEL + name: x for name, x in keys.items()},
             step=optimizer.step[...],
         )
 
     def load(self, native, state):
         module, optimizer, rngs = native
-        canonical.write(module, self.parameters, state.params)
-        canonical.write(module, self.buffers, state.buffers)
-        opt_state = self.named.optimizer_to_native(
-            optimizer.opt_state, state.opt
+        self.layouts.write(module, state.model)
+        pure = nnx.as_pure(optimizer.opt_state)
+        opt = self.layouts.to_canonical(pure)
+        opt = self.layouts.from_canonical(optimizers.unflatten(opt, state.opt))
+        opt_state = jax.tree.map(
+            lambda old, new: jnp.asarray(new, old.dtype), pure, opt
         )
         nnx.update(optimizer.opt_state, nnx.state(opt_state))
         step = jnp.asarray(state.step, jnp.uint32)
@@ -134,10 +142,11 @@ class Backend:
         rngs.dropout.count.set_value(step)
         return native
 
-    def _abstract(self) -> nnx.Module:
-        """Makes the module with shapes in place of arrays."""
-        return nnx.eval_shape(
-            lambda: self.model_class(**self.hyper_parameters, rngs=nnx.Rngs(0))
+    def _abstract(self, key) -> nnx.Module:
+        """Makes the module with shapes instead of its values."""
+        make = self.model_class
+        return abstract(
+            lambda: make(**self.hyper_parameters, rngs=nnx.Rngs(key))
         )
 
 

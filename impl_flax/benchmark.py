@@ -1,5 +1,7 @@
-"""A training step as Flax's documentation writes it: module and optimizer are
-arguments of `nnx.jit`, which writes their new values back into them.
+"""A training step in the style of Flax's documentation.
+
+The module and the optimizer are arguments of a function that `nnx.jit`
+compiles, and are updated in place.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from impl_flax.backend import Native
 
 
 def train_step(model, optimizer, x, y):
-    """Returns the loss; model and optimizer change in place."""
+    """Returns the loss, and updates the model and the optimizer in place."""
 
     def loss_fn(model):
         return jnp.mean((model(x) - y) ** 2)
@@ -26,7 +28,7 @@ def train_step(model, optimizer, x, y):
 def jit(
     native: Native, tx: optax.GradientTransformation
 ) -> Callable[[Any, Any], Any]:
-    """Returns `(xs, ys) -> loss`, which trains the module of `native`."""
+    """Returns a step `(xs, ys) -> loss` that trains the module of `native`."""
     model = native.module
     model.train()
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
@@ -41,7 +43,7 @@ def jit(
 def cached_partial(
     native: Native, tx: optax.GradientTransformation
 ) -> Callable[[Any, Any], Any]:
-    """Returns the same step, which walks the objects only once."""
+    """Returns the same step, with the arguments flattened only once."""
     model = native.module
     model.train()
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
@@ -51,7 +53,7 @@ def cached_partial(
 def jit_partial(
     native: Native, tx: optax.GradientTransformation
 ) -> Callable[[Any, Any], Any]:
-    """Returns the same step on trees, the mode that Flax is moving to."""
+    """Returns the same step with `graph=False`: arguments are pytrees."""
     model = native.module
     model.train()
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)

@@ -1,7 +1,7 @@
-"""Puts each module's path on what it computes, on a copy of the model.
+"""Names the operations of a model after the modules that compute them.
 
-The copy's modules are of subclasses whose `__call__` opens a named scope, so
-that the path survives jit, vmap, grad, scan and remat.
+The modules of a copy of the model get subclasses whose `__call__` opens a
+named scope, which jit, vmap, grad, scan and remat preserve.
 """
 
 import functools
@@ -12,44 +12,45 @@ from flax import nnx
 
 
 def with_paths(tree: Any, path: str = "") -> Any:
-    """Returns a tree whose NNX modules name their path in the trace.
+    """Returns a copy of a tree whose NNX modules name their operations.
 
     Args:
-        tree: modules, in any containers.
-        path: of the tree itself.
+        tree: a module, or a container of modules.
+        path: the path of the tree itself.
     """
     if isinstance(tree, nnx.Module):
         copy = nnx.clone(tree, variables=False)
         for keys, module in nnx.iter_modules(copy):
-            where = path + jax.tree_util.keystr(_keys(keys))
-            where = where.removeprefix(".")
-            if where and callable(module):
-                cls = _scoped(type(module), where)
+            module_path = path + jax.tree_util.keystr(_keys(keys))
+            module_path = module_path.removeprefix(".")
+            if module_path and callable(module):
+                cls = _scoped(type(module), module_path)
                 object.__setattr__(module, "__class__", cls)
         return copy
     if type(tree) in (list, tuple):
         return type(tree)(
-            with_paths(it, f"{path}[{i}]") for i, it in enumerate(tree)
+            with_paths(item, f"{path}[{i}]") for i, item in enumerate(tree)
         )
     if type(tree) is dict:
         return {
-            key: with_paths(it, f"{path}[{key!r}]") for key, it in tree.items()
+            key: with_paths(value, f"{path}[{key!r}]")
+            for key, value in tree.items()
         }
     return tree
 
 
 def _keys(path: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(
-        jax.tree_util.SequenceKey(it)
-        if isinstance(it, int)
-        else jax.tree_util.GetAttrKey(it)
-        for it in path
+        jax.tree_util.SequenceKey(entry)
+        if isinstance(entry, int)
+        else jax.tree_util.GetAttrKey(entry)
+        for entry in path
     )
 
 
 @functools.cache
 def _scoped(cls: type, path: str) -> type:
-    """A subclass whose calls are in the scope of a path."""
+    """Returns a subclass that is called in the named scope of a path."""
 
     def __call__(self, *args, **kwargs):
         with jax.named_scope(f"@{path}"):

@@ -1,11 +1,15 @@
-"""The axes of the matrix, fed by the registries, and JAX set up for tests.
+"""Sets up JAX for the tests, and defines the axes of the test matrix.
 
-A test that takes `model`, `backend` or `dtype` runs for every one there is,
-and its id names the cell: `test_step[deep_mlp-flax-float64]`.
+A test that takes `model`, `backend` or `dtype` runs for each value that the
+registries list, and its id names the cell: `test_step[deep_mlp-flax-float64]`.
 """
 
 import contextlib
+import ctypes
+import gc
 import pathlib
+import re
+import resource
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,7 +19,7 @@ import numpy as np
 import pytest
 
 from common import State, Trainer
-from common.comparison import layer_judge as judge
+from common.comparison import layer_judge
 from common.models import find_spec, specs
 from common.protocol import Spec
 from common.registry import backends
@@ -25,16 +29,16 @@ from common.training.checks import predictions_like
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 
 jax.config.update("jax_enable_x64", True)
-# A test compiles many small programs, and few of them change between two
-# runs: with all of them kept, the suite runs markedly faster.
+# The tests compile many small programs, and few of them change between two
+# runs: with all of them cached, the suite runs several times faster.
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-# jax's strict promotions cannot be on: the definitions add a (C,) bias to a
+# JAX's strict promotion modes stay off: the definitions add a (C,) bias to a
 # (B, C) batch, and optax's Adam raises a float to the power of an integer.
 
-# Hypothesis draws the same examples in every run; `nightly` draws others. An
-# example is small already, and shrinking it would compile each attempt.
+# Hypothesis draws the same examples in every run; the `nightly` profile draws
+# new ones. Examples are small, and shrinking would compile every attempt.
 for name, options in {
     "default": {"max_examples": 20, "derandomize": True},
     "nightly": {"max_examples": 500},
@@ -87,18 +91,46 @@ def dtype(request) -> str:
 
 
 @pytest.fixture(scope="module")
-def forgets() -> Iterator[None]:
-    """Drops what a module compiled that no other one needs.
+def forgets() -> None: ...
 
-    The programs of the layer matrix alone would fill gigabytes.
+
+MAX_RESIDENT = 1.2 * 2**30
+"""Bytes of memory above which a worker drops the programs it compiled."""
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Frees compiled programs after a test when the process has grown large.
+
+    The programs of the layer matrix alone would fill several gigabytes. Those
+    that are needed again are read from the persistent cache.
     """
     yield
-    judge.compiled.cache_clear()
+    if resident_bytes() > MAX_RESIDENT:
+        free_compiled_programs()
+
+
+def resident_bytes() -> int:
+    """Returns the memory that this process holds; 0 where Linux is not."""
+    statm = pathlib.Path("/proc/self/statm")
+    if not statm.exists():
+        return 0
+    return int(statm.read_text().split()[1]) * resource.getpagesize()
+
+
+def free_compiled_programs() -> None:
+    """Drops every compiled program, and returns its memory to the system."""
+    POOL.clear()
+    layer_judge.compiled.cache_clear()
     jax.clear_caches()
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
 
 
 class Lent(NamedTuple):
-    """A trainer, and the State that it was built with."""
+    """A trainer, and the State it was built with."""
 
     trainer: Trainer
     state: State
@@ -111,9 +143,9 @@ POOL: dict[Any, list[Lent]] = {}
 def make() -> Iterator[Callable[..., Trainer]]:
     """Builds a tiny model: `make("deep_mlp", "flax", dtype=...)`.
 
-    Half of the suite's time would go into tracing the same step again. So a
-    trainer is lent to one test at a time, as `build` returned it, but for
-    what it has compiled. `fresh=True` gets a new one.
+    Tracing the same step again would take half of the suite's time, so a
+    trainer is lent to one test at a time and reset to its first State for the
+    next one. It keeps what it has compiled. `fresh=True` builds a new one.
     """
     lent: list[tuple[Any, Lent]] = []
 
@@ -142,7 +174,7 @@ def make() -> Iterator[Callable[..., Trainer]]:
 
     yield make
     for key, one in lent:
-        POOL[key].append(one)
+        POOL.setdefault(key, []).append(one)
 
 
 @pytest.fixture
@@ -164,7 +196,7 @@ def make_batch() -> Callable[..., Batch]:
 
 @pytest.fixture
 def assert_same() -> Callable[[State, State], None]:
-    """Asserts that two States hold the same bits under the same names."""
+    """Asserts that two States are equal, bit for bit, name by name."""
 
     def assert_same(actual: State, expected: State) -> None:
         got, want = actual.flat(), expected.flat()
@@ -181,7 +213,7 @@ def assert_same() -> Callable[[State, State], None]:
 
 @pytest.fixture
 def fill() -> Callable[..., State]:
-    """Fills a State with random values: nothing agrees by being zero."""
+    """Fills a State with random values, so that no zero hides an error."""
 
     def fill(state: State, seed: int = 0) -> State:
         rng = np.random.default_rng(seed)
@@ -200,7 +232,7 @@ def fill() -> Callable[..., State]:
 
 @pytest.fixture
 def compiles() -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
-    """Lists what is compiled: `with compiles() as names: ...`."""
+    """Lists the functions that compile: `with compiles() as names: ...`."""
 
     @contextlib.contextmanager
     def compiles() -> Iterator[list[str]]:
@@ -220,3 +252,32 @@ def compiles() -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
             jax.monitoring.unregister_event_duration_listener(listen)
 
     return compiles
+
+
+FORM = re.compile(
+    r"(?P<what>.+?): got (?P<got>.+?), expected (?P<expected>.+?)\. "
+    r"(?P<fix>[A-Z].+)\.",
+    re.DOTALL,
+)
+"""The form of every error message."""
+
+
+@pytest.fixture
+def assert_raises(compiles) -> Callable[..., None]:
+    """Asserts that a call raises an error before anything is compiled.
+
+    The whole message must match a pattern, and have the form of all messages:
+    `assert_raises(call, ValueError, pattern)`.
+    """
+
+    def assert_raises(
+        call: Callable[[], Any], error: type[Exception], message: str
+    ) -> None:
+        with compiles() as compiled, pytest.raises(error) as caught:
+            call()
+        text = str(caught.value)
+        assert re.fullmatch(message, text), text
+        assert FORM.fullmatch(text), text
+        assert compiled == []
+
+    return assert_raises

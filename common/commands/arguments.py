@@ -1,9 +1,7 @@
-"""Functions and inputs, as the command line names them."""
+"""The functions and the inputs that a user names on the command line."""
 
 import importlib
-import os
 import pathlib
-import sys
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from common.commands import user_modules
+
 
 def function(name: str) -> Any:
-    """Imports `package.module:name`.
+    """Imports `package.module:name` from the working directory.
 
     Raises:
-        ValueError: if it is not of this form, or no callable.
-        ImportError: if there is no such module.
+        ValueError: if the name is not of this form, or not a callable.
+        ImportError: if there is no such module, or it does not import.
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
@@ -25,54 +25,68 @@ def function(name: str) -> Any:
             f"function: got {name!r}, expected package.module:name. Put a "
             "colon between the module and the name."
         )
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        # As the user would: with x64 on, weights would be drawn in float64.
-        with jax.enable_x64(False):
-            found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):
-            raise ImportError(
-                f"function {name!r}: got an import of {error.name!r} in "
-                f"{module}, which is not installed, expected what it imports "
-                "to be there. Install it."
-            ) from error
-        raise ImportError(
-            f"function {name!r}: got no module named {error.name!r}, expected "
-            "one that Python finds from this folder. Check the spelling, or "
-            "change to the folder that it is in."
-        ) from error
-    except Exception as error:
-        raise ImportError(
-            f"function {name!r}: got {type(error).__name__} while importing "
-            f"{module} ({error}), expected a module that imports. Try "
-            f'`python -c "import {module}"`.'
-        ) from error
+    found = _import_module(name, module)
     for word in attribute.split("."):
         if not hasattr(found, word):
             raise ValueError(
                 f"function {name!r}: got no {word!r} in {module}, expected a "
-                "function or a module. Check the spelling."
+                "function or a model. Check the spelling."
             )
         found = getattr(found, word)
     if not callable(found):
         raise ValueError(
-            f"function {name!r}: got {type(found).__name__}, expected "
-            "something to call. Name a function."
+            f"function {name!r}: got {type(found).__name__}, expected a "
+            "callable. Name a function or a model."
         )
     return found
 
 
-def inputs(words: Sequence[str], seed: int) -> list[np.ndarray]:
-    """Reads arrays from files and draws those that have a shape only.
+def _import_module(name: str, module: str) -> Any:
+    """Imports a module of the user.
 
     Args:
-        words: `FILE.npz`, or `shape=8,32,32,3`.
-        seed: of the drawn ones, from N(0, 1).
+        name: what the user typed, for the messages.
+        module: its dotted name.
+    """
+    user_modules.search_working_directory()
+    user_modules.require_no_clash(name, module)
+    try:
+        # As in the user's own process: with x64 on, weights would be drawn
+        # in float64.
+        with jax.enable_x64(False):
+            return importlib.import_module(module)
+    except user_modules.NameClashError:
+        raise
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise ImportError(
+                f"function {name!r}: got an import of {error.name!r} in "
+                f"{module}, which Python does not find, expected an "
+                f"installed module. Install {error.name!r}."
+            ) from error
+        raise ImportError(
+            f"function {name!r}: got no module named {error.name!r}, expected "
+            "one in the working directory or an installed one. Check the "
+            "spelling, or change to the folder that contains it."
+        ) from error
+    except Exception as error:
+        raise ImportError(
+            f"function {name!r}: got {type(error).__name__} while importing "
+            f"{module} ({error}), expected a module that imports. Run "
+            f'`python -c "import {module}"` to see the traceback.'
+        ) from error
+
+
+def inputs(words: Sequence[str], seed: int) -> list[np.ndarray]:
+    """Reads arrays from files, and samples arrays of given shapes.
+
+    Args:
+        words: each is `FILE.npz`, or `shape=8,32,32,3` for standard normal
+            samples.
+        seed: seed of the samples.
 
     Raises:
-        ValueError: if a word is neither, or a file holds no arrays.
+        ValueError: if a word has neither form, or a file holds no arrays.
     """
     rng = np.random.default_rng(seed)
     arrays: list[np.ndarray] = []
@@ -92,11 +106,11 @@ def inputs(words: Sequence[str], seed: int) -> list[np.ndarray]:
 def _shape(word: str) -> tuple[int, ...]:
     sizes = word.removeprefix("shape=")
     try:
-        return tuple(int(it) for it in sizes.split(",") if it)
+        return tuple(int(size) for size in sizes.split(",") if size)
     except ValueError:
         raise ValueError(
             f"--inputs: got {word!r}, expected integers such as "
-            "shape=8,32,32,3. Separate them by commas."
+            "shape=8,32,32,3. Separate the sizes by commas."
         ) from None
 
 
@@ -106,6 +120,7 @@ def _read(path: pathlib.Path) -> list[np.ndarray]:
             return [stored[name] for name in stored.files]
     except (ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"--inputs {str(path)!r}: got no archive of plain arrays "
-            f"({error}), expected one of `numpy.savez`. Write it again."
+            f"--inputs {str(path)!r}: got a file that is not an archive of "
+            f"plain arrays ({error}), expected one. Write it with "
+            "`numpy.savez`."
         ) from error

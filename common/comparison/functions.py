@@ -1,4 +1,4 @@
-"""`diff`: compares two JAX functions and finds where they diverge."""
+"""`diff`: finds where two JAX functions diverge."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -17,33 +17,36 @@ def diff(
     dtype: str | None = "float64",
     kept: int = KEPT,
 ) -> Diff:
-    """Finds where two JAX functions part.
+    """Finds where two JAX functions diverge.
 
-    Both are traced, run equation by equation, and their intermediate values
-    matched by their numbers, whatever their layout. The walk back from the
-    outputs ends at the earliest values that only one side has. Outputs of
-    other shapes count as equal where an order of the axes makes them so.
+    Both functions are traced and run equation by equation. Their intermediate
+    values are matched by their numbers, whatever their layout. A search from
+    the outputs back to the inputs ends at the earliest values that only one
+    side has. Outputs of different shapes count as equal if a permutation of
+    the axes makes them equal.
 
     Args:
         left: a function, or a module with a `__call__`.
-        right: the other one.
-        args: what both are called with.
-        right_args: what the right one is called with instead, a tuple. Two
-            models are passed as arguments this way, so that both are cast:
-            `diff(call, call, model, x, right_args=(port, x))`.
-        dtype: to run both in: floats of arguments and modules are cast, so
-            that rounding hides nothing. `None` leaves them as they are.
-        kept: bytes of values to keep on each side, to tell an order of
-            elements from another; beyond it only fingerprints are.
+        right: the other function or module.
+        args: the arguments of both.
+        right_args: a tuple of arguments for `right`, if they differ from
+            `args`. With it, two models can be passed as arguments, so that
+            both are cast: `diff(call, call, model, x, right_args=(port, x))`.
+        dtype: the dtype to run both in. Floating arguments and modules are
+            cast to it. In float64, rounding does not hide a divergence.
+            `None` leaves all dtypes unchanged.
+        kept: the number of bytes of values to keep on each side. Kept values
+            can be matched in any order of their elements, others only by
+            their fingerprints.
 
     Raises:
-        TypeError: if a function does not trace.
+        TypeError: if a function cannot be traced.
         ValueError: if the outputs have different structures.
     """
     if not isinstance(right_args, list | tuple | None):
         raise ValueError(
             f"right_args: got {type(right_args).__name__}, expected a tuple "
-            "of arguments. Put it in one: `right_args=(model, x)`."
+            "of arguments. Pass a tuple, as in `right_args=(model, x)`."
         )
     return find_divergence(
         (left, right),
@@ -57,7 +60,8 @@ def diff(
 def name_modules(trees: tuple[Any, ...]) -> tuple[Any, ...]:
     """Replaces modules by copies that record their path in the name stack.
 
-    A library that was never imported has no modules here.
+    A library that was never imported cannot have modules among the arguments,
+    and is not imported here.
     """
     for library in LIBRARIES:
         if library in sys.modules:

@@ -1,6 +1,6 @@
-"""Judges what some backends did: the worst and the first difference a row."""
+"""Judges a comparison: the largest error and first mismatch of each row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,11 @@ Arrays = Mapping[str, Any]
 
 
 class Judge:
-    """Collects a row for each quantity and pair, step by step."""
+    """Collects one row for each quantity and pair, step by step."""
 
-    def __init__(self, dtype: str, pairs: Any):
+    def __init__(self, dtype: str, pairs: Sequence[tuple[str, str]]):
         self._dtype = dtype
-        self._pairs = [tuple(pair) for pair in pairs]
+        self._pairs = list(pairs)
         self._rows: dict[tuple[str, str, str], Row] = {}
         self._peaks: dict[tuple[str, str, str], float] = {}
 
@@ -33,40 +33,42 @@ class Judge:
     def values(
         self, quantity: str, step: int, arrays: Mapping[str, Arrays]
     ) -> None:
-        """Judges arrays by name, each in its own magnitude."""
+        """Judges arrays by name, each relative to its own magnitude."""
         for left, right in self._pairs:
-            apart = agreement.relative_errors(arrays[left], arrays[right])
-            self._add(quantity, left, right, step, apart)
+            errors = agreement.relative_errors(arrays[left], arrays[right])
+            self._add(quantity, left, right, step, errors)
 
     def losses(self, step: int, losses: Mapping[str, Any]) -> None:
-        """Judges the losses of a step; what is not finite agrees with none."""
+        """Judges the losses of a step. A loss that is not finite is a
+        mismatch."""
         for left, right in self._pairs:
             a, b = losses[left], losses[right]
             finite = np.isfinite(a) and np.isfinite(b)
-            apart = {"": agreement.relative_error(a, b) if finite else np.inf}
+            errors = {"": agreement.relative_error(a, b) if finite else np.inf}
             if step == 1:
-                self._add("loss", left, right, step, apart)
-            self._add("trajectory", left, right, step, apart)
+                self._add("loss", left, right, step, errors)
+            self._add("trajectory", left, right, step, errors)
 
     def handed_over(
         self, copies: Mapping[str, State], originals: Mapping[str, State]
     ) -> None:
-        """Judges that both began alike, and that copying lost nothing."""
+        """Judges whether both start equal and whether copying is exact."""
         for left, right in self._pairs:
-            apart = agreement.relative_errors(
+            errors = agreement.relative_errors(
                 originals[left].flat(), originals[right].flat()
             )
             for name in (left, right):
-                lost = agreement.relative_errors(
+                copying = agreement.relative_errors(
                     copies[name].flat(), originals[name].flat()
                 )
-                apart |= {k: v for k, v in lost.items() if v > apart[k]}
-            self._add("state", left, right, 0, apart)
+                errors |= {k: v for k, v in copying.items() if v > errors[k]}
+            self._add("state", left, right, 0, errors)
 
     def first_step(
         self, before: Mapping[str, State], after: Mapping[str, State]
     ) -> None:
-        """Judges what one step made of buffers, parameters and moments."""
+        """Judges the buffers, the parameters and the optimizer state after
+        the first step."""
         for left, right in self._pairs:
             a, b = after[left], after[right]
             for quantity, x, y in (
@@ -74,9 +76,9 @@ class Judge:
                 ("update", a.params, b.params),
                 ("update", a.opt, b.opt),
             ):
-                apart = agreement.relative_errors(x, y)
-                self._add(quantity, left, right, 1, apart)
-            moved = {
+                errors = agreement.relative_errors(x, y)
+                self._add(quantity, left, right, 1, errors)
+            changed = {
                 name: {
                     leaf
                     for leaf, x in after[name].buffers.items()
@@ -84,52 +86,59 @@ class Judge:
                 }
                 for name in (left, right)
             }
-            # Training has to move every buffer. One that has converged may
-            # stay, but then in both backends alike.
-            fresh = int(before[left].step) == 0
-            due = set(a.buffers) if fresh else moved[left] | moved[right]
-            stale = [
+            # The first step of a run changes every buffer. Later, a buffer
+            # that has converged may stay the same, but in both backends.
+            is_first = int(before[left].step) == 0
+            expected = (
+                set(a.buffers) if is_first else changed[left] | changed[right]
+            )
+            unchanged = [
                 f"{name}.{leaf}"
                 for name in (left, right)
-                for leaf in sorted(due - moved[name])
+                for leaf in sorted(expected - changed[name])
             ]
-            self._count("trained", left, right, 1, stale)
+            self._count("trained", left, right, 1, unchanged)
 
     def state(self, step: int, states: Mapping[str, State]) -> None:
-        """Judges a whole State along the way.
+        """Judges the State after a step.
 
-        Moments are measured in the largest magnitude that they have had: a
-        gradient falls as training succeeds, its rounding does not.
+        Errors of the optimizer state are relative to the largest magnitude
+        that it has had. Gradients become small as training succeeds, but
+        their rounding errors do not.
         """
         for left, right in self._pairs:
             a, b = states[left], states[right]
             for x, y in ((a.params, b.params), (a.buffers, b.buffers)):
-                apart = agreement.relative_errors(x, y)
-                self._add("parameters", left, right, step, apart)
+                errors = agreement.relative_errors(x, y)
+                self._add("parameters", left, right, step, errors)
             peaks = {}
             for name in a.opt.keys() & b.opt.keys():
-                now = max(map(agreement.magnitude, (a.opt[name], b.opt[name])))
+                magnitude = max(
+                    map(agreement.magnitude, (a.opt[name], b.opt[name]))
+                )
                 key = (left, right, name)
-                self._peaks[key] = max(now, self._peaks.get(key, 0.0))
+                self._peaks[key] = max(magnitude, self._peaks.get(key, 0.0))
                 peaks[name] = self._peaks[key]
-            apart = agreement.relative_errors(a.opt, b.opt, peaks)
-            self._add("moments", left, right, step, apart)
+            errors = agreement.relative_errors(a.opt, b.opt, peaks)
+            self._add("moments", left, right, step, errors)
 
     def kept(self, step: int, changed: Mapping[str, list[str]]) -> None:
-        """Judges that inference changed nothing at all."""
+        """Judges whether inference left every array unchanged."""
         for left, right in self._pairs:
-            wrong = [
-                f"{n}.{leaf}" for n in (left, right) for leaf in changed[n]
+            names = [
+                f"{name}.{leaf}"
+                for name in (left, right)
+                for leaf in changed[name]
             ]
-            self._count("kept", left, right, step, wrong)
+            self._count("kept", left, right, step, names)
 
     def _count(
-        self, quantity: str, left: str, right: str, step: int, wrong: list[str]
+        self, quantity: str, left: str, right: str, step: int, names: list[str]
     ) -> None:
-        """Judges that no array at all is wrong."""
-        leaf = wrong[0] if wrong else ""
-        place = Place(step, leaf, float(len(wrong)))
-        first = place if wrong else None
+        """Adds a row that counts the arrays with a mismatch."""
+        leaf = names[0] if names else ""
+        place = Place(step, leaf, float(len(names)))
+        first = place if names else None
         self._rows[quantity, left, right] = Row(
             quantity, left, right, place, 0.0, first
         )
@@ -140,21 +149,22 @@ class Judge:
         left: str,
         right: str,
         step: int,
-        apart: Mapping[str, float],
+        errors: Mapping[str, float],
     ) -> None:
-        if not apart:
+        """Updates a row with the errors of a step, by array."""
+        if not errors:
             return
-        leaf = max(apart, key=lambda name: apart[name])
-        place = Place(step, leaf, apart[leaf])
-        bound = agreement.tolerance(self._dtype, quantity, step)
+        leaf = max(errors, key=lambda name: errors[name])
+        place = Place(step, leaf, errors[leaf])
+        tolerance = agreement.tolerance(self._dtype, quantity, step)
         key = (quantity, left, right)
-        old = self._rows.get(key)
-        first = old.first if old else None
-        if first is None and not place.error <= bound:
+        previous = self._rows.get(key)
+        first = previous.first if previous else None
+        if first is None and not place.error <= tolerance:
             first = place
         worst = place
-        if old and old.worst.error / (old.tolerance or 1) > (
-            place.error / (bound or 1)
+        if previous and previous.worst.error / (previous.tolerance or 1) > (
+            place.error / (tolerance or 1)
         ):
-            worst, bound = old.worst, old.tolerance
-        self._rows[key] = Row(quantity, left, right, worst, bound, first)
+            worst, tolerance = previous.worst, previous.tolerance
+        self._rows[key] = Row(quantity, left, right, worst, tolerance, first)

@@ -1,8 +1,8 @@
-"""How far a library's layer is from its row of the table.
+"""Measures the error of a library's layer, compared with its definition.
 
-The row's own function, evaluated in float64 on the very numbers that the
-layer gets, is the truth in every dtype. So the two libraries are judged by
-the definition, not by each other.
+In every dtype, the expected values are those of the row's definition,
+evaluated in float64 on the same numbers that the layer gets. Each library is
+thus compared with the definition, and not with the other library.
 """
 
 import dataclasses
@@ -17,24 +17,23 @@ import numpy as np
 
 from common.agreement import layer_tolerance, magnitude, relative_error
 from common.layers import Layer
-from common.layers.table import name_of
 from common.protocol import Arrays
 from common.registry import find_counterpart
 
 DTYPES = ("float64", "float32", "bfloat16")
 TRAINING_CALLS = 3
-# Of what a call returns: the row of the tolerance table.
+# What a call returns, and the row of the tolerance table for it.
 QUANTITIES = {
     "output": "layer",
     "gradients": "layer gradients",
     "buffers": "layer",
 }
-# An average over many calls moves by less than bfloat16 resolves, so running
-# statistics stay float32 in a bfloat16 run, as in `nnx.BatchNorm`. Buffers of
+# Running statistics stay in float32 in a bfloat16 run, as in `nnx.BatchNorm`,
+# because a moving average changes by less than bfloat16 resolves. Buffers with
 # other names have the dtype of the parameters.
 RUNNING_STATISTICS = ("running_mean", "running_var")
-# Compiling takes most of the time, and the best code is not on trial: formula
-# errors show at any level. These make it four times quicker on the CPU.
+# Most of the time is spent compiling. An error in a formula shows at any
+# optimization level, and these options compile four times faster on the CPU.
 QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
@@ -43,31 +42,32 @@ QUICK = {
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One array of a layer's, beside the truth.
+    """The error of one array of a layer.
 
     Attributes:
         quantity: `"output"`, `"gradients"`, `"buffers"` or `"curvature"`.
         mode: `"train"` or `"eval"`.
-        what: names the array.
-        off: the largest difference over the array's largest magnitude.
-        bound: the largest that is agreement.
+        array: the name of the array.
+        error: the error relative to the array's largest magnitude.
+        tolerance: the largest error that counts as agreement.
     """
 
     quantity: str
     mode: str
-    what: str
-    off: float
-    bound: float
+    array: str
+    error: float
+    tolerance: float
 
     @property
     def ok(self) -> bool:
-        """Whether it agrees; NaN does not."""
-        return self.off <= self.bound
+        """Whether the error is within the tolerance. False for NaN."""
+        return self.error <= self.tolerance
 
     def __str__(self):
+        of = f" of {self.array}" if self.array else ""
         return (
-            f"{self.quantity} of {self.what} in {self.mode}: off by "
-            f"{self.off:.3g}, expected within {self.bound:.3g}"
+            f"{self.quantity}{of} in {self.mode}: got an error of "
+            f"{self.error:.3g}, expected at most {self.tolerance:.3g}"
         )
 
 
@@ -80,30 +80,32 @@ def measure(
     seed: int = 0,
     quick: bool = False,
 ) -> list[Finding]:
-    """Calls a layer on random data, in training and in inference.
+    """Measures a layer on random data, in training and in inference.
 
-    Three training calls on different data, each with its gradients and with
-    the buffers that the one before left; then one in inference.
+    The layer is called three times in training, on different data and with
+    the buffers of the call before, and then once in inference. Every call
+    also computes the gradients.
 
     Args:
         layer: a row of the table.
-        backend: whose counterpart is on trial.
-        dtype: of parameters, buffers and inputs: `"float64"`, `"float32"` or
-            `"bfloat16"`.
-        batch_size: examples a call.
-        seed: of the data.
-        quick: whether to compile for speed of compiling, and to call a layer
-            once that is the same in every call.
+        backend: the library whose layer is measured.
+        dtype: the dtype of parameters, buffers and inputs: `"float64"`,
+            `"float32"` or `"bfloat16"`.
+        batch_size: the number of examples per call.
+        seed: determines the data.
+        quick: whether to compile with little optimization, and to call the
+            layer only once if it has no buffers and is not random.
 
     Returns:
-        What was found of each array.
+        A finding for each array of each call.
     """
     case = draw(layer, batch_size, seed)
     if quick and not (case.buffers or layer.random):
         case = case._replace(calls=case.calls[:1])
     got = _run(layer, backend, dtype, _cast_case(case, dtype), quick)
-    truth = "float64" if not layer.random else dtype
-    want = _run(layer, "reference", truth, _cast_case(case, dtype), quick)
+    # A random mask depends on the dtype.
+    reference = dtype if layer.random else "float64"
+    want = _run(layer, "reference", reference, _cast_case(case, dtype), quick)
     terms = max(x.size for x in jax.tree.leaves((case, want)))
 
     findings: list[Finding] = []
@@ -111,20 +113,22 @@ def measure(
     for number, (ours, theirs) in enumerate(zip(got, want, strict=True)):
         mode = "train" if number < TRAINING_CALLS else "eval"
         for quantity, bound in QUANTITIES.items():
-            for what, x, true, scale in _pairs(
+            for name, x, expected, scale in _pairs(
                 layer, ours[quantity], theirs[quantity]
             ):
-                kind = dtype
+                expected_dtype = dtype
                 if quantity == "buffers":
-                    kind = _buffer_dtype(what, dtype)
-                off = _difference(x, true, kind, scale)
-                limit = layer_tolerance(kind, bound, terms)
-                findings.append(Finding(quantity, mode, what, off, limit))
+                    expected_dtype = _buffer_dtype(name, dtype)
+                error = _error(x, expected, expected_dtype, scale)
+                tolerance = layer_tolerance(expected_dtype, bound, terms)
+                findings.append(
+                    Finding(quantity, mode, name, error, tolerance)
+                )
         if mode == "eval":
-            # Inference leaves the buffers alone, bit for bit.
-            for what, x in ours["buffers"].items():
-                off = relative_error(x, buffers[what])
-                findings.append(Finding("buffers", mode, what, off, 0.0))
+            # Inference must return the buffers unchanged, bit for bit.
+            for name, x in ours["buffers"].items():
+                error = relative_error(x, buffers[name])
+                findings.append(Finding("buffers", mode, name, error, 0.0))
         buffers = ours["buffers"]
     return findings
 
@@ -132,7 +136,7 @@ def measure(
 def curvature(
     layer: Layer, backend: str, *, batch_size: int = 3, seed: int = 0
 ) -> list[Finding]:
-    """Compares a Hessian-vector product in training, in float64."""
+    """Measures a Hessian-vector product in training, in float64."""
     case = _cast_case(draw(layer, batch_size, seed), "float64")
     got, want = (
         compiled(layer, name, "float64", True, True, True)(
@@ -141,17 +145,17 @@ def curvature(
         for name in (backend, "reference")
     )
     terms = max(x.size for x in jax.tree.leaves((case, want)))
-    limit = layer_tolerance("float64", "layer curvature", terms)
+    tolerance = layer_tolerance("float64", "layer curvature", terms)
     scale = max(map(magnitude, jax.tree.leaves(want)), default=0.0)
     return [
         Finding(
             "curvature",
             "train",
-            what,
-            _difference(x, true, "float64", scale),
-            limit,
+            name,
+            _error(x, expected, "float64", scale),
+            tolerance,
         )
-        for what, x, true, _ in _pairs(layer, got, want)
+        for name, x, expected, _ in _pairs(layer, got, want)
     ]
 
 
@@ -159,11 +163,12 @@ def curvature(
 
 
 class Call(NamedTuple):
-    """What a layer is called with.
+    """The arguments of one call of a layer.
 
     Attributes:
         inputs: a batch of each input.
-        weights: of the outputs' elements in the loss that is differentiated.
+        weights: the loss that is differentiated is the sum of the outputs,
+            multiplied by these weights.
         key: the data of a random key.
     """
 
@@ -173,7 +178,7 @@ class Call(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A layer's arrays, and what it is called with, one call at a time."""
+    """The arrays of a layer, and the arguments of each call."""
 
     params: Arrays
     buffers: Arrays
@@ -181,9 +186,10 @@ class Case(NamedTuple):
 
 
 def draw(layer: Layer, batch_size: int, seed: int) -> Case:
-    """Draws parameters from N(0, 1), so that no zero hides a difference.
+    """Draws the data of a measurement.
 
-    Buffers start as the row says.
+    Parameters are drawn from N(0, 1), because a zero could hide an error.
+    Buffers have the initial values that the row declares.
     """
     rng = np.random.default_rng(seed)
     key = jr.key(seed)
@@ -201,7 +207,7 @@ def draw(layer: Layer, batch_size: int, seed: int) -> Case:
             functools.partial(layer.forward, key=key, training=True),
             params, buffers, *inputs,
         )  # fmt: skip
-        weights = jax.tree.map(lambda it: rng.normal(size=it.shape), outputs)
+        weights = jax.tree.map(lambda y: rng.normal(size=y.shape), outputs)
         data = np.asarray(jr.key_data(jr.fold_in(key, number)))
         calls.append(Call(inputs, weights, data))
     return Case(params, buffers, tuple(calls))
@@ -217,7 +223,7 @@ def _cast(tree: Any, dtype: str) -> Any:
 
 
 def _cast_case(case: Case, dtype: str) -> Case:
-    """Rounds every float of a case, running statistics never below float32."""
+    """Rounds every float of a case, except running statistics, to a dtype."""
     params, buffers, calls = case
     return Case(
         _cast(params, dtype),
@@ -244,7 +250,7 @@ def _is_float(x: Any) -> bool:
 def _run(
     layer: Layer, backend: str, dtype: str, case: Case, quick: bool
 ) -> list[dict[str, Any]]:
-    """Calls a layer on one call of a case after the other."""
+    """Runs the calls of a case, one after the other."""
     params, buffers, calls = _cast_case(case, dtype)
     results = []
     for number, call in enumerate(calls):
@@ -264,13 +270,15 @@ def compiled(
     quick: bool,
     second: bool = False,
 ) -> Callable[..., Any]:
-    """Returns a jitted call of a layer with its gradients.
+    """Returns a jitted function that calls a layer and differentiates it.
 
-    Compiled once for a row and its hyper-parameters, whatever is drawn.
+    It is compiled once per row and hyper-parameters, not once per case. The
+    backend `"reference"` is the definition itself. With `second`, the function
+    returns a Hessian-vector product instead.
     """
     x64 = dtype == "float64"
     with jax.enable_x64(x64):
-        forward = find_counterpart(backend, layer).forward
+        forward = _forward(layer, backend)
 
     def call(params, buffers, inputs, weights, key):
         floats = {i: x for i, x in enumerate(inputs) if _is_float(x)}
@@ -291,8 +299,8 @@ def compiled(
         gradients = jax.grad(loss, has_aux=True)
         variables = (params, floats)
         if second:
-            # Not along the variables themselves: a spectral norm's gradient
-            # has no slope there.
+            # The direction is not that of the variables themselves, along
+            # which the gradient of a spectral norm is constant.
             direction = jax.tree.map(jnp.cos, variables)
             _, ((of_params, of_floats), _) = jax.jvp(
                 gradients, (variables,), (direction,)
@@ -317,6 +325,18 @@ def compiled(
     return run
 
 
+def _forward(layer: Layer, backend: str) -> Callable[..., Any]:
+    if backend == "reference":
+        return layer.forward
+    return find_counterpart(backend, layer).forward
+
+
+def clear_caches() -> None:
+    """Frees the compiled programs of all layers measured so far."""
+    compiled.cache_clear()
+    jax.clear_caches()
+
+
 def _inputs(gradients: dict[int, Any]) -> dict[str, Any]:
     return {f"input {i}": x for i, x in gradients.items()}
 
@@ -325,27 +345,27 @@ def _inputs(gradients: dict[int, Any]) -> dict[str, Any]:
 
 
 def _pairs(layer: Layer, got: Any, want: Any) -> Iterator[tuple[Any, ...]]:
-    """Yields name, array, truth and scale for each leaf of two trees."""
+    """Yields name, array, expected array and scale of each leaf."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(want)
     if jax.tree.structure(got) != tree:
         raise ValueError(
-            f"{name_of(type(layer))}: got results of the structure "
+            f"{layer.name}: got results of the structure "
             f"{jax.tree.structure(got)}, expected {tree}. Correct the "
-            "layer's `call` or the row."
+            "constructor's `call`, or the row."
         )
     largest = max((magnitude(x) for _, x in leaves), default=0.0)
-    for (path, true), x in zip(leaves, jax.tree.leaves(got), strict=True):
-        what = jax.tree_util.keystr(path, simple=True)
-        scale = largest if what in layer.zero_gradient else None
-        yield what, x, true, scale
+    for (path, expected), x in zip(leaves, jax.tree.leaves(got), strict=True):
+        name = jax.tree_util.keystr(path, simple=True)
+        scale = largest if name in layer.zero_gradient else None
+        yield name, x, expected, scale
 
 
-def _difference(x: Any, true: Any, dtype: str, scale: float | None) -> float:
-    """Compares in float64, after the dtype itself."""
-    if _is_float(true):
+def _error(x: Any, expected: Any, dtype: str, scale: float | None) -> float:
+    """Returns the relative error; infinity if x does not have the dtype."""
+    if _is_float(expected):
         if x.dtype != jnp.dtype(dtype):
             return np.inf
-        x, true = x.astype(np.float64), true.astype(np.float64)
-    elif jnp.issubdtype(true.dtype, jnp.integer):
-        x = x.astype(true.dtype)  # a counter keeps its library's width
-    return relative_error(x, true, scale)
+        x, expected = x.astype(np.float64), expected.astype(np.float64)
+    elif jnp.issubdtype(expected.dtype, jnp.integer):
+        x = x.astype(expected.dtype)  # libraries count in different widths
+    return relative_error(x, expected, scale)

@@ -1,4 +1,4 @@
-"""The layer table on the terminal and as JSON, measured here and now."""
+"""Measures rows of the layer table; prints them, or returns them as JSON."""
 
 import dataclasses
 import json
@@ -15,33 +15,30 @@ from common.agreement import EPS
 from common.comparison import layer_judge as judge
 from common.differences import excused
 from common.layers import Layer
-from common.layers._layer import Side
-from common.layers.table import LAYERS, name_of
+from common.layers.constructors import Constructor
+from common.layers.table import LAYERS
+from common.registry import find_constructors
 
 LEGEND = """
-Its layers: a library's public ones, and how it gets to the meaning (own: from
-impl_<library>.layers). A number: the largest difference from the definition in
-float64; u: units in the last place of the dtype; *: known, see `differences`.
+layers: the library's public layers, and how it provides the row's definition:
+a stock layer with other settings, a custom layer from impl_<library>.layers,
+or a composition. Numbers: the largest error relative to the definition in
+float64; u: units in the last place (ULPs) of the dtype; *: a known difference,
+see the command `differences`; !: a mismatch.
 """.strip()
 MANY = 9
-"""From how many names on only their number is told."""
+"""A longer list of names is abbreviated to its length."""
 LIBRARIES = {"equinox": "Equinox", "flax": "Flax"}
-ADDRESSES = {
-    "equinox": "https://docs.kidger.site/equinox/api/nn/{page}/"
-    "#equinox.nn.{name}",
-    "flax": "https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/"
-    "{page}.html#flax.nnx.{name}",
-}
 
 
 class Measurement(NamedTuple):
-    """A row of the table, judged in one library and one dtype.
+    """The example of a row, measured in one library and one dtype.
 
     Attributes:
-        row: the row; its example was called.
+        row: the row.
         backend: `"equinox"` or `"flax"`.
-        dtype: of parameters and inputs.
-        findings: of every array.
+        dtype: the dtype of parameters and inputs.
+        findings: the error of every array.
     """
 
     row: type[Layer]
@@ -50,19 +47,51 @@ class Measurement(NamedTuple):
     findings: list[judge.Finding]
 
     @property
-    def known(self) -> set[str]:
-        """The quantities that are known to differ."""
+    def known_differences(self) -> set[str]:
+        """The quantities in which a known difference shows."""
         return excused(self.row(), self.backend, self.dtype)
 
     @property
-    def off(self) -> float:
-        """The largest difference of all."""
-        return max((it.off for it in self.findings), default=0.0)
+    def mismatches(self) -> list[judge.Finding]:
+        """The findings out of tolerance that no known difference explains."""
+        return [
+            finding
+            for finding in self.findings
+            if not finding.ok
+            and finding.quantity not in self.known_differences
+        ]
+
+    @property
+    def error(self) -> float:
+        """The largest error of all arrays."""
+        return max((finding.error for finding in self.findings), default=0.0)
 
     @property
     def ok(self) -> bool:
-        """Whether all agrees but what is known to differ."""
-        return all(it.ok or it.quantity in self.known for it in self.findings)
+        """Whether there is no mismatch."""
+        return not self.mismatches
+
+
+def find_rows(part: str) -> list[str]:
+    """Returns the rows whose names contain a text, in any case.
+
+    The names are those of the row, of its family, and of the public layers
+    that it covers in either library.
+    """
+    part = part.lower()
+    columns = [find_constructors(backend) for backend in LIBRARIES]
+    return [
+        name
+        for name, row in LAYERS.items()
+        if any(
+            part in candidate.lower()
+            for candidate in (
+                name,
+                row.family,
+                *(layer for column in columns for layer in column[name].stock),
+            )
+        )
+    ]
 
 
 def measure(
@@ -72,12 +101,12 @@ def measure(
     quick: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> list[Measurement]:
-    """Judges the examples of some rows, in both libraries.
+    """Measures the examples of some rows, in both libraries.
 
     Args:
         names: rows of the table.
-        dtypes: what to judge them in.
-        quick: see `judge.measure`.
+        dtypes: the dtypes to measure them in.
+        quick: see `layer_judge.measure`.
         tick: called after each measurement.
     """
     measured = []
@@ -92,37 +121,28 @@ def measure(
 
 
 def problems(measurement: Measurement) -> list[str]:
-    """Names every array that is off and not known to be."""
-    it = measurement
+    """Describes every mismatch."""
+    row, backend, dtype, _ = measurement
     return [
-        f"{name_of(it.row)} in {LIBRARIES[it.backend]}, {it.dtype}: {finding}"
-        for finding in it.findings
-        if not finding.ok and finding.quantity not in it.known
+        f"{row.name} in {LIBRARIES[backend]}, {dtype}: {finding}"
+        for finding in measurement.mismatches
     ]
 
 
-def address(row: type[Layer], backend: str) -> str:
-    """Returns the page of a layer in its library's documentation."""
-    side: Side = getattr(row, backend)
-    if not side.stock:
-        return ""
-    return ADDRESSES[backend].format(page=side.page, name=side.stock[0])
-
-
-def number(off: float, dtype: str) -> str:
-    """Returns a difference in words: in ULPs, but for float64."""
-    if off == 0:
+def number(error: float, dtype: str) -> str:
+    """Formats an error: in ULPs, except in float64."""
+    if error == 0:
         return "0"
-    if not math.isfinite(off):
-        return "no float"
+    if not math.isfinite(error):
+        return "not finite"
     if dtype == "float64":
-        return f"{off:.0e}"
-    return f"{off / EPS[dtype]:.1f}u"
+        return f"{error:.0e}"
+    return f"{error / EPS[dtype]:.1f}u"
 
 
 def table(measured: Sequence[Measurement]) -> Table:
     """Returns a table for the terminal, readable at 80 columns."""
-    dtypes = list(dict.fromkeys(it.dtype for it in measured))
+    dtypes = list(dict.fromkeys(one.dtype for one in measured))
     view = Table(
         title="Layers",
         box=box.HORIZONTALS,
@@ -130,90 +150,102 @@ def table(measured: Sequence[Measurement]) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
-    # Wide enough for every name: a name that is broken cannot be searched.
-    widest = max(len(name_of(it.row)) for it in measured)
-    view.add_column("layer", min_width=widest, no_wrap=True)
+    # Names are never wrapped, so that they can be searched for.
+    widest = max(len(one.row.name) for one in measured)
+    view.add_column("row", min_width=widest, no_wrap=True)
     view.add_column("library", no_wrap=True)
-    view.add_column("its layers", ratio=1)
+    view.add_column("layers", ratio=1)
     for dtype in dtypes:
         view.add_column(dtype, justify="right", no_wrap=True)
     family = ""
-    for row in dict.fromkeys(it.row for it in measured):
+    for row in dict.fromkeys(one.row for one in measured):
         if row.family != family:
             family = row.family
             view.add_section()
             view.add_row(Text(family.upper(), style="dim"))
         for i, (backend, title) in enumerate(LIBRARIES.items()):
             cells = [
-                _cell(it)
-                for it in measured
-                if it.row is row and it.backend == backend
+                _cell(one)
+                for one in measured
+                if one.row is row and one.backend == backend
             ]
             view.add_row(
-                Text("" if i else name_of(row), style="bold"),
+                Text("" if i else row.name, style="bold"),
                 title,
-                _side(getattr(row, backend)),
+                _layers(find_constructors(backend)[row.name]),
                 *cells,
             )
     return view
 
 
-def _side(side: Side) -> Text:
-    names = ", ".join(side.stock)
-    if len(side.stock) > MANY:
-        names = f"{len(side.stock)} functions"
+def _layers(constructor: Constructor) -> Text:
+    names = ", ".join(constructor.stock)
+    if len(constructor.stock) > MANY:
+        names = f"{len(constructor.stock)} functions"
+    if not names and constructor.kind == "custom":
+        names = constructor.using
     text = Text(names)
-    if side.serves != "stock":
-        own = side.by if side.serves == "own" and not side.stock else ""
-        how = f" ({side.serves})" if side.stock or own else side.serves
-        text.append(own)
-        text.append(how, style="dim")
+    if constructor.kind != "stock":
+        kind = f" ({constructor.kind})" if names else constructor.kind
+        text.append(kind, style="dim")
     return text
 
 
 def _cell(measurement: Measurement) -> Text:
-    text = number(measurement.off, measurement.dtype)
+    text = number(measurement.error, measurement.dtype)
     if not measurement.ok:
         return Text(f"{text} !", style="bold red")
-    return Text(f"{text} *" if measurement.known else text)
+    return Text(f"{text} *" if measurement.known_differences else text)
 
 
 def to_json(measured: Sequence[Measurement]) -> str:
-    """Returns rows and findings as JSON; what is no number is null."""
+    """Returns rows and findings as JSON; an error that is not finite is null.
 
-    def side(row: type[Layer], backend: str) -> dict[str, Any]:
-        it: Side = getattr(row, backend)
-        return {**it._asdict(), "url": address(row, backend) or None}
-
-    def finding(it: judge.Finding) -> dict[str, Any]:
-        values = dataclasses.asdict(it)
-        if not math.isfinite(it.off):
-            values["off"] = None
-        return {**values, "ok": it.ok}
-
+    Each library of a row has the fields of its `Constructor`, except the
+    functions.
+    """
     rows = [
         {
-            "name": name_of(row),
+            "name": row.name,
             "family": row.family,
-            "meaning": (row.__doc__ or "").splitlines()[0],
+            "description": (row.__doc__ or "").splitlines()[0],
             "example": dataclasses.asdict(row()),
-            **{backend: side(row, backend) for backend in LIBRARIES},
+            **{
+                backend: _constructor(find_constructors(backend)[row.name])
+                for backend in LIBRARIES
+            },
             "measured": [
                 {
-                    "backend": it.backend,
-                    "dtype": it.dtype,
-                    "ok": it.ok,
-                    "known": sorted(it.known),
-                    "findings": [finding(f) for f in it.findings],
+                    "backend": one.backend,
+                    "dtype": one.dtype,
+                    "ok": one.ok,
+                    "known_differences": sorted(one.known_differences),
+                    "findings": [_finding(found) for found in one.findings],
                 }
-                for it in measured
-                if it.row is row
+                for one in measured
+                if one.row is row
             ],
         }
-        for row in dict.fromkeys(it.row for it in measured)
+        for row in dict.fromkeys(one.row for one in measured)
     ]
     return json.dumps(
         {"environment": environment.environment(), "layers": rows},
         indent=1,
         default=str,
     )
+
+
+def _constructor(constructor: Constructor) -> dict[str, Any]:
+    return {
+        "stock": constructor.stock,
+        "kind": constructor.kind,
+        "using": constructor.using,
+        "page": constructor.page or None,
+    }
+
+
+def _finding(finding: judge.Finding) -> dict[str, Any]:
+    values = dataclasses.asdict(finding)
+    if not math.isfinite(finding.error):
+        values["error"] = None
+    return {**values, "ok": finding.ok}

@@ -1,4 +1,4 @@
-"""Trains backends in lockstep and holds them against each other."""
+"""`compare`: trains backends side by side and compares them."""
 
 import concurrent.futures
 import contextlib
@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from common import agreement
@@ -18,11 +17,10 @@ from common.comparison.report import Report
 from common.environment import flag
 from common.state import State
 from common.training import checks
-from common.training.optimizers import OPTIMIZER
 from common.training.trainer import Trainer
 
-# A gradient below so many ULPs of the largest one is round-off.
-QUIET = 64
+# An element smaller than this many ULPs of the largest gradient is round-off.
+ROUND_OFF_ULPS = 64
 
 
 def compare(
@@ -33,25 +31,26 @@ def compare(
     *,
     steps: int = 100,
 ) -> Report:
-    """Trains two trainers side by side and reports where they differ.
+    """Trains two trainers side by side and reports where they diverge.
 
-    Copies of both take `steps` jitted steps on the batch `(xs, ys)`, from the
-    states that they are in, with matmuls in full precision. The trainers
-    themselves are left alone.
+    Copies of both take `steps` jitted steps on the batch `(xs, ys)`, starting
+    from their current states, with matrix products in full precision. The
+    trainers themselves do not change.
 
     Args:
         left: a trainer.
-        right: a trainer of the same model, of any backend.
+        right: a trainer of the same model, in any backend.
         xs: a batch of inputs.
-        ys: as many targets.
-        steps: training steps to take, at least 1.
+        ys: the targets, one for each input.
+        steps: the number of training steps, at least 1.
 
     Returns:
-        A row for each quantity, in the order of proof.
+        A report with one row for each quantity, in the order of proof.
 
     Raises:
-        ValueError: if the two do not train the same model in one dtype.
-        BatchError: if the batch does not fit, before anything compiles.
+        ValueError: if the trainers differ in their spec or dtype.
+        BatchError: if the batch does not fit the model. Nothing is compiled
+            in this case.
     """
     names = [left.backend.name, right.backend.name]
     if names[0] == names[1]:
@@ -69,22 +68,23 @@ def compare_all(
     steps: int = 100,
     tick: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Trains some trainers in lockstep and compares the given pairs.
+    """Trains several trainers side by side and compares pairs of them.
 
     Args:
-        trainers: by the name they have in the report.
-        pairs: names of the left and the right trainer of each comparison.
+        trainers: the trainers by the name that they have in the report.
+        pairs: the names of the left and the right trainer of each comparison.
         xs: a batch of inputs.
-        ys: as many targets.
-        steps: training steps to take, at least 1.
-        tick: called after every step.
+        ys: the targets, one for each input.
+        steps: the number of training steps, at least 1.
+        tick: a function to call after every step.
 
     Returns:
-        A row for each quantity and pair.
+        A report with one row for each quantity and pair.
 
     Raises:
-        ValueError: if the trainers do not train the same model in one dtype.
-        BatchError: if the batch does not fit, before anything compiles.
+        ValueError: if the trainers differ in their spec or dtype.
+        BatchError: if the batch does not fit the model. Nothing is compiled
+            in this case.
     """
     checks.check_steps(steps)
     first = next(iter(trainers.values()))
@@ -94,36 +94,40 @@ def compare_all(
     judge = Judge(first.dtype, pairs)
     settings = _settings()
 
-    # In threads, because compiling is most of the work and leaves the
-    # interpreter free.
+    # Compiling is most of the work, and it releases the interpreter lock.
     with concurrent.futures.ThreadPoolExecutor(len(trainers)) as pool:
 
-        def each(read: Callable[[Any], Any], of: Any = None) -> dict[str, Any]:
-            of = runs if of is None else of
-            call = functools.partial(_under, settings, read)
-            return dict(zip(of, pool.map(call, of.values()), strict=True))
+        def map_values(
+            function: Callable[[Any], Any], values: Mapping[str, Any]
+        ) -> dict[str, Any]:
+            call = functools.partial(_call_with, settings, function)
+            results = pool.map(call, values.values())
+            return dict(zip(values, results, strict=True))
 
-        runs: dict[str, _Run] = each(_Run, trainers)
-        before = each(lambda run: run.state)
-        judge.handed_over(before, each(lambda it: it.state(), trainers))
-        judge.values("forward", 0, each(lambda run: run.predict(xs)))
+        runs: dict[str, _Run] = map_values(_Run, trainers)
+        originals = map_values(lambda trainer: trainer.state(), trainers)
+        before = {name: run.state for name, run in runs.items()}
+        judge.handed_over(before, originals)
+        predictions = map_values(lambda run: run.predict(xs), runs)
+        judge.values("forward", 0, predictions)
 
         losses: dict[str, list[float]] = {name: [] for name in runs}
         for step in range(1, steps + 1):
-            found = each(lambda run: run.step(xs, ys))
-            judge.losses(step, found)
-            for name, loss in found.items():
+            step_losses = map_values(lambda run: run.step(xs, ys), runs)
+            judge.losses(step, step_losses)
+            for name, loss in step_losses.items():
                 losses[name].append(float(loss))
-            states = each(lambda run: run.state)
+            states = {name: run.state for name, run in runs.items()}
             if step == 1:
-                gradients = each(lambda run: run.gradients)
+                gradients = {name: run.gradients for name, run in runs.items()}
                 judge.values("gradients", 1, gradients)
                 judge.first_step(before, states)
             judge.state(step, states)
             tick()
 
-        judge.values("eval", steps, each(lambda run: run.predict(xs)))
-        judge.kept(steps, each(lambda run: run.changed))
+        predictions = map_values(lambda run: run.predict(xs), runs)
+        judge.values("eval", steps, predictions)
+        judge.kept(steps, {name: run.changed for name, run in runs.items()})
 
     return Report(
         spec=first.spec.name,
@@ -137,120 +141,119 @@ def compare_all(
     )
 
 
-def recording(
-    optimizer: optax.GradientTransformation, quiet: Collection[str]
-) -> optax.GradientTransformation:
-    """Chains an optimizer behind one that keeps the last gradients.
-
-    So the gradients cross between backends like any moment, and come from
-    the very step that is compared.
+def zero_round_off(
+    gradients: Mapping[str, Any], names: Collection[str]
+) -> dict[str, Any]:
+    """Sets the round-off in some gradients to zero.
 
     Args:
-        optimizer: sees the gradients next.
-        quiet: parameters with elements whose true gradient is zero
-            (`Spec.zero_gradient`). Their round-off is taken off: Adam would
-            make a full-sized step of it, in another direction in each
-            backend.
+        gradients: gradients by canonical name.
+        names: parameters with elements whose true gradient is zero, as
+            `Spec.zero_gradient` lists them. Of these parameters, elements
+            that are negligible compared to the largest gradient become zero.
     """
+    largest = jnp.max(
+        jnp.array([jnp.max(jnp.abs(g)) for g in gradients.values()])
+    )
 
-    def init(params):
-        return jax.tree.map(jnp.zeros_like, params)
+    def zero(g):
+        threshold = ROUND_OFF_ULPS * jnp.finfo(g.dtype).eps * largest
+        return jnp.where(jnp.abs(g) < threshold, jnp.zeros_like(g), g)
 
-    def update(updates, state, params=None):
-        del state, params
-        largest = jnp.max(
-            jnp.array([jnp.max(jnp.abs(g)) for g in updates.values()])
-        )
+    return {
+        name: zero(g) if name in names else g for name, g in gradients.items()
+    }
 
-        def hush(g):
-            floor = QUIET * jnp.finfo(g.dtype).eps * largest
-            return jnp.where(jnp.abs(g) < floor, jnp.zeros_like(g), g)
 
-        updates = {
-            name: hush(g) if name in quiet else g
-            for name, g in updates.items()
-        }
-        return updates, updates
+def without_round_off(
+    optimizer: optax.GradientTransformation, names: Collection[str]
+) -> optax.GradientTransformationExtraArgs:
+    """Returns an optimizer that receives gradients without their round-off.
 
-    recorder = optax.GradientTransformation(init, update)
-    return optax.chain(recorder, optimizer)
+    Adam amplifies the round-off of a gradient that is truly zero to a full
+    step, in another direction in each backend. The optimizer's state stays
+    as it is.
+
+    Args:
+        optimizer: an optax transformation on parameters by canonical name.
+        names: the parameters, as for `zero_round_off`.
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update(updates, state, params=None, **extra_args):
+        updates = zero_round_off(updates, names)
+        return inner.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 class _Run:
-    """A copy of a trainer whose optimizer records the gradients.
+    """A copy of a trainer that is trained step by step.
 
     Attributes:
-        state: as it is, without the record.
-        gradients: of the last step.
-        changed: names of the arrays that the last prediction changed.
+        state: the State after the last step.
+        gradients: the gradients of the last step, by canonical name.
+        changed: the names of the arrays that the last prediction changed.
     """
 
-    _recorded = f"{OPTIMIZER}.0."
-    _own = f"{OPTIMIZER}.1."
-
     def __init__(self, trainer: Trainer):
-        optimizer = recording(trainer.optimizer, trainer.spec.zero_gradient)
-        self._trainer = trainer.with_optimizer(optimizer)
+        names = trainer.spec.zero_gradient
+        self._trainer = trainer.with_optimizer(
+            without_round_off(trainer.optimizer, names)
+        ).load(trainer.state())
+        self._leaves = self._trainer.leaves
+        self._step = jax.jit(self._pure_step, donate_argnums=0)
         self._inspect = jax.jit(self._pure_inspect)
-        state, blank = trainer.state(), self._trainer.state()
-        opt = {
-            name: state.opt[f"{OPTIMIZER}.{name.removeprefix(self._own)}"]
-            if name.startswith(self._own)
-            else x
-            for name, x in blank.opt.items()
-        }
-        self._trainer.load(dataclasses.replace(state, opt=opt))
+        self.state: State = self._trainer.state()
+        self.gradients: Mapping[str, Any] = {}
         self.changed: list[str] = []
-        self._read()
-
-    def _read(self) -> None:
-        state = self._trainer.state()
-        self.gradients = {
-            name.removeprefix(self._recorded): x
-            for name, x in state.opt.items()
-            if name.startswith(self._recorded)
-        }
-        opt = {
-            f"{OPTIMIZER}.{name.removeprefix(self._own)}": x
-            for name, x in state.opt.items()
-            if name.startswith(self._own)
-        }
-        self.state: State = dataclasses.replace(state, opt=opt)
 
     def step(self, xs: Any, ys: Any) -> Any:
-        loss = self._trainer.step(xs, ys)["loss"]
-        self._read()
-        return np.asarray(loss)
+        """Takes a training step and returns its loss."""
+        with self._x64():
+            self._leaves, *results = self._step(self._leaves, (xs, ys))
+        loss, self.gradients, arrays = jax.device_get(results)
+        self.state = State.from_flat(arrays).numpy()
+        return loss
 
     def predict(self, xs: Any) -> dict[str, Any]:
-        """Predicts with the native object, and looks at it afterwards."""
-        with jax.enable_x64(self._trainer.dtype == "float64"):
+        """Predicts, and records which arrays the prediction changed."""
+        with self._x64():
             predictions, before, after = jax.device_get(
-                self._inspect(self._trainer.leaves, xs)
+                self._inspect(self._leaves, xs)
             )
-        apart = agreement.relative_errors(before, after)
-        self.changed = [name for name, off in apart.items() if off]
+        errors = agreement.relative_errors(before, after)
+        self.changed = [name for name, error in errors.items() if error]
         leaves, _ = jax.tree_util.tree_flatten_with_path(predictions)
         return {
             f"predictions{jax.tree_util.keystr(path)}": x for path, x in leaves
         }
 
+    def _pure_step(self, leaves: Any, batch: Any) -> Any:
+        pure = self._trainer.pure
+        leaves, metrics, gradients = pure.step_with_gradients(leaves, batch)
+        gradients = zero_round_off(gradients, self._trainer.spec.zero_gradient)
+        return leaves, metrics["loss"], gradients, pure.state(leaves)
+
     def _pure_inspect(self, leaves: Any, xs: Any) -> Any:
         backend = self._trainer.backend
-        native = self._trainer.rebuild(leaves)
+        native = self._trainer.pure.rebuild(leaves)
         before = backend.state(native).flat()
         predictions = backend.predict(native, jax.tree.map(jnp.asarray, xs))
         return predictions, before, backend.state(native).flat()
 
+    def _x64(self):
+        return jax.enable_x64(self._trainer.dtype == "float64")
+
 
 def _settings() -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """Captures what a thread does not inherit of the caller's settings."""
+    """Captures the caller's JAX settings, which threads do not inherit."""
     x64 = flag("jax_enable_x64")
     device = flag("jax_default_device")
 
     @contextlib.contextmanager
     def restored():
-        # A comparison is not the place for a device's fast matmuls.
+        # A device's fast matrix products would hide other divergences.
         with (
             jax.default_matmul_precision("highest"),
             jax.default_device(device),
@@ -261,9 +264,9 @@ def _settings() -> Callable[[], contextlib.AbstractContextManager[Any]]:
     return restored
 
 
-def _under(settings: Any, read: Callable[[Any], Any], run: Any) -> Any:
+def _call_with(settings: Any, function: Callable[[Any], Any], x: Any) -> Any:
     with settings():
-        return read(run)
+        return function(x)
 
 
 def _require_same(left: Trainer, right: Trainer) -> None:
@@ -272,5 +275,6 @@ def _require_same(left: Trainer, right: Trainer) -> None:
         if a != b:
             raise ValueError(
                 f"compare, {what} of the right trainer: got {b!r}, expected "
-                f"{a!r} as on the left. Build both alike."
+                f"{a!r} as on the left. Build both trainers with the same "
+                "spec, hyper-parameters and dtype."
             )

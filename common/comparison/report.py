@@ -1,4 +1,4 @@
-"""What a comparison found: rows, a verdict, the first divergence."""
+"""The result of a comparison: rows, a verdict, and the first divergence."""
 
 import dataclasses
 import json
@@ -15,17 +15,17 @@ from common.environment import environment
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """A comparison of two or more backends on one model and one dtype.
+    """The comparison of two or more backends on one model and one dtype.
 
     Attributes:
-        spec: the model's name.
-        hyper_parameters: of the model.
-        dtype: of all floating arrays.
-        steps: training steps taken.
-        seed: of the trainers.
-        pairs: which backends were held against which.
-        rows: by quantity in the order of proof, then by pair.
-        losses: of every step, by backend.
+        spec: the name of the model.
+        hyper_parameters: the hyper-parameters of the model.
+        dtype: the dtype of all floating arrays.
+        steps: the number of training steps taken.
+        seed: the seed of the trainers.
+        pairs: the names of the backends that were compared with each other.
+        rows: the results, by quantity in the order of proof, then by pair.
+        losses: the loss of every step, by backend.
     """
 
     spec: str
@@ -39,22 +39,31 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether all agree on everything."""
+        """Whether all pairs agree on all quantities."""
         return all(row.ok for row in self.rows)
 
     @property
     def first_divergence(self) -> Divergence | None:
-        """Where two backends first part: by step, then by order of proof."""
-        failed = [
+        """The first place where a pair of backends diverges, or `None`.
+
+        It is the earliest step with a mismatch and, within this step, the
+        first quantity in the order of proof.
+        """
+        divergences = [
             Divergence(row.quantity, *row.first, row.left, row.right)
             for row in self.rows
             if row.first is not None
         ]
-        return min(failed, key=lambda it: it.step, default=None)
+        return min(
+            divergences,
+            key=lambda divergence: divergence.step,
+            default=None,
+        )
 
     @property
     def verdict(self) -> str:
-        """One line: agree or not, and the first divergence."""
+        """One sentence: whether all agree, and otherwise where the first
+        divergence is."""
         if self.ok:
             return f"{self.spec} {self.dtype}: all agree."
         return f"{self.spec} {self.dtype}: DISAGREE. {self.first_divergence}"
@@ -68,7 +77,7 @@ class Report:
         return capture.get().rstrip()
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain JSON values, infinities as strings."""
+        """Returns the report as JSON values. Infinities are strings."""
         values = dataclasses.asdict(self) | {
             "ok": self.ok,
             "first_divergence": self.first_divergence
@@ -81,19 +90,19 @@ class Report:
         return _plain(values)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a self-contained `.html` page, or `.json`.
+        """Writes a self-contained `.html` page or a `.json` file.
 
         Raises:
-            ValueError: for any other suffix.
+            ValueError: if the file name has another suffix.
         """
         save([self], path)
 
 
 def save(reports: Sequence[Report], path: str | os.PathLike[str]) -> None:
-    """Writes some reports into one `.html` or `.json` file.
+    """Writes several reports into one `.html` or `.json` file.
 
     Raises:
-        ValueError: for any other suffix.
+        ValueError: if the file name has another suffix.
     """
     path = pathlib.Path(path)
     if path.suffix == ".json":
@@ -109,7 +118,7 @@ def save(reports: Sequence[Report], path: str | os.PathLike[str]) -> None:
     else:
         raise ValueError(
             f"report file: got {str(path)!r}, expected a name that ends in "
-            "'.html' or '.json'. Rename it."
+            "'.html' or '.json'. Choose a name with one of these suffixes."
         )
     path.write_text(text, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The rows of a comparison, and the first divergence among them."""
+"""The rows of a comparison, and its first divergence."""
 
 import dataclasses
 import math
@@ -6,33 +6,34 @@ from typing import NamedTuple
 
 from common.agreement import EPS
 
-# The order of proof: the first row that fails tells where to look.
+# The order of proof: each row depends on those above it, so the first row that
+# fails shows where to look.
 QUANTITIES = {
-    "state": "the initial State, and the State after a hand-over",
+    "state": "the initial State, and the State after copying",
     "forward": "predictions before training",
     "loss": "loss of step 1",
     "buffers": "buffers after step 1",
     "gradients": "gradients of step 1",
     "update": "parameters and optimizer state after step 1",
-    "trained": "number of buffers that training did not move",
+    "trained": "number of buffers that training did not change",
     "trajectory": "loss of every step",
     "parameters": "parameters and buffers after every step",
     "moments": "optimizer state after every step",
     "eval": "predictions after the last step",
     "kept": "number of arrays that inference changed",
 }
-
-
 COUNTS = frozenset({"trained", "kept"})
+"""The quantities that are a number of arrays and must be 0."""
 
 
 class Place(NamedTuple):
-    """Where two runs are apart.
+    """An array at a step, and its error.
 
     Attributes:
-        step: number of training steps taken, 0 before the first.
-        leaf: the canonical name of the array, `""` for the loss.
-        error: by how much.
+        step: the number of training steps taken.
+        leaf: the canonical name of the array, or `""` for the loss.
+        error: the relative error, or the number of arrays for a quantity
+            that is a count.
     """
 
     step: int
@@ -42,15 +43,15 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One quantity of one pair.
+    """The result for one quantity of one pair of backends.
 
     Attributes:
         quantity: a key of `QUANTITIES`.
-        left: a backend.
-        right: the backend it is held against.
-        worst: where the difference is largest.
-        tolerance: what is allowed there.
-        first: the first place beyond its tolerance, if there is one.
+        left: the name of one backend.
+        right: the name of the other backend.
+        worst: the place with the largest error relative to its tolerance.
+        tolerance: the tolerance at that place.
+        first: the first place whose error exceeds its tolerance, if any.
     """
 
     quantity: str
@@ -67,15 +68,16 @@ class Row:
 
 
 class Divergence(NamedTuple):
-    """The first difference in the order of proof that is none of rounding.
+    """The first place where two backends differ by more than rounding.
 
     Attributes:
         quantity: a key of `QUANTITIES`.
-        step: number of training steps taken, 0 before the first.
-        leaf: the canonical name of the array, `""` for the loss.
-        error: by how much the two are apart.
-        left: a backend.
-        right: the backend it is held against.
+        step: the number of training steps taken.
+        leaf: the canonical name of the array, or `""` for the loss.
+        error: the relative error. It is infinite for arrays that cannot be
+            compared, or that must be equal and are not.
+        left: the name of one backend.
+        right: the name of the other backend.
     """
 
     quantity: str
@@ -87,21 +89,30 @@ class Divergence(NamedTuple):
 
     def __str__(self) -> str:
         leaf = f", {self.leaf}" if self.leaf else ""
-        apart = (
-            f"are {self.error:.2g} apart"
-            if math.isfinite(self.error)
-            else "differ in kind: missing, another dtype or shape, not "
-            "finite, or a count or key that must be equal"
-        )
-        hint = ""
+        place = f"{self.quantity} (step {self.step}{leaf})"
+        if self.quantity in COUNTS:
+            what = f"{self.error:.0f} arrays of {self.left} or {self.right}"
+            verb = (
+                "were not changed by training"
+                if self.quantity == "trained"
+                else "were changed by inference"
+            )
+            return f"{place}: {what} {verb}"
+        if math.isfinite(self.error):
+            text = (
+                f"{place}: the relative error between {self.left} and "
+                f"{self.right} is {self.error:.2g}"
+            )
+        else:
+            text = (
+                f"{place}: {self.left} and {self.right} differ in a name, "
+                "shape or dtype, or in values that must be equal or finite"
+            )
         if self.quantity == "state":
-            hint = ". They start apart: `right.load(left.state())` first"
-        return (
-            f"{self.quantity} (step {self.step}{leaf}): {self.left} and "
-            f"{self.right} {apart}{hint}"
-        )
+            text += ". Call `right.load(left.state())` to start from one State"
+        return text
 
 
-def ulps(difference: float, dtype: str) -> float:
-    """Returns a relative difference in units in the last place."""
-    return difference / EPS[dtype]
+def ulps(error: float, dtype: str) -> float:
+    """Returns a relative error in units in the last place (ULPs)."""
+    return error / EPS[dtype]

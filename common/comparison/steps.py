@@ -1,4 +1,4 @@
-"""Where one training step of two trainers parts."""
+"""`diff_steps`: finds where one training step of two trainers diverges."""
 
 from typing import Any
 
@@ -11,21 +11,23 @@ from common.training.trainer import Trainer
 
 
 def diff_steps(left: Trainer, right: Trainer, xs: Any, ys: Any) -> Diff:
-    """Takes one step in both, from the State of the left, and compares all.
+    """Runs `diff` on one training step of two trainers.
 
-    The new parameters, buffers, moments and metrics are outputs by canonical
-    name, so a fault of the backward pass or of an update is found like one of
-    the forward pass. Neither trainer moves.
+    Both steps start from the State of the left trainer. Their outputs are the
+    new State and the metrics by canonical name, so a divergence of the
+    backward pass or of the update is found like one of the forward pass. The
+    trainers themselves do not change.
 
     Args:
         left: a trainer.
         right: a trainer whose State has the same names.
         xs: a batch of inputs.
-        ys: as many targets.
+        ys: the targets, one for each input.
 
     Raises:
-        StateError: if the right one cannot take the State of the left.
-        BatchError: if the batch does not fit.
+        StateError: if the right trainer cannot load the State of the left
+            one.
+        BatchError: if the batch does not fit the model.
     """
     state = left.state()
     state.require_like(right.state())

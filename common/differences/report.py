@@ -1,6 +1,6 @@
-"""The known differences on the terminal, in the documentation, as JSON."""
+"""Reports the known differences on the terminal, in the docs, and as JSON."""
 
-import dataclasses
+import ast
 import inspect
 import json
 import math
@@ -12,22 +12,22 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from common.differences import (
+from common.differences.measurement import Measurement
+from common.differences.row import (
     FAMILIES,
     NOT_REPORTED,
     RAISES,
     REPOSITORIES,
-    Measurement,
-    find_demonstration,
+    KnownDifference,
 )
 
 
 def table(measurements: Sequence[Measurement]) -> Group:
-    """Returns a table a family for the terminal, readable at 80 columns."""
+    """Returns one table per family for a terminal of 80 columns."""
     return Group(
         *(
-            _table(title, rows)
-            for title, rows in _families(measurements).items()
+            _table(title, members)
+            for title, members in _by_title(measurements).items()
         )
     )
 
@@ -40,7 +40,7 @@ def _table(title: str, measurements: Sequence[Measurement]) -> Table:
         expand=True,
         show_lines=True,
     )
-    # Wide enough for every name: a name that is broken cannot be searched.
+    # The column fits every name, because a wrapped name cannot be searched.
     view.add_column("where", width=25, no_wrap=True)
     view.add_column("what differs", ratio=1)
     view.add_column("measured", width=8)
@@ -59,33 +59,39 @@ def _table(title: str, measurements: Sequence[Measurement]) -> Table:
     return view
 
 
-def _families(
+def _by_title(
     measurements: Sequence[Measurement],
 ) -> dict[str, list[Measurement]]:
     """Returns the measurements by the title of their family."""
-    found = {
-        title: [it for it in measurements if it.row.family == family]
+    members = {
+        title: [
+            measurement
+            for measurement in measurements
+            if measurement.row.family == family
+        ]
         for family, title in FAMILIES.items()
     }
-    return {title: rows for title, rows in found.items() if rows}
+    return {title: rows for title, rows in members.items() if rows}
 
 
 def markdown(measurements: Sequence[Measurement]) -> str:
-    """Returns the page of the documentation, with each row's source."""
+    """Returns a page of the docs that shows the source of each measurement."""
     lines = [
         "# Known differences",
         "",
-        "Where a stock layer of one library parts from the meaning, by how "
-        "much, and what this project does about it. Each number comes from "
-        "the code below it, which also runs as a test: when a release closes "
-        "a difference, the test fails.",
+        "This page lists where a stock layer of one library differs from its "
+        "definition, by how much, and what this project does about it. The "
+        "code below each entry measures its number and also runs as a test, "
+        "which fails when a release of the library removes the difference. "
+        "The verdict in parentheses compares the number that was measured "
+        "when this page was built with the number on record.",
     ]
-    for title, rows in _families(measurements).items():
-        columns = ("difference", "library", "layer", "measured", "expected")
-        head = f"| {' | '.join((*columns, 'upstream'))} |"
-        rule = "|---|---|---|--:|--:|---|"
+    columns = ("difference", "library", "layer", "measured", "expected")
+    head = f"| {' | '.join((*columns, 'upstream'))} |"
+    rule = "|---|---|---|--:|--:|---|"
+    for title, members in _by_title(measurements).items():
         lines += ["", f"## {title}", "", head, rule]
-        for measurement in rows:
+        for measurement in members:
             row = measurement.row
             cells = [
                 f"[{row.name}](#{row.name})",
@@ -95,13 +101,13 @@ def markdown(measurements: Sequence[Measurement]) -> str:
                 _link(row.upstream),
             ]
             lines.append(f"| {' | '.join(cells)} |")
-        for measurement in rows:
+        for measurement in members:
             lines += _section(measurement)
     return "\n".join(lines) + "\n"
 
 
 def _numbers(measurement: Measurement) -> tuple[str, str]:
-    """What was measured and what is expected; an exception is no number."""
+    """Returns the measured and the expected number as text."""
     row, value = measurement.row, measurement.value
     if row.quantity == RAISES:
         return "raises" if value else "runs", "runs"
@@ -113,7 +119,6 @@ def _section(measurement: Measurement) -> list[str]:
     upstream = _link(row.upstream)
     if row.related:
         upstream += f" (related: {', '.join(map(_link, row.related))})"
-    source = inspect.getsource(inspect.unwrap(find_demonstration(row)))
     return [
         "",
         f"({row.name})=",
@@ -121,14 +126,14 @@ def _section(measurement: Measurement) -> list[str]:
         "",
         row.what,
         "",
-        f"- Layer: {row.layer} ({row.backend}, {row.dtype})",
+        f"- Layer: `{row.layer}` ({row.backend}, {row.dtype})",
         *_findings(measurement),
         f"- Upstream: {upstream}",
-        f"- Here: {row.ours}",
+        f"- In this project: {row.ours}",
         "",
-        f":::{{dropdown}} `{row.module}.{row.function}`",
+        f":::{{dropdown}} `{row.source}`",
         "```python",
-        source.rstrip(),
+        _function_source(row),
         "```",
         ":::",
     ]
@@ -138,13 +143,25 @@ def _findings(measurement: Measurement) -> list[str]:
     row, verdict = measurement.row, measurement.verdict
     if row.quantity == RAISES:
         measured, expected = _numbers(measurement)
-        return [f"- Measured: {measured}, expected: {expected} ({verdict})"]
+        return [f"- Measured: {measured}; expected: {expected} ({verdict})"]
+    record = f"- On record: {row.measured:.4g}"
+    if row.origin not in ("measured", f"{row.measured:g}"):
+        record += f", from the formula `{row.origin}`"
     return [
-        f"- Measured, {row.quantity}: {measurement.value:.4g}, expected "
-        f"{row.expected:.4g} ({verdict})",
-        f"- On record: {row.measured:.4g} within {row.band:.2g} of the "
-        f"difference ({row.origin})",
+        f"- Quantity: {row.quantity}",
+        f"- Measured: {measurement.value:.4g}; expected: {row.expected:.4g} "
+        f"({verdict})",
+        f"{record}; a measurement may deviate by {row.band:.2g} times the "
+        "recorded difference",
     ]
+
+
+def _function_source(row: KnownDifference) -> str:
+    """Returns the source of a demonstration without its decorator."""
+    source = inspect.getsource(inspect.unwrap(row.demonstration))
+    # The line of a function in the syntax tree is that of its `def`.
+    start = ast.parse(source).body[0].lineno - 1
+    return "\n".join(source.rstrip().splitlines()[start:])
 
 
 def _link(issue: str) -> str:
@@ -152,13 +169,17 @@ def _link(issue: str) -> str:
 
 
 def to_json(measurements: Sequence[Measurement]) -> str:
-    """Returns rows and numbers as JSON; a number that is no number is null."""
+    """Returns the rows and their measurements as JSON.
+
+    A value that is NaN or infinite is written as null.
+    """
 
     def entry(measurement: Measurement) -> dict[str, Any]:
         row, value = measurement.row, measurement.value
         return {
-            **dataclasses.asdict(row),
-            "demonstration": f"{row.module}.{row.function}",
+            **vars(row),
+            "excuses": [excuse._asdict() for excuse in row.excuses],
+            "demonstration": row.source,
             "url": (
                 None
                 if row.upstream == NOT_REPORTED

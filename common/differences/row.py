@@ -1,132 +1,217 @@
-"""A row of the catalogue, and what measuring it gave."""
+"""A known difference: its row of the catalogue and its demonstration."""
 
 import dataclasses
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
+
+from common.errors import choose
+
+Library = Literal["equinox", "flax"]
+Dtype = Literal["bfloat16", "float32", "float64"]
 
 NOT_REPORTED = "not reported"
 REPOSITORIES = {"equinox": "patrick-kidger/equinox", "flax": "google/flax"}
 
-# What is left of a closed difference, as a share of its recorded size. Half a
-# difference is neither still there nor gone: someone must look.
+FAMILIES = {
+    "state": "State and modules",
+    "batch_norm": "Batch normalization",
+    "normalization": "Layer, RMS, and group normalization",
+    "reparametrization": "Spectral and weight normalization",
+    "dropout": "Dropout",
+    "linear": "Linear, embedding, and activation",
+    "convolution": "Convolution and pooling",
+    "sequence": "Attention and recurrence",
+}
+"""The titles of the families, in the order of the catalogue."""
+
+# A difference is gone if no more than this fraction of its recorded size is
+# left. A number between "gone" and "still there" needs a person to look at it.
 GONE = 1e-2
 
 EXACT = 1e-4
-"""Band of a number that follows from a formula, float32 rounding apart."""
+"""The band of a number that follows from a formula, up to float32 rounding."""
 
 SEEDED = 2e-2
-"""Band of a number that follows from a seed; matmuls differ a little."""
+"""The band of a number that depends on a seed and, slightly, on matmuls."""
 
 ROUNDING = 0.9
-"""Band of a rounding error: devices sum in their own order.
+"""The band of a rounding error, because devices sum in different orders.
 
-Over 20 seeds the three numbers that have it move by up to a factor of 2.3.
+The three numbers that use it vary by a factor of up to 2.3 over 20 seeds.
 """
 
-RAISES = "1 if it raises"
-"""The quantity of a row whose difference is an exception."""
+RAISES = "1 if the call raises an error, 0 if it does not"
+"""The quantity of a known difference that is an exception."""
 
 
-class Cell(NamedTuple):
-    """A part of the layer matrix in which a difference shows.
+class Excuse(NamedTuple):
+    """A mismatch that the layer matrix accepts because of a known difference.
 
     Attributes:
-        layer: the row of the layer table.
-        dtypes: columns.
-        quantities: what differs: `"output"`, `"gradients"`, `"buffers"`.
-        options: hyper-parameters with which it does.
+        layer: the name of a row of the layer table.
+        dtypes: the dtypes in which the layer differs from its definition.
+        quantities: what differs: `"output"`, `"gradients"` or `"buffers"`.
+        options: the hyper-parameters with which the layer differs.
     """
 
     layer: str
     dtypes: tuple[str, ...]
     quantities: tuple[str, ...]
-    options: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A known difference between a stock layer and what it should mean.
+# Each known difference is a single object, so it is compared by identity.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class KnownDifference:
+    """A known difference between a stock layer and its definition.
 
     Attributes:
-        name: a slug; `_` for `-` makes it the demonstration's name.
-        family: the module of this package that the row is in, and the module
-            of `impl_<backend>.differences` that its demonstration is in.
-        layer: the layer, or what holds the state.
+        name: the name of the demonstration, with `-` in place of `_`.
+        family: a key of `FAMILIES`.
+        layer: the stock layer, or the object that holds the state.
         backend: the library whose stock layer it is.
-        dtype: of the demonstration.
-        quantity: what is measured; its unit, so to say.
-        what: what differs, in one sentence.
-        expected: the number that the meaning demands.
-        measured: the number on record: of the formula in `origin`, else of
-            equinox 0.13.8, flax 0.12.8 and jax 0.10.2, on the CPU.
-        band: how far from `measured`, as a share of the recorded difference,
-            a number still is the same difference.
-        origin: the formula behind `measured`, or "measured".
-        upstream: the issue that reports it, or "not reported".
-        related: issues around it.
-        ours: what this project does about it.
-        cells: where the layer matrix meets it, and lets it pass.
+        dtype: the dtype of the demonstration.
+        quantity: the quantity that the demonstration returns, with its unit.
+        what: describes the difference in complete sentences.
+        expected: the number that follows from the definition.
+        measured: the number on record. It follows from the formula in
+            `origin`, or was measured with equinox 0.13.8, flax 0.12.8 and
+            jax 0.10.2 on the CPU.
+        band: how far a number may be from `measured`, as a fraction of the
+            recorded size, and still be the same difference.
+        origin: the formula behind `measured`, or `"measured"`.
+        upstream: the issue that reports the difference, or `"not reported"`.
+        related: other issues that concern it.
+        ours: describes what this project does about the difference.
+        excuses: the mismatches of the layer matrix that it explains.
+        demonstration: measures the difference on the stock layer.
     """
 
     name: str
     family: str
     layer: str
-    backend: Literal["equinox", "flax"]
-    dtype: Literal["bfloat16", "float32", "float64"] = "float32"
+    backend: Library
+    dtype: Dtype
     quantity: str
     what: str
-    expected: float = 0.0
+    expected: float
     measured: float
-    band: float = EXACT
-    origin: str = "measured"
-    upstream: str = NOT_REPORTED
-    related: tuple[str, ...] = ()
+    band: float
+    origin: str
+    upstream: str
+    related: tuple[str, ...]
     ours: str
-    cells: tuple[Cell, ...] = ()
+    excuses: tuple[Excuse, ...]
+    demonstration: Callable[[], float]
 
     @property
-    def function(self) -> str:
-        """The name of the demonstration."""
-        return self.name.replace("-", "_")
-
-    @property
-    def module(self) -> str:
-        """The module that the demonstration is in."""
-        return f"impl_{self.backend}.differences.{self.family}"
+    def source(self) -> str:
+        """The dotted name of the demonstration."""
+        function = self.demonstration
+        return f"{function.__module__}.{function.__name__}"
 
     @property
     def size(self) -> float:
-        """The recorded distance from what is expected."""
+        """The absolute difference of the recorded and the expected number."""
         return abs(self.measured - self.expected)
 
 
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """What a demonstration returned.
+class Family:
+    """The known differences of one family in one library.
+
+    Each module of `impl_<backend>.differences` creates one as `family`. Its
+    decorator turns a demonstration into a `KnownDifference`, for example:
+
+        family = Family("equinox", "dropout")
+
+        @family.known_difference(name="dropout-keys", layer="Dropout", ...)
+        def dropout_keys() -> float:
+            ...
 
     Attributes:
-        row: the difference that was measured.
-        value: the number.
+        backend: the library.
+        name: a key of `FAMILIES`.
+        rows: the known differences, in the order of their definition.
     """
 
-    row: Difference
-    value: float
+    def __init__(self, backend: Library, name: str):
+        """Creates an empty family.
 
-    @property
-    def still_there(self) -> bool:
-        """Whether the number is the one on record, within its band."""
-        row = self.row
-        return abs(self.value - row.measured) <= row.band * row.size
+        Raises:
+            ValueError: if `name` is not a key of `FAMILIES`.
+        """
+        if name not in FAMILIES:
+            raise choose(
+                "family",
+                name,
+                FAMILIES,
+                "Correct the name, or add a title to FAMILIES in "
+                "common/differences/row.py.",
+            )
+        self.backend: Library = backend
+        self.name = name
+        self.rows: list[KnownDifference] = []
 
-    @property
-    def gone(self) -> bool:
-        """Whether the library now agrees with the meaning."""
-        return abs(self.value - self.row.expected) <= GONE * self.row.size
+    def known_difference(
+        self,
+        *,
+        name: str,
+        layer: str,
+        quantity: str,
+        what: str,
+        measured: float,
+        ours: str,
+        dtype: Dtype = "float32",
+        expected: float = 0.0,
+        band: float = EXACT,
+        origin: str = "measured",
+        upstream: str = NOT_REPORTED,
+        related: tuple[str, ...] = (),
+        excuses: tuple[Excuse, ...] = (),
+    ) -> Callable[[Callable[[], float]], KnownDifference]:
+        """Returns a decorator that adds a demonstration to the catalogue.
 
-    @property
-    def verdict(self) -> str:
-        """`"still there"`, `"gone"`, or `"changed"` if it is neither."""
-        if self.still_there:
-            return "still there"
-        return "gone" if self.gone else "changed"
+        The arguments are described at `KnownDifference`. The demonstration
+        takes no arguments and returns the measured number as a `float`.
+
+        Raises:
+            ValueError: if the family already has a known difference of this
+                name, or if the demonstration has another name.
+        """
+
+        def decorate(demonstration: Callable[[], float]) -> KnownDifference:
+            function = name.replace("-", "_")
+            if demonstration.__name__ != function:
+                raise ValueError(
+                    f"demonstration of {name!r}: got a function named "
+                    f"{demonstration.__name__!r}, expected {function!r}. "
+                    "Rename the function, or change `name`."
+                )
+            if any(row.name == name for row in self.rows):
+                raise ValueError(
+                    f"known difference {name!r} in {demonstration.__module__}"
+                    ": got a second definition, expected one. Rename one of "
+                    "the two functions."
+                )
+            row = KnownDifference(
+                name=name,
+                family=self.name,
+                layer=layer,
+                backend=self.backend,
+                dtype=dtype,
+                quantity=quantity,
+                what=what,
+                expected=expected,
+                measured=measured,
+                band=band,
+                origin=origin,
+                upstream=upstream,
+                related=related,
+                ours=ours,
+                excuses=excuses,
+                demonstration=demonstration,
+            )
+            self.rows.append(row)
+            return row
+
+        return decorate

@@ -1,10 +1,10 @@
-"""What each layer means: its variables, and its function in plain JAX.
+"""Definitions of the layers in plain JAX: their variables and functions.
 
-These functions are what specs compose and what both libraries are judged by,
-so they use `jax.numpy` and `jax.lax` primitives only and are themselves
-checked against NumPy in float64. Arrays are canonical: parameters in
-PyTorch's axis order, batches channels-last. A class is a row of the layer
-table, `common.layers.table.LAYERS`.
+Specs are composed of these functions, and the layers of both libraries are
+compared with them. They use `jax.numpy` and `jax.lax` primitives only and are
+tested against NumPy in float64. Arrays are canonical: parameters have
+PyTorch's axis order and batches are channels-last. The classes are the rows
+of the layer table, `common.layers.table.LAYERS`.
 """
 
 from common.layers._activation import ACTIVATIONS as ACTIVATIONS
@@ -40,11 +40,13 @@ from common.layers._attention import multihead_attention as multihead_attention
 from common.layers._batch_norm import (
     BATCH_NORM_DIALECTS as BATCH_NORM_DIALECTS,
 )
+from common.layers._batch_norm import MASKED_DIALECTS as MASKED_DIALECTS
 from common.layers._batch_norm import BatchNormDialect as BatchNormDialect
 from common.layers._batch_norm import batch_norm as batch_norm
 from common.layers._batch_norm import (
     batch_norm_variables as batch_norm_variables,
 )
+from common.layers._convolution import PaddingMode as PaddingMode
 from common.layers._convolution import conv as conv
 from common.layers._convolution import conv_transpose as conv_transpose
 from common.layers._convolution import (
@@ -58,16 +60,17 @@ from common.layers._layer import Layer as Layer
 from common.layers._layer import named as named
 from common.layers._layer import stateful as stateful
 from common.layers._layer import within as within
+from common.layers._linear import Size as Size
 from common.layers._linear import einsum as einsum
 from common.layers._linear import linear as linear
 from common.layers._linear import linear_general as linear_general
 from common.layers._linear import linear_variables as linear_variables
 from common.layers._lora import lora as lora
 from common.layers._lora import lora_variables as lora_variables
-from common.layers._normalisation import group_norm as group_norm
-from common.layers._normalisation import instance_norm as instance_norm
-from common.layers._normalisation import layer_norm as layer_norm
-from common.layers._normalisation import rms_norm as rms_norm
+from common.layers._normalization import group_norm as group_norm
+from common.layers._normalization import instance_norm as instance_norm
+from common.layers._normalization import layer_norm as layer_norm
+from common.layers._normalization import rms_norm as rms_norm
 from common.layers._pooling import adaptive_avg_pool as adaptive_avg_pool
 from common.layers._pooling import adaptive_max_pool as adaptive_max_pool
 from common.layers._pooling import adaptive_pool as adaptive_pool
@@ -77,24 +80,26 @@ from common.layers._pooling import max_pool as max_pool
 from common.layers._pooling import min_pool as min_pool
 from common.layers._pooling import pool as pool
 from common.layers._recurrent import bidirectional as bidirectional
-from common.layers._recurrent import cell_variables as cell_variables
-from common.layers._recurrent import gru_cell as gru_cell
-from common.layers._recurrent import lstm_cell as lstm_cell
 from common.layers._recurrent import rnn as rnn
-from common.layers._recurrent import simple_cell as simple_cell
-from common.layers._regularisation import dropout as dropout
-from common.layers._regularisation import (
+from common.layers._recurrent_cell import Cell as Cell
+from common.layers._recurrent_cell import cell_variables as cell_variables
+from common.layers._recurrent_cell import gru_cell as gru_cell
+from common.layers._recurrent_cell import lstm_cell as lstm_cell
+from common.layers._recurrent_cell import simple_cell as simple_cell
+from common.layers._regularization import dropout as dropout
+from common.layers._regularization import (
     dropout_per_example as dropout_per_example,
 )
-from common.layers._reparametrisation import power_iteration as power_iteration
-from common.layers._reparametrisation import settle as settle
-from common.layers._reparametrisation import spectral_linear as spectral_linear
-from common.layers._reparametrisation import spectral_norm as spectral_norm
-from common.layers._reparametrisation import (
+from common.layers._reparametrization import power_iteration as power_iteration
+from common.layers._reparametrization import settle as settle
+from common.layers._reparametrization import spectral_linear as spectral_linear
+from common.layers._reparametrization import spectral_norm as spectral_norm
+from common.layers._reparametrization import (
     spectral_norm_variables as spectral_norm_variables,
 )
-from common.layers._reparametrisation import weight_norm as weight_norm
-from common.layers._reparametrisation import (
+from common.layers._reparametrization import weight_norm as weight_norm
+from common.layers._reparametrization import (
     weight_norm_variables as weight_norm_variables,
 )
 from common.layers._rotary import rotary_embedding as rotary_embedding
+from common.layers._window import Padding as Padding

@@ -1,4 +1,4 @@
-"""Activation functions, from their definitions."""
+"""Definitions of the activation functions."""
 
 import dataclasses
 import math
@@ -10,37 +10,37 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from common.layers._initial import constant
-from common.layers._layer import Layer, Side, extent
+from common.layers._layer import Layer, extent
 from common.protocol import Shaped, Variable
 
 
 def identity(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """Computes `x`."""
+    """Returns `x`."""
     return x
 
 
-# --- piecewise linear -------------------------------------------------------
+# --- piecewise linear functions ----------------------------------------------
 
 
 def relu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """Computes `max(x, 0)`, with gradient 0 at 0; NaN stays NaN."""
+    """Computes `max(x, 0)`. The gradient at 0 is 0, and NaN stays NaN."""
     return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
 
 def relu6(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """Computes `min(max(x, 0), 6)`, with gradient 0 at 0 and at 6."""
+    """Computes `min(max(x, 0), 6)`. The gradient at 0 and at 6 is 0."""
     return jnp.where(x >= 6, jnp.full_like(x, 6), relu(x))
 
 
 def leaky_relu(
     x: Float[Array, "*S"], negative_slope: float = 0.01
 ) -> Float[Array, "*S"]:
-    """Computes `x` where positive and `negative_slope * x` elsewhere."""
+    """Computes `x` if it is positive, otherwise `negative_slope * x`."""
     return jnp.where(x >= 0, x, negative_slope * x)
 
 
 def hard_tanh(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """Computes `x`, clipped to [-1, 1]."""
+    """Computes `x` clipped to [-1, 1]."""
     x = jnp.where(x > 1, jnp.ones_like(x), x)
     return jnp.where(x < -1, -jnp.ones_like(x), x)
 
@@ -53,18 +53,18 @@ def hard_sigmoid(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
 def hard_silu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """Computes `x * hard_sigmoid(x)`; also called hard-swish.
 
-    Reference: Howard et al., "Searching for MobileNetV3", 2019,
-        arXiv:1905.02244.
+    References:
+        Howard et al., "Searching for MobileNetV3", 2019, arXiv:1905.02244.
     """
     return x * hard_sigmoid(x)
 
 
-# --- of one sigmoid ---------------------------------------------------------
+# --- sigmoids ----------------------------------------------------------------
 
 
 def sigmoid(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """Computes `1 / (1 + exp(-x))`."""
-    # No exponent is positive, so none overflows.
+    # The exponent is never positive, so it cannot overflow.
     small = jnp.exp(-jnp.abs(x))
     return jnp.where(x >= 0, 1, small) / (1 + small)
 
@@ -77,8 +77,9 @@ def log_sigmoid(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
 def silu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """Computes `x * sigmoid(x)`; also called swish.
 
-    Reference: Ramachandran et al., "Searching for Activation Functions",
-        2017, arXiv:1710.05941.
+    References:
+        Ramachandran et al., "Searching for Activation Functions", 2017,
+        arXiv:1710.05941.
     """
     return x * sigmoid(x)
 
@@ -99,41 +100,45 @@ def tanh(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
 
 
 def glu(x: Float[Array, "*S I"]) -> Float[Array, "*S I//2"]:
-    """Computes `a * sigmoid(b)` of the two halves of the last axis.
+    """Computes `a * sigmoid(b)`, where a and b are halves of the last axis.
 
-    Reference: Dauphin et al., "Language Modeling with Gated Convolutional
-        Networks", 2016, arXiv:1612.08083.
+    References:
+        Dauphin et al., "Language Modeling with Gated Convolutional Networks",
+        2016, arXiv:1612.08083.
     """
     a, b = jnp.split(x, 2, axis=-1)
     return a * sigmoid(b)
 
 
-# --- exponential, and of the normal distribution ----------------------------
+# --- exponentials and the normal distribution --------------------------------
 
 
 def elu(x: Float[Array, "*S"], alpha: float = 1.0) -> Float[Array, "*S"]:
-    """Computes `x` where positive and `alpha * (exp(x) - 1)` elsewhere.
+    """Computes `x` if it is positive, otherwise `alpha * (exp(x) - 1)`.
 
-    Reference: Clevert et al., "Fast and Accurate Deep Network Learning by
-        Exponential Linear Units", 2015, arXiv:1511.07289.
+    References:
+        Clevert et al., "Fast and Accurate Deep Network Learning by Exponential
+        Linear Units", 2015, arXiv:1511.07289.
     """
-    # The exponent is bounded, or its gradient would be NaN where x is large.
+    # Without the bound on the exponent, the gradient of large x is NaN.
     return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
 
 
 def celu(x: Float[Array, "*S"], alpha: float = 1.0) -> Float[Array, "*S"]:
-    """Computes `alpha * elu(x / alpha)`, whose slope at 0 is 1.
+    """Computes `alpha * elu(x / alpha)`, which has slope 1 at 0.
 
-    Reference: Barron, "Continuously Differentiable Exponential Linear
-        Units", 2017, arXiv:1704.07483.
+    References:
+        Barron, "Continuously Differentiable Exponential Linear Units", 2017,
+        arXiv:1704.07483.
     """
     return alpha * elu(x / alpha)
 
 
 def selu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """Computes `scale * elu(x, alpha)`, which keeps mean 0 and variance 1.
+    """Computes `scale * elu(x, alpha)`, which preserves mean 0, variance 1.
 
-    Reference: Klambauer et al., "Self-Normalizing Neural Networks", 2017,
+    References:
+        Klambauer et al., "Self-Normalizing Neural Networks", 2017,
         arXiv:1706.02515.
     """
     alpha = 1.6732632423543772848170429916717
@@ -144,9 +149,10 @@ def selu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
 def gelu(
     x: Float[Array, "*S"], approximate: bool = True
 ) -> Float[Array, "*S"]:
-    """Computes `x * P(N(0, 1) <= x)`, by default with tanh for the erf.
+    """Computes `x * P(N(0, 1) <= x)`, with tanh in place of erf by default.
 
-    Reference: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016,
+    References:
+        Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016,
         arXiv:1606.08415.
     """
     if approximate:
@@ -155,7 +161,7 @@ def gelu(
     return x * (1 + lax.erf(x / math.sqrt(2))) / 2
 
 
-# --- along the last axis ----------------------------------------------------
+# --- along the last axis -----------------------------------------------------
 
 
 def logsumexp(x: Float[Array, "*S I"]) -> Float[Array, "*S"]:
@@ -189,7 +195,7 @@ def standardize(
 def one_hot(
     indices: Int[Array, "*S"], num_classes: int
 ) -> Int[Array, "*S {num_classes}"]:
-    """Computes 1 at each index and 0 elsewhere, along a new last axis."""
+    """Sets 1 at each index and 0 elsewhere, along a new last axis."""
     hits = indices[..., None] == jnp.arange(num_classes)
     return hits.astype(jnp.int32)
 
@@ -221,25 +227,25 @@ ACTIVATIONS: dict[str, Callable[..., Array]] = {
     "swish": silu,
     "tanh": tanh,
 }
-"""Every activation function of `flax.nnx`, by its name there."""
+"""The definitions of all activation functions, by name."""
 
 NUM_CLASSES = 5
 
-# How far the data spread, for those that are clipped far from 0. Not for all:
-# in float32 the gradient of `gelu` by tanh loses digits where x is large.
+# The data of functions that clip are spread by these factors, so that some of
+# them are clipped. Other functions get N(0, 1): in float32 the gradient of the
+# approximate `gelu` loses digits when x is large.
 CLIPPED = {"relu6": 4, "hard_sigmoid": 3, "hard_silu": 3, "hard_swish": 3}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Activation(Layer):
-    """A function without variables, which both libraries take from JAX.
+    """Applies an activation function that has no variables.
 
-    Those that work along an axis take the last one.
+    Functions that reduce an axis reduce the last one.
     """
 
+    name = "activation"
     family = "activation"
-    equinox = Side((), "composition", "JAX's function in eqx.nn.Lambda")
-    flax = Side(tuple(ACTIVATIONS), "settings", page="activations")
 
     function: str = "gelu"
     approximate: bool = True  # gelu only
@@ -265,34 +271,35 @@ class Activation(Layer):
         return ACTIVATIONS[self.function](x), {}
 
 
-# --- with a parameter -------------------------------------------------------
+# --- functions with a parameter ----------------------------------------------
 
 
 def prelu(
     x: Float[Array, "*S C"], negative_slope: Float[Array, "..."]
 ) -> Float[Array, "*S C"]:
-    """Computes `x` where positive and `negative_slope * x` elsewhere.
+    """Computes `x` if it is positive, otherwise `negative_slope * x`.
 
     Args:
         x: a batch, channels last.
-        negative_slope: of all channels, (), or of each, (C,).
+        negative_slope: one slope for all channels, (), or one each, (C,).
 
-    Reference: He et al., "Delving Deep into Rectifiers", 2015,
-        arXiv:1502.01852.
+    References:
+        He et al., "Delving Deep into Rectifiers", 2015, arXiv:1502.01852.
     """
     return jnp.where(x >= 0, x, negative_slope * x)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PReLU(Layer):
-    """A leaky relu that learns its slope, one for all channels or each."""
+    """Applies a leaky ReLU with trainable slopes.
 
+    There is one slope for all channels, or one per channel.
+    """
+
+    name = "prelu"
     family = "activation"
-    equinox = Side(("PReLU",), page="activations")
-    flax = Side(("PReLU",), "settings", page="activations")
-    same = {"init_alpha": "negative_slope_init"}
 
-    features: int | None = None  # None: one slope for all channels
+    features: int | None = None  # None for one slope for all channels
     num_spatial_dims: int = 1
 
     @property

@@ -1,4 +1,4 @@
-"""Multi-head attention in its variants."""
+"""Multi-head attention and its variants."""
 
 import abc
 import dataclasses
@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from common.layers._activation import softmax, standardize
 from common.layers._initial import ones
-from common.layers._layer import Layer, Side, extent, named, within
+from common.layers._layer import Layer, extent, named, within
 from common.layers._linear import linear, linear_variables
-from common.layers._regularisation import dropout_per_example
+from common.layers._regularization import dropout_per_example
 from common.layers._rotary import rotary_embedding
 from common.protocol import Arrays, Shaped, Variable
 
@@ -31,11 +31,11 @@ def attention_weights(
 ) -> Float[Array, "B H Q K"]:
     """Computes `softmax(query @ key.T / sqrt(D))` for each head.
 
-    Where the mask is false, the logit is the lowest finite number. So a query
-    that may attend to nothing attends to everything alike.
+    Where the mask is false, the logit is the lowest finite number. A query
+    whose mask is false everywhere attends to all keys equally.
 
-    Reference: Vaswani et al., "Attention Is All You Need", 2017,
-        arXiv:1706.03762.
+    References:
+        Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762.
     """
     logits = jnp.einsum("bqhd,bkhd->bhqk", query, key)
     logits = logits / math.sqrt(query.shape[-1])
@@ -51,9 +51,10 @@ def attention_dropout(
 ) -> Float[Array, "B H Q K"]:
     """Zeroes each weight with probability `p` and scales the rest.
 
-    The key is split over the batch, and each of those over the heads.
+    The key is split over the batch, and the result over the heads.
 
-    Reference: `eqx.nn.MultiheadAttention` under a `jax.vmap` over keys.
+    References:
+        `eqx.nn.MultiheadAttention` under a `jax.vmap` over keys.
     """
     keys = jr.split(key, len(weights))
     return jax.vmap(dropout_per_example, (0, 0, None))(weights, keys, p)
@@ -71,12 +72,13 @@ def attention_variables(
     num_kv_heads: int | None = None,
     biases: Sequence[bool] = (False, False, False, False),
 ) -> dict[str, Variable]:
-    """Variables of the four projections.
+    """Returns the variables of the four projections.
 
-    A projection's output has the first head's features first. `qk_size` and
-    `vo_size` are those of one head.
+    The features of a projection are grouped by head. `qk_size` and `vo_size`
+    are the sizes of one head.
 
-    Reference: the parameters of `eqx.nn.MultiheadAttention`.
+    References:
+        The parameters of `eqx.nn.MultiheadAttention`.
     """
     if num_kv_heads is None:
         num_kv_heads = num_heads
@@ -106,27 +108,36 @@ def multihead_attention(
     key: PRNGKeyArray | None = None,
     dropout_p: float = 0.0,
 ) -> Float[Array, "B Q O"]:
-    """Projects to heads, lets each attend, and projects what they saw.
+    """Computes multi-head attention between projections of its inputs.
+
+    Each head computes `softmax(q @ k.T / sqrt(D)) @ v`; the results of all
+    heads are concatenated and projected.
 
     Args:
-        query: what asks.
-        key_: what it is compared with.
-        value: what it gets.
+        query: a batch of sequences.
+        key_: a batch of sequences that the queries are compared with.
+        value: a batch of sequences that are averaged.
         mask: true where a query may attend to a key.
-        params: the arrays of `attention_variables`; and, to normalise each
-            head, `query_norm.weight` and `key_norm.weight`, both (D,).
-        num_heads: heads of the query.
-        num_kv_heads: heads of key and value, each shared by
-            `num_heads / num_kv_heads` heads of the query in a row.
-        eps: of the norms of query and key, which come before the rotation.
-        theta: of the rotary positions of query and key; none if `None`.
-        key: for the dropout of attention weights; none if `None`.
-        dropout_p: its probability.
+        params: the arrays of `attention_variables`. If they include
+            `query_norm.weight` and `key_norm.weight`, both (D,), each head of
+            the query and key is normalized.
+        num_heads: the number of query heads.
+        num_kv_heads: the number of key and value heads. Each is shared by
+            `num_heads / num_kv_heads` consecutive query heads. `num_heads`
+            if `None`.
+        eps: added to the variance in the normalization, which precedes the
+            rotary embedding.
+        theta: the base of the rotary embedding of query and key. They are not
+            rotated if `None`.
+        key: samples the dropout of attention weights. There is no dropout if
+            `None`.
+        dropout_p: the probability that a weight is zeroed.
 
-    Reference: Vaswani et al., "Attention Is All You Need", 2017,
-        arXiv:1706.03762; Ainslie et al., "GQA", 2023, arXiv:2305.13245;
-        Dehghani et al., "Scaling Vision Transformers to 22 Billion
-        Parameters", 2023, arXiv:2302.05442, on the norms.
+    References:
+        Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762;
+        Ainslie et al., "GQA", 2023, arXiv:2305.13245; Dehghani et al.,
+        "Scaling Vision Transformers to 22 Billion Parameters", 2023,
+        arXiv:2302.05442, on the norms.
     """
     if num_kv_heads is None:
         num_kv_heads = num_heads
@@ -148,17 +159,17 @@ def multihead_attention(
     weights = attention_weights(q, k, mask)
     if key is not None and dropout_p > 0:
         weights = attention_dropout(weights, key, dropout_p)
-    seen = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-    seen = seen.reshape(*seen.shape[:2], -1)
-    return linear(seen, **within("output_proj", params))
+    attended = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+    attended = attended.reshape(*attended.shape[:2], -1)
+    return linear(attended, **within("output_proj", params))
 
 
-# --- rows -------------------------------------------------------------------
+# --- rows --------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Attention(Layer):
-    """What the rows below share: heads, and the inputs with their mask."""
+    """The base of the rows below: heads, inputs and the mask."""
 
     family = "attention"
 
@@ -174,22 +185,22 @@ class _Attention(Layer):
 
     @property
     def zero_gradient(self):
-        # It adds the same to every logit of a query.
+        # It adds one constant to all logits of a query.
         return frozenset({"key_proj.bias"})
 
     @property
     @abc.abstractmethod
     def sizes(self) -> tuple[int, ...]:
-        """Of query, key, value and output, and of a head's query and value."""
+        """Sizes of query, key, value, output, and of a head's qk and vo."""
 
     @property
     def biases(self) -> Sequence[bool]:
-        """Whether each projection has one."""
+        """Whether each of the four projections has a bias."""
         return [False] * 4
 
     @property
     def variant(self) -> dict[str, Any]:
-        """What `multihead_attention` is told besides."""
+        """Further options of `multihead_attention`."""
         return {}
 
     @property
@@ -226,8 +237,8 @@ class _Attention(Layer):
 
     def draw(self, rng, batch_size):
         query, key, *rest = super().draw(rng, batch_size)
-        # Logits of about 1: where one key gets all the weight, gradients are
-        # small differences of large numbers.
+        # This keeps the logits near 1. If one key had all the weight, the
+        # gradients would be small differences of large numbers.
         query, key = query / 2, key / 2
         if self.mask == "none":
             return query, key, *rest
@@ -235,8 +246,8 @@ class _Attention(Layer):
         if self.mask == "causal":
             keep = np.broadcast_to(np.tri(*mask.shape[-2:]) > 0, mask.shape)
             return query, key, value, np.array(keep)
-        # At least two keys for each query: a single one gets the weight 1,
-        # whatever its logit, and that has no gradient.
+        # Each query has at least two keys, since the weight of a single key
+        # is 1 whatever its logit, so the gradient would vanish.
         keep = rng.random(mask.shape) < 0.5
         keep[..., :2] = True
         keep = rng.permuted(keep, axis=-1)
@@ -247,23 +258,14 @@ class _Attention(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultiheadAttention(_Attention):
-    """Attention of several heads, of which each attends in its own way.
+    """Computes multi-head attention.
 
-    Key and value have one size, and so have all heads. The mask is an input:
-    `(Q, K)` or one for each head; a causal one is a triangle. The cache with
-    which `nnx` decodes token by token is not covered: Equinox has none.
+    Keys and values have the same size, and so do all heads. The mask is an
+    input, `(Q, K)` or one per head, `(H, Q, K)`. Decoding token by token with
+    a cache is not covered, since only one library implements it.
     """
 
-    equinox = Side(("MultiheadAttention",), page="attention")
-    flax = Side(("MultiHeadAttention",), "settings", page="attention")
-    same = {
-        "query_size": "in_features",
-        "key_size": "in_kv_features",
-        "output_size": "out_features",
-        "dropout_p": "dropout_rate",
-        "inference": "deterministic",
-        "dtype": "param_dtype",
-    }
+    name = "multihead_attention"
 
     query_size: int = 4
     kv_size: int = 3
@@ -283,10 +285,9 @@ class MultiheadAttention(_Attention):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnequalAttention(_Attention):
-    """Attention of several heads, with each size and bias of its own."""
+    """Computes attention whose projections have different sizes and biases."""
 
-    equinox = Side(("MultiheadAttention",), page="attention")
-    flax = Side((), "own", "MultiheadAttention")
+    name = "unequal_attention"
 
     query_size: int = 4
     key_size: int = 3
@@ -322,15 +323,14 @@ class UnequalAttention(_Attention):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupedQueryAttention(_Attention):
-    """Attention in which several heads of the query share key and value.
+    """Computes attention in which several query heads share a key and value.
 
-    `normalize_qk` gives query and key a LayerNorm over a head's features,
-    without bias and with an epsilon of 1e-6. `num_kv_heads=1` is multi-query
-    attention.
+    With `normalize_qk`, a LayerNorm over the features of a head, without bias
+    and with an epsilon of 1e-6, is applied to query and key. With
+    `num_kv_heads=1` this is multi-query attention.
     """
 
-    equinox = Side((), "own", "GroupedQueryAttention")
-    flax = Side(("MultiHeadAttention",), "settings", page="attention")
+    name = "grouped_query_attention"
 
     num_heads: int = 4
     num_kv_heads: int = 2
@@ -363,16 +363,15 @@ class GroupedQueryAttention(_Attention):
 
     @property
     def zero_gradient(self):
-        # Before the norm it counts.
+        # The normalization depends on the bias.
         return frozenset() if self.normalize_qk else super().zero_gradient
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RotaryAttention(_Attention):
-    """Attention of grouped queries at rotary positions, without biases."""
+    """Computes grouped-query attention with a rotary embedding."""
 
-    equinox = Side((), "composition", "GroupedQueryAttention and RoPE")
-    flax = Side((), "composition", "nnx.MultiHeadAttention and RoPE")
+    name = "rotary_attention"
 
     num_kv_heads: int = 1
     size: int = 4

@@ -1,4 +1,4 @@
-"""Batch normalisation in its dialects."""
+"""Batch normalization and its four dialects."""
 
 import dataclasses
 import math
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from common.layers._initial import constant, ones, zeros
-from common.layers._layer import Layer, Side, extent
-from common.layers._normalisation import (
+from common.layers._layer import Layer, extent
+from common.layers._normalization import (
     affine_variables,
     apply_affine,
     draw_mask,
@@ -24,7 +24,7 @@ MASKED_DIALECTS = ("standard", "torch")
 def batch_norm_variables(
     features: int, dialect: BatchNormDialect, *, affine: bool = True
 ) -> dict[str, Variable]:
-    """Weight, bias and the running statistics that the dialect keeps."""
+    """Returns the weight, the bias and the running statistics of a dialect."""
     variables = affine_variables((features,), weight=affine, bias=affine)
     variables["running_mean"] = Variable((features,), zeros, trainable=False)
     variables["running_var"] = Variable(
@@ -56,27 +56,30 @@ def batch_norm(
     training: bool,
     mask: Bool[Array, "#B *#S #C"] | None = None,
 ) -> tuple[Float[Array, "B *S C"], Arrays]:
-    """Normalises each channel over the batch, in one of four dialects.
+    """Normalizes each channel over the batch.
 
-    With batch statistics (m, v), v biased, and `a = momentum`:
+    Computes `(x - mean) / sqrt(var + eps) * weight + bias`. The dialects
+    differ in the mean and variance that they use and store. Let (m, v) be the
+    statistics of the batch, with the biased variance, and `a = momentum`.
 
-    - `"standard"`: training normalises by (m, v) and stores
-      `a * running + (1 - a) * (m, v)`; inference uses what is stored.
-    - `"torch"`: the same, but what is stored of n elements is the unbiased
-      `v * n / (n - 1)`.
-    - `"batch"`: as `"standard"`, but inference divides both stored values by
-      `1 - a**num_batches_tracked`.
-    - `"ema"`: training *normalises by the stored values*, updated first; the
-      first batch is stored as it is.
+    - `"standard"`: training uses (m, v), and updates the running statistics to
+      `a * running + (1 - a) * (m, v)`. Inference uses the running statistics.
+    - `"torch"`: like `"standard"`, but updates the running variance with the
+      unbiased variance of n elements, `v * n / (n - 1)`.
+    - `"batch"`: like `"standard"`, but inference divides the running
+      statistics by `1 - a**num_batches_tracked`.
+    - `"ema"`: training also uses the running statistics, after updating them.
+      The first batch replaces their initial values.
 
-    Elements that a mask leaves out do not count for the statistics, but are
-    normalised all the same.
+    Elements excluded by a mask do not contribute to the statistics, but are
+    normalized like the others.
 
     Returns:
-        The normalised batch and the updated buffers, by leaf name.
+        The normalized batch, and the updated buffers by leaf name.
 
-    Reference: Ioffe and Szegedy, "Batch Normalization", 2015,
-        arXiv:1502.03167. `"standard"` is `flax.nnx.BatchNorm`; `"torch"` is
+    References:
+        Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167.
+        `"standard"` is `flax.nnx.BatchNorm`; `"torch"` is
         `torch.nn.BatchNorm2d`, but for the momentum, which is one minus
         PyTorch's; `"batch"` and `"ema"` are the modes of
         `equinox.nn.BatchNorm` (equinox #659).
@@ -85,8 +88,10 @@ def batch_norm(
         dialect == "batch"
     ) != (num_batches_tracked is not None):
         raise TypeError(
-            f"batch_norm buffers: got others than those of {dialect!r}, "
-            "expected those of `batch_norm_variables`. Pass them."
+            f"batch_norm buffers: got first_time={first_time} and "
+            f"num_batches_tracked={num_batches_tracked}, expected the buffers "
+            f"of the dialect {dialect!r}. Pass those that "
+            "`batch_norm_variables` returns for it."
         )
     mean, var = running_mean, running_var
     buffers = {}
@@ -122,15 +127,14 @@ def batch_norm(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchNorm(Layer):
-    """Normalises each channel over the batch, in one of its dialects.
+    """Normalizes each channel over the batch, in one of four dialects.
 
-    With `masked`, a second input says which positions count.
+    With `masked`, a second input selects the positions that contribute to the
+    statistics.
     """
 
-    family = "normalisation"
-    equinox = Side(("BatchNorm",), "own", "BatchNorm", "normalisation")
-    flax = Side(("BatchNorm",), "own", "BatchNorm", "normalization")
-    same = {"eps": "epsilon"}
+    name = "batch_norm"
+    family = "normalization"
 
     features: int = 3
     dialect: BatchNormDialect = "standard"
@@ -144,8 +148,8 @@ class BatchNorm(Layer):
         if self.masked and self.dialect not in MASKED_DIALECTS:
             raise ValueError(
                 f"masked batch_norm dialect: got {self.dialect!r}, expected "
-                f"one of {', '.join(map(repr, MASKED_DIALECTS))}. Leave the "
-                "mask out: Equinox's modes have none."
+                f"one of {', '.join(map(repr, MASKED_DIALECTS))}. The "
+                "other dialects do not define a mask; use `masked=False`."
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Convolutions and their transposes."""
+"""Convolutions and transposed convolutions."""
 
 import dataclasses
 import math
@@ -11,13 +11,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from common.layers._initial import uniform
-from common.layers._layer import Layer, Side, extent
+from common.layers._layer import Layer, extent
 from common.layers._window import Padding, pads_of, per_axis
 from common.protocol import Shaped, Variable
 
 PaddingMode = Literal["ZEROS", "REFLECT", "REPLICATE", "CIRCULAR"]
 
-# The names that `jnp.pad` has for them.
+# The names of these modes in `jnp.pad`.
 PAD_MODES = {"REFLECT": "reflect", "REPLICATE": "edge", "CIRCULAR": "wrap"}
 
 
@@ -29,9 +29,12 @@ def conv_variables(
     groups: int = 1,
     bias: bool = True,
 ) -> dict[str, Variable]:
-    """Weight (out, in / groups, *kernel), bias (out,): U(+-1/sqrt(fan_in)).
+    """Returns weight (out, in / groups, *kernel) and bias (out,).
 
-    Reference: the initialisation of `torch.nn.Conv2d` and `eqx.nn.Conv2d`.
+    Both are drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    References:
+        The initialization of `torch.nn.Conv2d` and `eqx.nn.Conv2d`.
     """
     fan_in = in_channels // groups * math.prod(kernel_size)
     init = uniform(1 / math.sqrt(fan_in))
@@ -50,9 +53,12 @@ def conv_transpose_variables(
     groups: int = 1,
     bias: bool = True,
 ) -> dict[str, Variable]:
-    """Weight (in, out / groups, *kernel), bias (out,): U(+-1/sqrt(fan_in)).
+    """Returns weight (in, out / groups, *kernel) and bias (out,).
 
-    Reference: the initialisation of `eqx.nn.ConvTranspose`, the layout of
+    Both are drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    References:
+        The initialization of `eqx.nn.ConvTranspose`, the layout of
         `torch.nn.ConvTranspose2d`.
     """
     variables = conv_variables(
@@ -74,25 +80,32 @@ def conv(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Float[Array, "B *S2 O"]:
-    """Correlates over the spatial axes.
+    """Computes a convolution (a cross-correlation) over the spatial axes.
+
+    For one spatial axis and one group, with stride s and dilation d, this is
+    `y[t, o] = bias[o] + sum(weight[o, i, k] * x[s * t + d * k, i])`, summed
+    over i and k, where x is padded.
 
     Args:
         x: a batch, channels last.
-        weight: of `I / groups` input channels each.
+        weight: the kernel, with `I / groups` input channels.
         bias: added to each channel.
-        stride: steps between two windows.
-        padding: of the spatial axes: for both sides of all of them; for both
-            sides of each; in (before, after) pairs; or by name. `"SAME"` and
-            `"SAME_LOWER"` keep the size over the stride, rounded up, and put
-            the odd one behind or before; `"VALID"` is none; `"CAUSAL"` is
-            all in front.
-        padding_mode: what is padded with, as `jnp.pad` does it.
-        input_dilation: steps between two entries of the input, with zeros in
-            between. They come before the padding with zeros.
-        dilation: steps between two entries of the kernel.
-        groups: parts of the channels that do not see each other.
+        stride: the step between two windows.
+        padding: one number for both sides of all axes, one number for both
+            sides of each axis, a (before, after) pair for each axis, or a
+            name. `"SAME"` and `"SAME_LOWER"` make the output as long as the
+            input divided by the stride, rounded up, and put the extra entry of
+            an odd padding after or before the input. `"VALID"` is no padding,
+            and `"CAUSAL"` puts all padding before the input.
+        padding_mode: how the padding is filled.
+        input_dilation: the step between two entries of the input, with zeros
+            in between. The dilation precedes the padding.
+        dilation: the step between two entries of the kernel.
+        groups: the number of groups of channels; each output channel depends
+            on the input channels of its group only.
 
-    Reference: Dumoulin and Visin, "A guide to convolution arithmetic for deep
+    References:
+        Dumoulin and Visin, "A guide to convolution arithmetic for deep
         learning", 2016, arXiv:1603.07285.
     """
     n = weight.ndim - 2
@@ -125,31 +138,33 @@ def conv_transpose(
     *,
     stride: int | Sequence[int] = 1,
     padding: Padding = 0,
-    padding_mode: PaddingMode = "ZEROS",
+    padding_mode: Literal["ZEROS", "CIRCULAR"] = "ZEROS",
     output_padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Float[Array, "B *S2 O"]:
-    """Transposes the linear map `conv` with this weight and these options.
+    """Computes the transpose of `conv`, as a linear map of its input.
 
-    Its input is of the size that `conv` has as its output, and the other way
-    round. Several sizes can be meant where windows are more than a step
-    apart: the smallest, or with `padding="SAME"` the largest.
+    The input has the size of the convolution's output, and the output has the
+    size of the convolution's input. If the stride is larger than 1, several
+    sizes are possible. The output has the smallest one, or the largest one if
+    the padding is `"SAME"`.
 
     Args:
         x: a batch, channels last.
-        weight: of the convolution from `O` to `I` channels.
+        weight: the kernel of the convolution from `O` to `I` channels.
         bias: added to each channel.
-        stride: of the convolution, as are those below.
-        padding: as `conv` takes it, but `"CAUSAL"`.
-        padding_mode: `"ZEROS"`, or `"CIRCULAR"`.
-        output_padding: less than the stride: how much larger than the
-            smallest size is meant, or smaller than the largest.
-        dilation: steps between two entries of the kernel.
-        groups: parts of the channels that do not see each other.
+        stride: the stride of the convolution; so are the options below.
+        padding: see `conv`; `"CAUSAL"` is not supported.
+        padding_mode: `"ZEROS"` or `"CIRCULAR"`.
+        output_padding: how much larger than the smallest size, or smaller than
+            the largest size, the output is. Less than the stride.
+        dilation: the step between two entries of the kernel.
+        groups: the number of groups of channels.
 
-    Reference: `torch.nn.ConvTranspose2d`; Dumoulin and Visin, "A guide to
-        convolution arithmetic for deep learning", 2016, arXiv:1603.07285.
+    References:
+        `torch.nn.ConvTranspose2d`; Dumoulin and Visin, "A guide to convolution
+        arithmetic for deep learning", 2016, arXiv:1603.07285.
     """
     n = weight.ndim - 2
     stride, dilation = per_axis(stride, n), per_axis(dilation, n)
@@ -196,7 +211,7 @@ def conv_transpose(
 def _spans(
     kernel_size: Sequence[int], dilation: Sequence[int]
 ) -> tuple[int, ...]:
-    """Returns how many entries a dilated kernel spans."""
+    """Returns the extent of a dilated kernel along each axis."""
     return tuple(
         d * (k - 1) + 1 for k, d in zip(kernel_size, dilation, strict=True)
     )
@@ -204,18 +219,10 @@ def _spans(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conv(Layer):
-    """Correlates a kernel with the input, over any number of axes."""
+    """Computes a convolution over any number of spatial axes."""
 
+    name = "conv"
     family = "convolution"
-    equinox = Side(("Conv", "Conv1d", "Conv2d", "Conv3d"), page="conv")
-    flax = Side(("Conv",), "settings", page="linear")
-    same = {
-        "in_channels": "in_features",
-        "out_channels": "out_features",
-        "stride": "strides",
-        "dilation": "kernel_dilation",
-        "groups": "feature_group_count",
-    }
 
     in_channels: int = 4
     out_channels: int = 6
@@ -256,14 +263,13 @@ class Conv(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedConv(Layer):
-    """A convolution with a masked kernel, or over a dilated input.
+    """Computes a convolution with a masked kernel and a dilated input.
 
-    `mask` has a 0 or 1 for each entry of the kernel, the last axis fastest.
+    `mask` has a 0 or 1 for each entry of the kernel, in row-major order.
     """
 
+    name = "masked_conv"
     family = "convolution"
-    equinox = Side((), "own", by="MaskedConv")
-    flax = Side(("Conv",), "settings", page="linear")
 
     in_channels: int = 4
     out_channels: int = 6
@@ -309,32 +315,17 @@ class MaskedConv(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvTranspose(Layer):
-    """The transpose of a convolution, from its outputs to its inputs."""
+    """Computes a transposed convolution over any number of spatial axes."""
 
+    name = "conv_transpose"
     family = "convolution"
-    equinox = Side(
-        (
-            "ConvTranspose",
-            "ConvTranspose1d",
-            "ConvTranspose2d",
-            "ConvTranspose3d",
-        ),
-        page="conv",
-    )
-    flax = Side(("ConvTranspose",), "own", by="ConvTranspose", page="linear")
-    same = {
-        "in_channels": "in_features",
-        "out_channels": "out_features",
-        "stride": "strides",
-        "dilation": "kernel_dilation",
-    }
 
     in_channels: int = 4
     out_channels: int = 6
     kernel_size: tuple[int, ...] = (3, 2)
     stride: tuple[int, ...] = (2, 1)
     padding: Padding = ((1, 0), (1, 1))
-    padding_mode: PaddingMode = "ZEROS"
+    padding_mode: Literal["ZEROS", "CIRCULAR"] = "ZEROS"
     output_padding: tuple[int, ...] = (1, 0)
     dilation: tuple[int, ...] = (1, 2)
     groups: int = 2

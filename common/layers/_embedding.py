@@ -1,4 +1,4 @@
-"""Look-up tables."""
+"""Embeddings."""
 
 import dataclasses
 
@@ -6,17 +6,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from common.layers._initial import normal
-from common.layers._layer import Layer, Side, extent
+from common.layers._layer import Layer, extent
 from common.protocol import Shaped, Variable
 
 
 def embedding_variables(
     num_embeddings: int, features: int
 ) -> dict[str, Variable]:
-    """Weight (num_embeddings, features), N(0, 1).
+    """Returns weight (num_embeddings, features), drawn from N(0, 1).
 
-    Reference: the initialisation of `torch.nn.Embedding` and
-        `eqx.nn.Embedding`.
+    References:
+        The initialization of `torch.nn.Embedding` and `eqx.nn.Embedding`.
     """
     return {"weight": Variable((num_embeddings, features), normal)}
 
@@ -24,10 +24,10 @@ def embedding_variables(
 def embedding(
     indices: Int[Array, "*B"], weight: Float[Array, "V F"]
 ) -> Float[Array, "*B F"]:
-    """Looks up rows; a negative index counts from the end.
+    """Looks up the row of each index. A negative index counts from the end.
 
-    Only indices in [-V, V) are defined. Out of range, Equinox clamps and
-    Flax returns NaN.
+    Only indices in [-V, V) are defined. For others the libraries differ:
+    Equinox clamps them and Flax returns NaN.
     """
     return weight[indices]
 
@@ -37,20 +37,19 @@ def attend(
 ) -> Float[Array, "*B V"]:
     """Computes the inner product of a query with every row.
 
-    Reference: Press and Wolf, "Using the Output Embedding to Improve
-        Language Models", 2016, arXiv:1608.05859.
+    References:
+        Press and Wolf, "Using the Output Embedding to Improve Language
+        Models", 2016, arXiv:1608.05859.
     """
     return query @ weight.T
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Embedding(Layer):
-    """Looks up a row for each index, in range."""
+    """Looks up the row of a weight for each index."""
 
+    name = "embedding"
     family = "embedding"
-    equinox = Side(("Embedding",), page="embedding")
-    flax = Side(("Embed",), "settings", page="linear")
-    same = {"embedding_size": "features"}
 
     num_embeddings: int = 5
     features: int = 3
@@ -73,11 +72,10 @@ class Embedding(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbeddingAttend(Layer):
-    """An embedding the other way: the logits of a query, from tied weights."""
+    """Computes logits as inner products with the rows of an embedding."""
 
+    name = "embedding_attend"
     family = "embedding"
-    equinox = Side((), "composition", "x @ weight.T of eqx.nn.Embedding")
-    flax = Side(("Embed",), "settings", page="linear")
 
     num_embeddings: int = 5
     features: int = 3

@@ -1,25 +1,31 @@
-"""The initial distributions that the layers draw from."""
+"""The initial distributions of the layers' parameters and buffers."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import Array, PRNGKeyArray
+
+Init = Callable[[PRNGKeyArray, tuple[int, ...]], Array]
 
 
-def uniform(bound: float):
+def uniform(bound: float) -> Init:
     """Draws from U(-bound, bound), in float32."""
 
-    def init(key, shape):
+    def init(key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
         return jr.uniform(key, shape, jnp.float32, -bound, bound)
 
     return init
 
 
-def normal(key, shape):
+def normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
     """Draws from N(0, 1), in float32."""
     return jr.normal(key, shape, jnp.float32)
 
 
-def constant(value, dtype):
-    """Fills with a value."""
+def constant(value: bool | int | float, dtype: Any) -> Init:
+    """Fills an array with one value."""
     return lambda key, shape: jnp.full(shape, value, dtype)
 
 

@@ -1,4 +1,4 @@
-"""Linear maps and what is built of them alone."""
+"""Linear maps and layers that consist of them."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from common.layers._activation import ACTIVATIONS, identity
 from common.layers._initial import uniform
-from common.layers._layer import Layer, Side, extent, named, within
+from common.layers._layer import Layer, extent, named, within
 from common.protocol import Shaped, Variable
 
 Size = int | Literal["scalar"]
@@ -19,9 +19,12 @@ Size = int | Literal["scalar"]
 def linear_variables(
     in_features: int, out_features: int, *, bias: bool = True
 ) -> dict[str, Variable]:
-    """Weight (out, in) and bias (out,), both U(-1/sqrt(in), 1/sqrt(in)).
+    """Returns weight (out, in) and bias (out,).
 
-    Reference: the initialisation of `torch.nn.Linear` and `eqx.nn.Linear`.
+    Both are drawn from U(-1/sqrt(in), 1/sqrt(in)).
+
+    References:
+        The initialization of `torch.nn.Linear` and `eqx.nn.Linear`.
     """
     init = uniform(1 / math.sqrt(in_features))
     variables = {"weight": Variable((out_features, in_features), init)}
@@ -49,7 +52,7 @@ def _shape(size: Size) -> tuple[int, ...]:
 
 
 def _with_scalars(layer, x: Array, in_features: Size, out_features: Size):
-    """Calls a layer on vectors of length 1 where a size is `"scalar"`."""
+    """Calls a layer with an axis of length 1 if a size is `"scalar"`."""
     if in_features == "scalar":
         x = x[..., None]
     y = layer(x)
@@ -58,11 +61,13 @@ def _with_scalars(layer, x: Array, in_features: Size, out_features: Size):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linear(Layer):
-    """`x @ weight.T + bias`; the size `"scalar"` is 1 without an axis."""
+    """Computes `x @ weight.T + bias`.
 
+    A size of `"scalar"` stands for 1 without an axis.
+    """
+
+    name = "linear"
     family = "linear"
-    equinox = Side(("Linear",), page="linear")
-    flax = Side(("Linear",), page="linear")
 
     in_features: Size = 4
     out_features: Size = 3
@@ -89,11 +94,10 @@ class Linear(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Identity(Layer):
-    """Returns its input as it is."""
+    """Returns its input."""
 
+    name = "identity"
     family = "linear"
-    equinox = Side(("Identity",), page="linear")
-    flax = Side(("identity",), page="activations")
 
     size: tuple[int, ...] = extent((3,))
 
@@ -107,11 +111,10 @@ class Identity(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Function(Layer):
-    """A plain function, in a layer's place."""
+    """Applies a function that has no variables."""
 
+    name = "function"
     family = "linear"
-    equinox = Side(("Lambda",), page="sequential")
-    flax = Side((), "composition", "a function in nnx.Sequential")
 
     function: Literal["tanh", "square"] = "tanh"
     size: tuple[int, ...] = extent((3,))
@@ -124,16 +127,15 @@ class Function(Layer):
         return getattr(jnp, self.function)(x), {}
 
 
-# --- several linear maps ----------------------------------------------------
+# --- compositions of linear maps ---------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sequential(Layer):
-    """Layers one after the other: here Linears with tanh between them."""
+    """Applies layers in sequence: Linear layers with tanh between them."""
 
+    name = "sequential"
     family = "linear"
-    equinox = Side(("Sequential",), page="sequential")
-    flax = Side(("Sequential",), page="../helpers")
 
     sizes: tuple[int, ...] = (4, 5, 3)
     use_bias: bool = True
@@ -159,14 +161,13 @@ class Sequential(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MLP(Layer):
-    """`depth` hidden Linears with an activation each, and one more.
+    """Applies `depth` hidden layers with activations, and an output layer.
 
-    Without hidden layers there is no final activation either.
+    Without hidden layers the final activation is not applied.
     """
 
+    name = "mlp"
     family = "linear"
-    equinox = Side(("MLP",), page="mlp")
-    flax = Side((), "own", "MLP")
 
     in_size: Size = 4
     out_size: Size = 3
@@ -208,7 +209,7 @@ class MLP(Layer):
         return _with_scalars(layers, x, self.in_size, self.out_size), {}
 
 
-# --- linear maps of several axes --------------------------------------------
+# --- linear maps of several axes ---------------------------------------------
 
 
 def linear_general(
@@ -219,19 +220,21 @@ def linear_general(
     out_features: tuple[int, ...],
     axis: tuple[int, ...],
 ) -> Float[Array, "B ..."]:
-    """Maps the product of some axes to new ones, which come last.
+    """Applies a linear map to several axes at once.
 
     Args:
-        x: (B, *G, *S), a batch; after its first axis come the groups'.
-        weight: one matrix a group, over the flattened axes.
-        bias: one vector a group.
-        out_features: sizes of the new axes; O is their product.
-        axis: the axes that are mapped, increasing; I is their product.
+        x: a batch, (B, *G, *S), with the group axes after the batch axis.
+        weight: one matrix per group, over the flattened axes.
+        bias: one vector per group.
+        out_features: the sizes of the new axes. O is their product.
+        axis: the axes to map, in increasing order. I is the product of their
+            sizes.
 
     Returns:
-        (B, *G, *R, *out): the axes that stay, then the new ones.
+        The remaining axes followed by the new ones, (B, *G, *R, *out).
 
-    Reference: `flax.nnx.LinearGeneral`.
+    References:
+        `flax.nnx.LinearGeneral`.
     """
     x = jnp.moveaxis(x, axis, range(-len(axis), 0))
     *groups, outputs, inputs = weight.shape
@@ -245,11 +248,10 @@ def linear_general(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinearGeneral(Layer):
-    """Maps some axes to others, with one matrix for each group."""
+    """Applies a linear map to several axes, with one matrix per group."""
 
+    name = "linear_general"
     family = "linear"
-    equinox = Side((), "own", "LinearGeneral")
-    flax = Side(("LinearGeneral",), page="linear")
 
     in_features: tuple[int, ...] = (2, 3)
     out_features: tuple[int, ...] = (4,)
@@ -260,7 +262,7 @@ class LinearGeneral(Layer):
 
     @property
     def inputs(self):
-        # The axes that stay fill the places which `axis` leaves free.
+        # The remaining axes take the positions that are not in `axis`.
         rank = len(self.axis) + len(self.rest)
         sizes = zip(self.axis, self.in_features, strict=True)
         mapped = {axis % rank: n for axis, n in sizes}
@@ -290,12 +292,13 @@ def einsum(
     *,
     equation: str,
 ) -> Float[Array, "..."]:
-    """Contracts `x` with a weight by an equation such as `"...i,io->...o"`.
+    """Contracts `x` with a weight, as in `"...i,io->...o"`, and adds a bias.
 
-    The bias has the axes of the result that come from the weight, in the
-    result's order.
+    The bias has those axes of the result that come from the weight, in the
+    order of the result.
 
-    Reference: `flax.nnx.Einsum`.
+    References:
+        `flax.nnx.Einsum`.
     """
     y = jnp.einsum(equation, x, weight)
     if bias is None:
@@ -304,17 +307,16 @@ def einsum(
     letters = operands.split(",")[1]
     named_axes = result.replace("...", "")
     sizes = iter(bias.shape)
-    shape = [next(sizes) if it in letters else 1 for it in named_axes]
+    shape = [next(sizes) if axis in letters else 1 for axis in named_axes]
     return y + bias.reshape(shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Einsum(Layer):
-    """Contracts the input with a weight, by an equation, and adds a bias."""
+    """Contracts the input with a weight by an einsum equation."""
 
+    name = "einsum"
     family = "linear"
-    equinox = Side((), "own", "Einsum")
-    flax = Side(("Einsum",), page="linear")
 
     equation: str = "...ta,hab->...thb"
     shape: tuple[int, ...] = (3, 2, 4)
@@ -330,8 +332,8 @@ class Einsum(Layer):
         letters = operands.split(",")[1]
         contracted = [
             n
-            for it, n in zip(letters, self.shape, strict=True)
-            if it not in result
+            for axis, n in zip(letters, self.shape, strict=True)
+            if axis not in result
         ]
         init = uniform(1 / math.sqrt(math.prod(contracted)))
         variables = {"weight": Variable(self.shape, init)}

@@ -1,4 +1,4 @@
-"""Low-rank adaptation."""
+"""Low-rank adaptation (LoRA)."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ import math
 from jaxtyping import Array, Float
 
 from common.layers._initial import uniform, zeros
-from common.layers._layer import Layer, Side, named, within
+from common.layers._layer import Layer, named, within
 from common.layers._linear import linear, linear_variables
 from common.protocol import Shaped, Variable
 
@@ -14,7 +14,10 @@ from common.protocol import Shaped, Variable
 def lora_variables(
     in_features: int, rank: int, out_features: int
 ) -> dict[str, Variable]:
-    """`lora_a` (in, rank), He-uniform, and `lora_b` (rank, out), zero."""
+    """Returns `lora_a` (in, rank) and `lora_b` (rank, out).
+
+    `lora_a` has He's uniform distribution, and `lora_b` is zero.
+    """
     bound = math.sqrt(6 / in_features)
     return {
         "lora_a": Variable((in_features, rank), uniform(bound)),
@@ -27,21 +30,21 @@ def lora(
     lora_a: Float[Array, "I R"],
     lora_b: Float[Array, "R O"],
 ) -> Float[Array, "*B O"]:
-    """Computes the update `x @ lora_a @ lora_b`, of low rank.
+    """Computes the low-rank update `x @ lora_a @ lora_b`.
 
-    Reference: Hu et al., "LoRA: Low-Rank Adaptation of Large Language
-        Models", 2021, arXiv:2106.09685, whose A and B are the transposes.
+    References:
+        Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021,
+        arXiv:2106.09685, where A and B are the transposes.
     """
     return x @ lora_a @ lora_b
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoRA(Layer):
-    """An update of low rank, alone or added to a Linear's output."""
+    """Computes a low-rank update, alone or added to a Linear layer."""
 
+    name = "lora"
     family = "linear"
-    equinox = Side((), "own", "LoRA")
-    flax = Side(("LoRA",), page="lora")
 
     in_features: int = 4
     rank: int = 2
@@ -70,11 +73,10 @@ class LoRA(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoRALinear(Layer):
-    """A Linear with an update of low rank."""
+    """Applies a Linear layer with a low-rank update."""
 
+    name = "lora_linear"
     family = "linear"
-    equinox = Side((), "own", "LoRALinear")
-    flax = Side(("LoRALinear",), page="lora")
 
     in_features: int = 4
     out_features: int = 3

@@ -1,4 +1,4 @@
-"""Pooling, and the flattening behind it."""
+"""Pooling and flattening."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from common.layers._layer import Layer, Side, extent
+from common.layers._layer import Layer, extent
 from common.layers._window import Padding, pads_of, per_axis
 from common.protocol import Shaped
 
@@ -24,17 +24,17 @@ def pool(
     padding: Padding = 0,
     use_ceil: bool = False,
 ) -> Float[Array, "B *S2 C"]:
-    """Reduces every window over the spatial axes.
+    """Reduces each window over the spatial axes.
 
     Args:
         x: a batch, channels last.
-        init: the identity of `operation`, of which padding is made.
-        operation: reduces two arrays to one: `lax.add`, `lax.max`, `lax.min`.
-        window: its size along each axis.
-        stride: steps between two windows.
-        padding: as `conv` takes it.
-        use_ceil: whether what is left over behind the last whole window makes
-            another one, padded.
+        init: the identity of `operation`, which fills the padding.
+        operation: combines two arrays, such as `lax.add` or `lax.max`.
+        window: the size of the window along each axis.
+        stride: the step between two windows.
+        padding: see `conv`.
+        use_ceil: whether entries after the last whole window form another,
+            padded window.
     """
     stride = per_axis(stride, len(window))
     sizes = x.shape[1:-1]
@@ -63,15 +63,16 @@ def avg_pool(
     count_include_pad: bool = True,
     **options: Any,
 ) -> Float[Array, "B *S2 C"]:
-    """Takes the mean over every window.
+    """Computes the mean of each window.
 
     Args:
         x: a batch, channels last.
-        window: its size along each axis.
-        count_include_pad: whether the padding, of zeros, counts.
-        options: `stride`, `padding`, `use_ceil`, as `pool` takes them.
+        window: the size of the window along each axis.
+        count_include_pad: whether the zeros of the padding are counted.
+        options: `stride`, `padding` and `use_ceil`; see `pool`.
 
-    Reference: `torch.nn.AvgPool2d`.
+    References:
+        `torch.nn.AvgPool2d`.
     """
     total = pool(x, 0.0, lax.add, window, **options)
     if count_include_pad:
@@ -82,9 +83,10 @@ def avg_pool(
 def max_pool(
     x: Float[Array, "B *S C"], window: Sequence[int], **options: Any
 ) -> Float[Array, "B *S2 C"]:
-    """Takes the maximum over every window, with `pool`'s options.
+    """Computes the maximum of each window. For the options see `pool`.
 
-    Reference: `torch.nn.MaxPool2d`.
+    References:
+        `torch.nn.MaxPool2d`.
     """
     return pool(x, -jnp.inf, lax.max, window, **options)
 
@@ -92,9 +94,10 @@ def max_pool(
 def min_pool(
     x: Float[Array, "B *S C"], window: Sequence[int], **options: Any
 ) -> Float[Array, "B *S2 C"]:
-    """Takes the minimum over every window, with `pool`'s options.
+    """Computes the minimum of each window. For the options see `pool`.
 
-    Reference: `flax.nnx.min_pool`.
+    References:
+        `flax.nnx.min_pool`.
     """
     return pool(x, jnp.inf, lax.min, window, **options)
 
@@ -104,27 +107,29 @@ def adaptive_pool(
     target_shape: Sequence[int],
     operation: Callable[..., Array],
 ) -> Float[Array, "B *S2 C"]:
-    """Reduces disjoint blocks, as many along each axis as asked for.
+    """Divides each spatial axis into blocks and reduces every block.
 
-    The blocks of an axis are as equal as can be, the larger ones in front.
-    One axis is reduced after the other.
+    The lengths of the blocks differ by at most one, and the longer ones come
+    first. The axes are reduced one after the other.
 
     Args:
         x: a batch, channels last.
-        target_shape: blocks along each axis, at most its size.
-        operation: called with an array and an `axis` to reduce.
+        target_shape: the number of blocks along each axis.
+        operation: reduces the `axis` of an array.
 
     Raises:
-        ValueError: if there are more blocks than entries.
+        ValueError: if an axis has fewer entries than blocks.
 
-    Reference: `equinox.nn.AdaptivePool`. The windows of
-        `torch.nn.AdaptiveAvgPool2d` overlap where sizes do not divide.
+    References:
+        `equinox.nn.AdaptivePool`. The windows of `torch.nn.AdaptiveAvgPool2d`
+        overlap where sizes do not divide.
     """
     for axis, blocks in enumerate(per_axis(target_shape, x.ndim - 2), 1):
         if blocks > x.shape[axis]:
             raise ValueError(
                 f"adaptive_pool target_shape: got {tuple(target_shape)}, "
-                f"expected at most {x.shape[1:-1]}. Lower it."
+                f"expected at most {x.shape[1:-1]}. Ask for fewer blocks, or "
+                "pass a larger input."
             )
         width, larger = divmod(x.shape[axis], blocks)
         ends = [i * width + min(i, larger) for i in range(blocks + 1)]
@@ -139,14 +144,14 @@ def adaptive_pool(
 def adaptive_avg_pool(
     x: Float[Array, "B *S C"], target_shape: Sequence[int]
 ) -> Float[Array, "B *S2 C"]:
-    """Takes the mean of each block; see `adaptive_pool`."""
+    """Computes the mean of each block; see `adaptive_pool`."""
     return adaptive_pool(x, target_shape, jnp.mean)
 
 
 def adaptive_max_pool(
     x: Float[Array, "B *S C"], target_shape: Sequence[int]
 ) -> Float[Array, "B *S2 C"]:
-    """Takes the maximum of each block; see `adaptive_pool`."""
+    """Computes the maximum of each block; see `adaptive_pool`."""
     return adaptive_pool(x, target_shape, jnp.max)
 
 
@@ -156,12 +161,12 @@ def flatten(x: Float[Array, "B H W C"]) -> Float[Array, "B F"]:
     return x.reshape(x.shape[0], -1)
 
 
-# --- rows -------------------------------------------------------------------
+# --- rows --------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Pooling(Layer):
-    """What the rows of sliding windows have in common."""
+    """The base of the rows with sliding windows."""
 
     family = "pooling"
 
@@ -177,7 +182,7 @@ class _Pooling(Layer):
         return (Shaped((*self.size, self.channels)),)
 
     def sliding(self) -> dict[str, Any]:
-        """Returns the options of `pool`."""
+        """Returns the window and its options, as `pool` takes them."""
         return {
             "window": self.window,
             "stride": self.stride,
@@ -188,16 +193,9 @@ class _Pooling(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AvgPool(_Pooling):
-    """The mean over every window, with or without the padding."""
+    """Computes the mean of each window, with or without the padding."""
 
-    equinox = Side(
-        ("AvgPool1d", "AvgPool2d", "AvgPool3d"),
-        "composition",
-        by="AvgPool, over AvgPool of ones where padding does not count",
-        page="pool",
-    )
-    flax = Side(("avg_pool",), "settings", page="pooling")
-    same = {"kernel_size": "window_shape", "stride": "strides"}
+    name = "avg_pool"
 
     count_include_pad: bool = True
 
@@ -208,13 +206,9 @@ class AvgPool(_Pooling):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaxPool(_Pooling):
-    """The maximum over every window."""
+    """Computes the maximum of each window."""
 
-    equinox = Side(
-        ("MaxPool1d", "MaxPool2d", "MaxPool3d"), "settings", page="pool"
-    )
-    flax = Side(("max_pool",), "settings", page="pooling")
-    same = {"kernel_size": "window_shape", "stride": "strides"}
+    name = "max_pool"
 
     def forward(self, params, buffers, x, *, key, training):
         return max_pool(x, **self.sliding()), {}
@@ -222,30 +216,23 @@ class MaxPool(_Pooling):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MinPool(_Pooling):
-    """The minimum over every window."""
+    """Computes the minimum of each window."""
 
-    equinox = Side((), "composition", by="Pool(jnp.inf, lax.min)")
-    flax = Side(("min_pool",), "settings", page="pooling")
+    name = "min_pool"
 
     def forward(self, params, buffers, x, *, key, training):
         return min_pool(x, **self.sliding()), {}
 
 
 IDENTITIES = {"add": 0.0, "max": -math.inf, "min": math.inf}
-"""Operations of `lax` that pooling with them can be differentiated for."""
+"""The operations for which JAX differentiates pooling, with identities."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pool(_Pooling):
-    """An operation of `lax` over every window, from its identity."""
+    """Reduces each window with an operation of `jax.lax`."""
 
-    equinox = Side(("Pool",), "settings", page="pool")
-    flax = Side(("pool",), "settings", page="pooling")
-    same = {
-        "kernel_size": "window_shape",
-        "stride": "strides",
-        "operation": "reduce_fn",
-    }
+    name = "pool"
 
     operation: Literal["add", "max", "min"] = "add"
 
@@ -261,10 +248,9 @@ class Pool(_Pooling):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _AdaptivePooling(Layer):
-    """What the rows of disjoint blocks have in common."""
+    """The base of the rows with disjoint blocks."""
 
     family = "pooling"
-    flax = Side((), "composition", by="jnp.array_split")
 
     target_shape: tuple[int, ...] = (2, 3)
     size: tuple[int, ...] = extent((5, 4))
@@ -277,12 +263,9 @@ class _AdaptivePooling(Layer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaptiveAvgPool(_AdaptivePooling):
-    """The mean of as many disjoint blocks as asked for."""
+    """Computes the mean of each of a given number of blocks."""
 
-    equinox = Side(
-        ("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d"),
-        page="pool",
-    )
+    name = "adaptive_avg_pool"
 
     def forward(self, params, buffers, x, *, key, training):
         return adaptive_avg_pool(x, self.target_shape), {}
@@ -290,12 +273,9 @@ class AdaptiveAvgPool(_AdaptivePooling):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaptiveMaxPool(_AdaptivePooling):
-    """The maximum of as many disjoint blocks as asked for."""
+    """Computes the maximum of each of a given number of blocks."""
 
-    equinox = Side(
-        ("AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d"),
-        page="pool",
-    )
+    name = "adaptive_max_pool"
 
     def forward(self, params, buffers, x, *, key, training):
         return adaptive_max_pool(x, self.target_shape), {}
@@ -303,9 +283,9 @@ class AdaptiveMaxPool(_AdaptivePooling):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaptivePool(_AdaptivePooling):
-    """A reduction of `jax.numpy` of as many disjoint blocks as asked for."""
+    """Reduces each of a given number of blocks with a `jax.numpy` function."""
 
-    equinox = Side(("AdaptivePool",), page="pool")
+    name = "adaptive_pool"
 
     operation: Literal["sum", "min", "median"] = "sum"
 

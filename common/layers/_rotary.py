@@ -1,24 +1,25 @@
-"""Rotary positions."""
+"""Rotary positional embedding."""
 
 import dataclasses
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from common.layers._layer import Layer, Side, extent
+from common.layers._layer import Layer, extent
 from common.protocol import Shaped
 
 
 def rotary_embedding(
     x: Float[Array, "B S *H D"], theta: float = 10_000.0
 ) -> Float[Array, "B S *H D"]:
-    """Rotates pairs of features by angles that grow with the position.
+    """Rotates pairs of features by angles proportional to the position.
 
-    Feature i and feature i + D/2 are a pair, and at position s they turn by
-    `s * theta**(-2i / D)`. Other sources pair neighbours: the same up to a
-    permutation of the features.
+    Features i and i + D/2 form a pair. At position s they are rotated by the
+    angle `s * theta**(-2i / D)`. Some implementations pair adjacent features
+    instead, which is the same up to a permutation.
 
-    Reference: Su et al., "RoFormer", 2021, arXiv:2104.09864.
+    References:
+        Su et al., "RoFormer", 2021, arXiv:2104.09864.
     """
     length, half = x.shape[1], x.shape[-1] // 2
     frequencies = theta ** (-jnp.arange(half, dtype=x.dtype) / half)
@@ -31,21 +32,13 @@ def rotary_embedding(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RotaryPositionalEmbedding(Layer):
-    """Rotates pairs of features by angles that grow with the position.
+    """Rotates pairs of features by angles proportional to the position.
 
-    The inputs are sequences, or sequences of heads. Equinox's own layer keeps
-    its angles in a cache that forgets `theta`, so two layers of one size and
-    different `theta` return each other's numbers.
+    The inputs are sequences of features, or sequences of heads.
     """
 
+    name = "rotary_positional_embedding"
     family = "attention"
-    equinox = Side(
-        ("RotaryPositionalEmbedding",),
-        "own",
-        "RotaryPositionalEmbedding",
-        page="embedding",
-    )
-    flax = Side((), "own", "RotaryPositionalEmbedding")
 
     embedding_size: int = 4
     theta: float = 10_000.0

@@ -1,4 +1,4 @@
-"""The padding and the steps of a window that slides over spatial axes."""
+"""Padding and strides of a window that slides over spatial axes."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,16 @@ PADDINGS = ("SAME", "SAME_LOWER", "VALID", "CAUSAL")
 
 
 def per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """Repeats one number for each axis, or checks that there are as many.
+    """Returns one number for each axis.
 
     Raises:
-        ValueError: if there are not.
+        ValueError: if the number of values is not the number of axes.
     """
     values = (value,) * axes if isinstance(value, int) else tuple(value)
     if len(values) != axes:
         raise ValueError(
             f"spatial axes: got {len(values)} values {values!r}, expected "
-            f"{axes}. Give one for each axis of the kernel."
+            f"{axes}. Pass one value per axis of the kernel."
         )
     return values
 
@@ -30,14 +30,15 @@ def pads_of(
     """Returns the padding before and after each axis.
 
     Args:
-        padding: a number for all axes, one for each, a pair for each, or a
-            name: `"SAME"`, `"SAME_LOWER"`, `"VALID"` or `"CAUSAL"`.
-        sizes: of the axes, for `"SAME"`.
-        spans: of the window, along each axis.
-        stride: of the window.
+        padding: a number for all axes, a number or a pair for each axis, or
+            a name: `"SAME"`, `"SAME_LOWER"`, `"VALID"` or `"CAUSAL"`.
+        sizes: the sizes of the axes.
+        spans: the extent of the window along each axis.
+        stride: the step of the window along each axis.
 
     Raises:
-        ValueError: if there is no such padding.
+        ValueError: if the name is unknown, or if the number of entries is not
+            the number of axes.
     """
     if padding == "VALID":
         return [(0, 0)] * len(spans)
@@ -54,14 +55,14 @@ def pads_of(
     if isinstance(padding, str):
         raise ValueError(
             f"padding: got {padding!r}, expected one of {PADDINGS}, a number "
-            "or numbers. Correct the name."
+            "or numbers. Check the spelling and the case of the name."
         )
     if isinstance(padding, int):
         padding = (padding,) * len(spans)
     pairs = [(p, p) if isinstance(p, int) else (p[0], p[1]) for p in padding]
     if len(pairs) != len(spans):
         raise ValueError(
-            f"padding: got {padding!r}, expected {len(spans)} entries. Give "
-            "one for each axis of the window."
+            f"padding: got {padding!r}, expected {len(spans)} entries. Pass "
+            "one number or pair per axis of the window."
         )
     return pairs

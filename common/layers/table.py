@@ -1,6 +1,5 @@
-"""The layer table: a row for each public layer of either library."""
+"""The layer table: rows that cover every public layer of both libraries."""
 
-import re
 from collections.abc import Iterable
 
 from common.errors import choose
@@ -25,7 +24,7 @@ from common.layers._linear import (
     Sequential,
 )
 from common.layers._lora import LoRA, LoRALinear
-from common.layers._normalisation import (
+from common.layers._normalization import (
     GroupNorm,
     InstanceNorm,
     LayerNorm,
@@ -40,28 +39,16 @@ from common.layers._pooling import (
     MinPool,
     Pool,
 )
-from common.layers._recurrent import (
-    RNN,
-    Bidirectional,
+from common.layers._recurrent import RNN, Bidirectional
+from common.layers._recurrent_cell import (
     GRUCell,
     LSTMCell,
     OptimizedLSTMCell,
     SimpleCell,
 )
-from common.layers._regularisation import Dropout
-from common.layers._reparametrisation import SpectralNorm, WeightNorm
+from common.layers._regularization import Dropout
+from common.layers._reparametrization import SpectralNorm, WeightNorm
 from common.layers._rotary import RotaryPositionalEmbedding
-
-# Between two words of a class name: `BatchNorm`, `LSTMCell`, `MLP`.
-BETWEEN = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-
-
-def name_of(row: type[Layer]) -> str:
-    """Returns the name of a row: its class name in snake case."""
-    # One word each, however they are written.
-    name = row.__name__.replace("LoRA", "Lora").replace("PReLU", "Prelu")
-    return BETWEEN.sub("_", name).lower()
-
 
 ROWS: tuple[type[Layer], ...] = (
     # linear
@@ -78,7 +65,7 @@ ROWS: tuple[type[Layer], ...] = (
     Conv,
     MaskedConv,
     ConvTranspose,
-    # normalisation
+    # normalization
     BatchNorm,
     LayerNorm,
     RMSNorm,
@@ -99,7 +86,7 @@ ROWS: tuple[type[Layer], ...] = (
     GroupedQueryAttention,
     RotaryAttention,
     RotaryPositionalEmbedding,
-    # regularisation
+    # regularization
     Dropout,
     # pooling
     AvgPool,
@@ -116,34 +103,53 @@ ROWS: tuple[type[Layer], ...] = (
     Activation,
     PReLU,
 )
-LAYERS = {name_of(row): row for row in ROWS}
-"""The rows by name, family by family."""
+
+
+def by_name(rows: Iterable[type[Layer]]) -> dict[str, type[Layer]]:
+    """Returns rows by their names.
+
+    Raises:
+        ValueError: if two rows have the same name.
+    """
+    layers: dict[str, type[Layer]] = {}
+    for row in rows:
+        if row.name in layers:
+            raise ValueError(
+                f"layer {row.name!r}: got {layers[row.name].__name__} and "
+                f"{row.__name__}, expected one row of that name. Rename one "
+                "of them."
+            )
+        layers[row.name] = row
+    return layers
+
+
+LAYERS = by_name(ROWS)
+"""The rows by name, grouped by family."""
 
 
 def find_layer(name: str) -> type[Layer]:
     """Returns a row of the table.
 
     Raises:
-        ValueError: naming the rows there are.
+        ValueError: if the table has no row of that name.
     """
     if name not in LAYERS:
         raise choose("layer", name, LAYERS)
     return LAYERS[name]
 
 
-def stem(layer: Layer) -> str:
-    """Returns the name of the module of `impl_<library>.table` it is in."""
-    return type(layer).__module__.rpartition("._")[2]
-
-
 def require_variables(
     layer: Layer, params: Iterable[str], buffers: Iterable[str]
 ) -> None:
-    """Checks the canonical names that a library's layer has.
+    """Checks that a library's layer has the variables that its row declares.
+
+    Args:
+        layer: the row.
+        params: the canonical names of the layer's parameters.
+        buffers: the canonical names of the layer's buffers.
 
     Raises:
-        ValueError: naming those that the row does not know, and those that
-            the layer lacks.
+        ValueError: if the names differ from those of `layer.variables()`.
     """
     variables = layer.variables()
     for what, got, trainable in (
@@ -157,7 +163,7 @@ def require_variables(
         }
         if got != expected:
             raise ValueError(
-                f"{name_of(type(layer))} {what}: got {sorted(got)}, expected "
-                f"{sorted(expected)}. Correct the rule in `state.py`, the "
-                "layer, or the row's `variables`."
+                f"{layer.name} {what}: got {sorted(got)}, expected "
+                f"{sorted(expected)}. Correct the rule of the library's "
+                "layer, its constructor, or the row's `variables`."
             )

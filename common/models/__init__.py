@@ -1,4 +1,4 @@
-"""The specs, by name."""
+"""The specs of the models, by name."""
 
 import dataclasses
 from typing import Any
@@ -22,34 +22,42 @@ def specs() -> tuple[str, ...]:
 
 
 def find_spec(spec: str | Spec, hyper_parameters: dict[str, Any]) -> Spec:
-    """Makes a spec from a name, or changes an instance.
+    """Creates the spec of a given name, or a changed copy of an instance.
+
+    Args:
+        spec: the name of a spec, or an instance.
+        hyper_parameters: the hyper-parameters to set, by name.
 
     Raises:
         ValueError: if there is no spec of that name.
-        HyperParameterError: if the spec has no hyper-parameter of a given
-            name.
+        HyperParameterError: if the spec does not have one of the
+            hyper-parameters.
     """
     if isinstance(spec, Spec):
-        kind = type(spec)
+        spec_class = type(spec)
     elif isinstance(spec, str) and spec in SPECS:
-        kind = SPECS[spec]
+        spec_class = SPECS[spec]
     else:
         raise choose("spec", spec, SPECS)
-    fields = [field.name for field in dataclasses.fields(kind)]
+    fields = [field.name for field in dataclasses.fields(spec_class)]
     for name in hyper_parameters:
         if name not in fields:
             raise HyperParameterError(
-                f"{kind.name} hyper-parameter: got {name!r}, expected one of "
-                f"{', '.join(map(repr, fields))}. Remove or rename it."
+                f"{spec_class.name} hyper-parameter: got {name!r}, expected "
+                f"one of {', '.join(map(repr, fields))}. Remove the argument "
+                "or correct its name."
             )
-    values = {k: _plain(value) for k, value in hyper_parameters.items()}
+    values = {
+        name: _hashable(value) for name, value in hyper_parameters.items()
+    }
     if isinstance(spec, Spec):
         return dataclasses.replace(spec, **values)
-    return kind(**values)
+    return spec_class(**values)
 
 
-def _plain(value: Any) -> Any:
-    # A spec is hashable, JSON knows no tuples, and no numbers of NumPy's.
+def _hashable(value: Any) -> Any:
+    # Specs are hashable and are saved as JSON, which reads tuples as lists
+    # and has no NumPy scalars.
     if isinstance(value, list | tuple):
-        return tuple(map(_plain, value))
+        return tuple(map(_hashable, value))
     return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""Checks that specs make of their own hyper-parameters."""
+"""Checks of hyper-parameters, called by the specs that have them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,10 @@ from common.protocol import Spec
 
 
 def require_positive(spec: Spec, *fields: str) -> None:
-    """Checks that hyper-parameters (or all their elements) are positive.
+    """Checks that hyper-parameters, or all of their elements, are positive.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: if one is not, naming the first.
     """
     for field in fields:
         value = getattr(spec, field)
@@ -21,7 +21,7 @@ def require_positive(spec: Spec, *fields: str) -> None:
         if numbers.dtype.kind not in "iuf" or not np.all(numbers > 0):
             raise ValueError(
                 f"{spec.name} {field}: got {value!r}, expected a positive "
-                "value. Raise it."
+                "value. Pass a value greater than 0."
             )
 
 
@@ -29,7 +29,7 @@ def require_int(spec: Spec, *fields: str) -> None:
     """Checks that hyper-parameters are integers.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: if one is not, naming the first.
     """
     for field in fields:
         value = getattr(spec, field)
@@ -44,45 +44,45 @@ def require_ints(spec: Spec, *fields: str, length: int | None = None) -> None:
     """Checks that hyper-parameters are tuples of integers.
 
     Args:
-        spec: whose hyper-parameters they are.
-        *fields: their names.
-        length: how many integers each must hold, if that is fixed.
+        spec: the spec that has the hyper-parameters.
+        *fields: the names of the hyper-parameters.
+        length: the required length of each tuple, by default any length.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: if one is not, naming the first.
     """
-    many = "some" if length is None else str(length)
+    kind = "ints" if length is None else f"{length} ints"
     for field in fields:
         value = getattr(spec, field)
-        fits = isinstance(value, tuple) and all(map(is_int, value))
-        if not fits or length not in (None, len(value)):
+        is_ints = isinstance(value, tuple) and all(map(is_int, value))
+        if not is_ints or length not in (None, len(value)):
             raise ValueError(
                 f"{spec.name} {field}: got {value!r}, expected a tuple of "
-                f"{many} ints. Pass whole numbers."
+                f"{kind}. Pass whole numbers."
             )
 
 
 def require_within(
     spec: Spec, field: str, low: float | int, high: float | int
 ) -> None:
-    """Checks that a hyper-parameter lies in [low, high).
+    """Checks that a hyper-parameter is in the interval [low, high).
 
     Raises:
-        ValueError: naming it.
+        ValueError: if it is not.
     """
     value = getattr(spec, field)
     if not isinstance(value, int | float) or not low <= value < high:
         raise ValueError(
             f"{spec.name} {field}: got {value!r}, expected a value in "
-            f"[{low}, {high}). Move it into this range."
+            f"[{low}, {high}). Pass a value in this range."
         )
 
 
 def require_choice(spec: Spec, field: str, choices: Sequence[str]) -> None:
-    """Checks that a hyper-parameter is one of some names.
+    """Checks that a hyper-parameter is one of the given names.
 
     Raises:
-        ValueError: naming it, and the names.
+        ValueError: if it is not, listing the names.
     """
     value = getattr(spec, field)
     if value not in choices:
@@ -90,5 +90,5 @@ def require_choice(spec: Spec, field: str, choices: Sequence[str]) -> None:
 
 
 def is_int(x: Any) -> bool:
-    """Returns whether a value is an `int`; a `bool` is not."""
+    """Returns whether a value is an `int`, and not a `bool`."""
     return isinstance(x, int) and not isinstance(x, bool)

@@ -1,4 +1,4 @@
-"""A stack of equal blocks: what the cost of depth is measured on."""
+"""A stack of identical blocks, used to measure the cost of depth."""
 
 import dataclasses
 from typing import ClassVar
@@ -17,17 +17,17 @@ from common.protocol import Shaped, Spec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeepMLP(Spec):
-    """`depth` blocks of Linear, BatchNorm, relu, and a Linear on top.
+    """`depth` blocks of Linear, BatchNorm and relu, followed by a Linear.
 
-    The Linear of a block has no bias: the BatchNorm behind it would take it
-    off again.
+    The linear layer of a block has no bias, because the BatchNorm after it
+    subtracts the mean.
 
     Attributes:
-        depth: number of blocks.
-        size: features of inputs, hidden layers and predictions.
-        batch_norm: the dialect, see `common.layers.batch_norm`.
-        momentum: weight of the old running statistics.
-        eps: added to the variance.
+        depth: the number of blocks.
+        size: the number of features of inputs, hidden layers and predictions.
+        batch_norm: the dialect; see `common.layers.batch_norm`.
+        momentum: the decay rate of the running statistics.
+        eps: added to the variance for numerical stability.
     """
 
     name: ClassVar[str] = "deep_mlp"
@@ -54,7 +54,7 @@ class DeepMLP(Spec):
 
     @property
     def min_batch_size(self):
-        # The variance of a single vector is zero.
+        # The variance of a single example is zero.
         return 2
 
     def variables(self):

@@ -22,16 +22,16 @@ from common.protocol import Shaped, Spec
 class DigitsCNN(Spec):
     """[Conv, BatchNorm, relu] twice, max-pool, Dropout, Linear.
 
-    The convolutions are 3 x 3, keep the 8 x 8 size, and have no bias: the
-    BatchNorm behind them would take it off again.
+    The convolutions are 3 x 3 and preserve the 8 x 8 size. They have no bias,
+    because the BatchNorm after each of them subtracts the mean.
 
     Attributes:
-        channels: output channels of the two convolutions.
-        classes: number of logits.
-        dropout: probability that a feature is zeroed.
-        batch_norm: the dialect, see `common.layers.batch_norm`.
-        momentum: weight of the old running statistics.
-        eps: added to the variance.
+        channels: the numbers of output channels of the two convolutions.
+        classes: the number of classes.
+        dropout: the dropout probability of a feature.
+        batch_norm: the dialect; see `common.layers.batch_norm`.
+        momentum: the decay rate of the running statistics.
+        eps: added to the variance for numerical stability.
     """
 
     name: ClassVar[str] = "digits_cnn"

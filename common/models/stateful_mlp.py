@@ -21,16 +21,18 @@ class StatefulMLP(Spec):
     """BatchNorm, SpectralNorm(Linear), relu, BatchNorm, Linear, relu, Linear.
 
     Attributes:
-        in_size: features of an input.
-        hidden_size: features of both hidden layers.
-        out_size: features of a prediction.
-        batch_norm: the dialect, see `common.layers.batch_norm`.
-        momentum: weight of the old running statistics.
-        eps: added to the variance.
+        in_size: the number of input features.
+        hidden_size: the number of features of both hidden layers.
+        out_size: the number of features of a prediction.
+        batch_norm: the dialect; see `common.layers.batch_norm`.
+        momentum: the decay rate of the running statistics.
+        eps: added to the variance for numerical stability.
 
-    Reference: Kidger and Garcia, "Equinox: neural networks in JAX via
-        callable PyTrees and filtered transformations", 2021,
-        arXiv:2111.00254; the example of the same name in its docs.
+    References:
+        Kidger and Garcia, "Equinox: neural networks in JAX via callable
+        PyTrees and filtered transformations", 2021, arXiv:2111.00254. The
+        example "Stateful operations (e.g. BatchNorm)" is in its
+        documentation.
     """
 
     name: ClassVar[str] = "stateful_mlp"
@@ -58,13 +60,13 @@ class StatefulMLP(Spec):
 
     @property
     def min_batch_size(self):
-        # The variance of a single vector is zero.
+        # The variance of a single example is zero.
         return 2
 
     @property
     def zero_gradient(self):
-        # Where the relu is open on the whole batch, `norm2` takes off again
-        # whatever this bias adds ("ema": in the first step).
+        # Where the relu is the identity on the whole batch, `norm2` subtracts
+        # whatever this bias adds (with "ema", in the first step only).
         return frozenset({"spectral_linear.bias"})
 
     def variables(self):

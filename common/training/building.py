@@ -1,4 +1,4 @@
-"""`build`: makes a trainer from a spec and the name of a backend."""
+"""`build`: makes a `Trainer` from a spec and the name of a backend."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ DTYPES = ("float32", "float64")
 
 
 def find_dtype(dtype: DTypeLike) -> str:
-    """Returns the name of a dtype that models come in.
+    """Returns the name of a dtype that a model can have.
 
     Raises:
-        ValueError: if it is another one, or none.
+        ValueError: if a model cannot have this dtype.
     """
     name: Any = dtype
     if not isinstance(dtype, str | None):
@@ -49,31 +49,35 @@ def build(
 ) -> Trainer:
     """Builds a model in one library, ready to train.
 
-    The initial values come from the spec and the seed, so they are the same
-    in every backend.
+    The initial values depend only on the spec and the seed, so they are the
+    same in every backend.
 
     Args:
         spec: a name from `specs()`, or a spec instance.
-        backend: a name from `backends()`; `"nnx"` means `"flax"`. There is
-            no default.
-        optimizer: any optax transformation whose state holds scalars and
+        backend: a name from `backends()`; `"nnx"` is another name of
+            `"flax"`. There is no default.
+        optimizer: an optax transformation whose state holds scalars and
             parameter-shaped arrays, and whose update does not depend on the
             order of an array's axes. Masks and labels are functions of a
-            flat dict by canonical name. The spec's own if `None`.
+            flat dict by canonical name. By default, the spec's optimizer.
         loss: `"mse"`, `"cross_entropy"` or a callable
-            `(predictions, targets) -> scalar`. The spec's own if `None`.
-        metrics: a name, names, or a dict of names and callables like a
-            loss. The spec's own if `None`.
-        seed: an int of 32 bits; decides the initial values, dropout and the
-            data order.
-        dtype: `"float32"` or `"float64"`, of all floating arrays.
+            `(predictions, targets) -> scalar`. By default, the spec's loss.
+        metrics: a name, several names, or a dict from names to callables like
+            a loss. By default, the spec's metrics.
+        seed: an integer of 32 bits. It determines the initial values, the
+            dropout masks and the data order.
+        dtype: the dtype of all floating arrays, `"float32"` or `"float64"`.
         **hyper_parameters: fields of the spec to set.
 
+    Returns:
+        A trainer at step 0.
+
     Raises:
-        ValueError: for an unknown name, an optimizer that does not cross, or
-            `"float64"` without x64.
-        HyperParameterError: for one that the spec does not have.
-        BackendNotInstalledError: if the backend's library is missing.
+        ValueError: for an unknown name, an optimizer that does not cross
+            between backends, or `"float64"` while x64 is off.
+        HyperParameterError: for a hyper-parameter that the spec does not
+            have.
+        BackendNotInstalledError: if the backend's library is not installed.
         ModelNotFoundError: if the backend has no model class for the spec.
     """
     make_backend = find_backend(backend)
@@ -87,8 +91,8 @@ def build(
         )
     if not flag("jax_threefry_partitionable"):
         raise ValueError(
-            "jax_threefry_partitionable: got False, expected True: the "
-            "libraries' random numbers differ otherwise. Call "
+            "jax_threefry_partitionable: got False, expected True, because "
+            "the libraries draw different random numbers without it. Call "
             '`jax.config.update("jax_threefry_partitionable", True)`.'
         )
     return Trainer(

@@ -11,7 +11,7 @@ from common.protocol import Spec
 
 
 class Dataset(NamedTuple):
-    """A training and a test set."""
+    """A training set and a test set."""
 
     train_xs: Float[np.ndarray, "N *S"]
     train_ys: np.ndarray
@@ -23,8 +23,8 @@ class Place(NamedTuple):
     """A place in the data order.
 
     Attributes:
-        epoch: number of epochs ended.
-        position: number of examples seen of the one after.
+        epoch: the number of completed epochs.
+        position: the number of examples seen in the current epoch.
     """
 
     epoch: int
@@ -36,8 +36,8 @@ def order(
 ) -> Int[np.ndarray, " N"]:
     """Returns the order of `size` examples in an epoch.
 
-    It depends on the run's key and the epoch only, not on the backend nor on
-    how the run got there.
+    It is a pure function of the run's key and the epoch, so it is the same in
+    every backend and after resuming.
     """
     rng = np.random.default_rng([*key_data.tolist(), epoch])
     return rng.permutation(size).astype(np.int32)
@@ -53,15 +53,15 @@ def take(
 ) -> tuple[Int[np.ndarray, "N B"], Place]:
     """Returns the examples of the next steps, and the place after them.
 
-    Examples that do not fill a last batch are left out of their epoch.
+    Examples at the end of an epoch that do not fill a batch are left out.
 
     Args:
-        key_data: of the run.
-        start: where to go on.
-        end: where to stop.
-        size: number of examples.
-        batch_size: examples a step.
-        count: steps to take at most.
+        key_data: the data of the run's key.
+        start: the current place.
+        end: the place to stop at.
+        size: the number of examples in the data set.
+        batch_size: the number of examples in a step.
+        count: the largest number of steps to return.
     """
     epoch, position = start
     rows = [np.zeros((0, batch_size), np.int32)]
@@ -77,16 +77,31 @@ def take(
     return np.concatenate(rows), Place(epoch, position)
 
 
+def count_steps(start: Place, end: Place, size: int, batch_size: int) -> int:
+    """Returns how many steps lie between two places in the data order.
+
+    Args:
+        start: the current place.
+        end: the place to stop at, the start of an epoch.
+        size: the number of examples in the data set.
+        batch_size: the number of examples in a step.
+    """
+    steps_per_epoch = size // batch_size
+    taken = min(start.position // batch_size, steps_per_epoch)
+    return max((end.epoch - start.epoch) * steps_per_epoch - taken, 0)
+
+
 def digits(*, dtype: str = "float32", seed: int = 0) -> Dataset:
     """Loads 1,797 real handwritten digits and holds out a fifth.
 
-    Inputs have shape (8, 8, 1) and lie in [0, 1]; targets are int32 labels.
-    The split is shuffled by the seed.
+    Inputs have shape (8, 8, 1) and values in [0, 1]. Targets are int32
+    labels. The seed decides which examples are held out.
 
-    Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten
-        Digits", 1998, UCI; as shipped with scikit-learn.
+    References:
+        Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits",
+        UCI, 1998. The data is the copy in scikit-learn.
     """
-    # Takes a second to import, and only real data needs it.
+    # Importing scikit-learn takes a second, and only this data needs it.
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -100,7 +115,7 @@ def digits(*, dtype: str = "float32", seed: int = 0) -> Dataset:
 def waves(spec: Spec, *, dtype: str = "float32", seed: int = 5678) -> Dataset:
     """Makes the data of Equinox's example: normal `x`, and `sin(x) + 1`.
 
-    Its sizes and its seed are the example's, with more examples.
+    The seed is that of the example, and there are more examples.
     """
     xkey, xkey2 = jr.split(jr.key(seed))
     (features,) = spec.inputs.shape
@@ -116,7 +131,7 @@ def waves(spec: Spec, *, dtype: str = "float32", seed: int = 5678) -> Dataset:
 
 
 def dataset(spec: Spec, *, dtype: str = "float32") -> Dataset:
-    """Returns the data that a spec is trained on by the command line."""
+    """Returns the data set that the command line trains a spec on."""
     with jax.enable_x64(dtype == "float64"):
         if spec.data == "digits":
             return digits(dtype=dtype)

@@ -1,7 +1,7 @@
 """A native object as the flat list of arrays that a jitted step takes."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,13 +10,17 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from common.protocol import Arrays, Rebuild, Spec
+from common.protocol import Arrays, Backend, Metrics, Spec
+from common.state import State
 
 
 def initial_values(
     spec: Spec, key: PRNGKeyArray
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns the float32 values that every backend and dtype starts from."""
+    """Returns a spec's initial parameters and buffers, in float32.
+
+    Every backend starts from these values, in either dtype.
+    """
     with jax.enable_x64(False), jax.default_matmul_precision("highest"):
         return jax.device_get(_init(spec, key))
 
@@ -26,26 +30,111 @@ def _init(spec: Spec, key: PRNGKeyArray) -> tuple[Arrays, Arrays]:
     return spec.init(key)
 
 
-def own(leaves: Iterable[Array]) -> list[Array]:
-    """Copies arrays, so that donation hurts nobody, without weak types."""
+def copy_leaves(leaves: Iterable[Array]) -> list[Array]:
+    """Returns strongly typed copies that are safe to donate."""
     return [jnp.array(x, x.dtype, copy=True) for x in leaves]
 
 
 def is_key(x: Array) -> bool:
-    """Tells a typed PRNG key from other arrays."""
+    """Returns whether an array is a typed PRNG key."""
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def unwrap(arrays: Mapping[str, Array]) -> list[Array]:
-    """Makes leaves of arrays: a typed key costs Python at every call."""
+def unwrap_keys(arrays: Mapping[str, Array]) -> list[Array]:
+    """Returns arrays as leaves, typed PRNG keys as their data.
+
+    A typed key costs Python time at every call of a jitted function.
+    """
     return [jr.key_data(x) if is_key(x) else x for x in arrays.values()]
 
 
-def rebuild_from(rebuild: Rebuild, are_keys: list[bool], leaves: Any) -> Any:
-    """Rebuilds the native object from leaves."""
-    return rebuild(
-        [
-            jr.wrap_key_data(x) if is_key else x
-            for x, is_key in zip(leaves, are_keys, strict=True)
-        ]
-    )
+class PureFunctions:
+    """The methods of a backend as pure functions of flat leaves.
+
+    They may be transformed and jitted. None of them sets the x64 mode: the
+    caller traces them in the mode of the model's dtype.
+    """
+
+    def __init__(self, backend: Backend, native: Any):
+        """Makes the functions.
+
+        Args:
+            backend: the backend.
+            native: a native object of it, whose structure, shapes and dtypes
+                are those of all leaves that the functions take and return.
+        """
+        self._backend = backend
+        arrays, self._rebuild = backend.split(native)
+        self._are_keys = [is_key(x) for x in arrays.values()]
+        self._types = {
+            name: (x.shape, x.dtype)
+            for name, x in zip(arrays, unwrap_keys(arrays), strict=True)
+        }
+
+    def rebuild(self, leaves: Sequence[Any]) -> Any:
+        """Returns the native object that holds these leaves."""
+        return self._rebuild(
+            [
+                jr.wrap_key_data(x) if is_key else x
+                for x, is_key in zip(leaves, self._are_keys, strict=True)
+            ]
+        )
+
+    def flatten(self, native: Any) -> list[Array]:
+        """Inverts `rebuild`."""
+        return unwrap_keys(self._backend.split(native)[0])
+
+    def step(
+        self, leaves: Sequence[Any], batch: Any
+    ) -> tuple[list[Array], Metrics]:
+        """Takes a training step."""
+        batch = jax.tree.map(jnp.asarray, batch)
+        native, metrics = self._backend.step(self.rebuild(leaves), batch)
+        return self._require_types(self.flatten(native)), metrics
+
+    def step_with_gradients(
+        self, leaves: Sequence[Any], batch: Any
+    ) -> tuple[list[Array], Metrics, Arrays]:
+        """Takes a training step and returns its gradients too."""
+        batch = jax.tree.map(jnp.asarray, batch)
+        native, metrics, gradients = self._backend.step(
+            self.rebuild(leaves), batch, gradients=True
+        )
+        return self._require_types(self.flatten(native)), metrics, gradients
+
+    def predict(self, leaves: Sequence[Any], xs: Any) -> Any:
+        """Runs the model in inference mode."""
+        xs = jax.tree.map(jnp.asarray, xs)
+        return self._backend.predict(self.rebuild(leaves), xs)
+
+    def evaluate(self, leaves: Sequence[Any], batch: Any) -> Metrics:
+        """Computes the loss and the metrics in inference mode."""
+        xs, ys = jax.tree.map(jnp.asarray, batch)
+        predictions = self.predict(leaves, xs)
+        metrics = {"loss": self._backend.loss, **self._backend.metrics}
+        return {name: f(predictions, ys) for name, f in metrics.items()}
+
+    def state(self, leaves: Sequence[Any]) -> dict[str, Any]:
+        """Returns the arrays of the State, as `State.flat` does."""
+        return self._backend.state(self.rebuild(leaves)).flat()
+
+    def load(
+        self, leaves: Sequence[Any], arrays: Mapping[str, Any]
+    ) -> list[Array]:
+        """Returns the leaves that hold the arrays of a State."""
+        state = State.from_flat(arrays)
+        native = self._backend.load(self.rebuild(leaves), state)
+        # An unmodified input would alias the caller's buffer.
+        return list(map(jnp.copy, self.flatten(native)))
+
+    def _require_types(self, leaves: list[Array]) -> list[Array]:
+        for (name, (shape, dtype)), x in zip(
+            self._types.items(), leaves, strict=True
+        ):
+            if (x.shape, x.dtype) != (shape, dtype):
+                raise TypeError(
+                    f"leaf {name!r} after a step: got {x.dtype}{x.shape}, "
+                    f"expected {dtype}{shape}. Keep the dtype in the loss "
+                    "and the optimizer."
+                )
+        return leaves

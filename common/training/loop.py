@@ -1,4 +1,4 @@
-"""The compiled training loop: chunks of steps, a tick and a check for each.
+"""The compiled training loop: chunks of steps, each checked for NaNs.
 
 On CPU a convolution inside a compiled loop runs on one thread without its
 fast kernels (jax #12868), so there the loop dispatches single steps.
@@ -6,7 +6,7 @@ fast kernels (jax #12868), so there the loop dispatches single steps.
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,77 +14,128 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from common.errors import NonFiniteLossError
-from common.training import data as data_module
+from common.training.data import Place
 
 FIRST_CHUNK = 16
 MAX_CHUNK = 1024
 CHUNK_SECONDS = 0.2
 
 Leaves = list[Array]
-Run = dict[str, np.ndarray]
+StepMetrics = dict[str, np.ndarray]
+"""The metrics of consecutive steps, by name."""
+
+
+@runtime_checkable
+class Take(Protocol):
+    """`data.take` for one run and one data set."""
+
+    def __call__(
+        self, start: Place, end: Place, *, count: int
+    ) -> tuple[np.ndarray, Place]:
+        """Returns the examples of at most `count` steps, and the place after
+        them."""
+        ...
+
+
+class Chunk(NamedTuple):
+    """Consecutive training steps, and the run after the last of them.
+
+    Attributes:
+        leaves: the trainer's arrays after these steps.
+        place: the place in the data order after these steps.
+        metrics: the metrics of each step. Empty if no step was taken.
+        failure: what was not finite in the next step, if that ends the run.
+    """
+
+    leaves: Leaves
+    place: Place
+    metrics: StepMetrics
+    failure: str | None = None
 
 
 def loops_slowly(step: Callable[..., Any], *args: Any) -> bool:
-    """Whether a step is better dispatched than run in a compiled loop."""
+    """Returns whether to dispatch single steps instead of a compiled loop."""
     if jax.default_backend() != "cpu":
         return False
     return "conv_general_dilated" in str(jax.make_jaxpr(step)(*args))
 
 
 class Loop:
-    """Runs a pure step over rows of example indices."""
+    """Runs a pure step over rows of example indices.
 
-    def __init__(self, pure_step: Callable[..., Any]):
+    It keeps what it has compiled and how many steps fill a chunk, and
+    nothing of the run: the leaves and the place are arguments and results.
+    """
+
+    def __init__(
+        self,
+        pure_step: Callable[[Leaves, Any], Any],
+        *,
+        dispatches: bool | None = None,
+    ):
+        """Makes a loop.
+
+        Args:
+            pure_step: `(leaves, batch) -> (leaves, metrics)`.
+            dispatches: dispatches single steps if true, runs a compiled loop
+                if false. By default, `loops_slowly` decides.
+        """
         self._pure_step = pure_step
+        self._dispatches = dispatches
         self._step = jax.jit(self._step_at, donate_argnums=0)
-        # Not donated: what goes in is the copy to go back to.
+        # Not donated: a chunk that is not finite is replayed from its input.
         self._chunk = jax.jit(self._run_chunk)
         self._copy = jax.jit(lambda xs: jax.tree.map(jnp.copy, xs))
         self._finite = jax.jit(_all_finite)
-        self._dispatches: bool | None = None
         self._compiled = False
         self._count = FIRST_CHUNK
 
-    def fit(
-        self, trainer: Any, data: Any, size: int, epochs: int, batch_size: int
-    ) -> Iterator[Run]:
-        """Trains a trainer, yielding the metrics of each chunk of steps.
+    def chunks(
+        self, leaves: Leaves, place: Place, end: Place, data: Any, take: Take
+    ) -> Iterator[Chunk]:
+        """Trains from one place in the data order to another.
 
-        The trainer is brought up to date before each yield.
+        If a chunk is not finite, its steps are replayed one by one. The last
+        chunk is then the failure of the first step that is not finite. On a
+        device that is not deterministic the replay may be finite; the run
+        then continues from it.
 
-        Raises:
-            NonFiniteLossError: as `Trainer.fit` says.
+        Args:
+            leaves: the trainer's arrays. They are not donated.
+            place: where to start in the data order.
+            end: where to stop.
+            data: a pytree of arrays whose first axis is the example.
+            take: returns the examples of the next steps.
+
+        Yields:
+            The run after each chunk of steps.
         """
-        end = data_module.Place(trainer.place.epoch + epochs, 0)
-
-        def take(count):
-            return data_module.take(
-                trainer.run_key, trainer.place, end, size, batch_size, count
-            )
-
-        while trainer.place.epoch < end.epoch:
-            rows, place = take(self._count)
-            if not len(rows):  # too few examples left of a loaded epoch
-                trainer.place = place
+        while place.epoch < end.epoch:
+            rows, next_place = take(place, end, count=self._count)
+            if not len(rows):  # too few examples are left for another step
+                place = next_place
+                yield Chunk(leaves, place, {})
                 continue
             began = time.perf_counter()
-            leaves, run, finite = self.run(trainer._leaves, data, rows)
-            if not (finite and np.isfinite(run["loss"]).all()):
-                yield from self._recover(trainer, data, take, len(rows))
+            chunk = self._try(leaves, data, rows, next_place)
+            if chunk.failure is None:
+                self._adapt((time.perf_counter() - began) / len(rows))
+                leaves, place = chunk.leaves, chunk.place
+                yield chunk
                 continue
-            trainer._leaves, trainer.place = leaves, place
-            if self._compiled:
-                seconds = (time.perf_counter() - began) / len(rows)
-                count = int(CHUNK_SECONDS / seconds)
-                self._count = min(max(count, 1), MAX_CHUNK)
-            self._compiled = True
-            yield run
+            for _ in rows:
+                row, next_place = take(place, end, count=1)
+                chunk = self._try(leaves, data, row, next_place)
+                if chunk.failure is not None:
+                    yield Chunk(leaves, place, {}, chunk.failure)
+                    return
+                leaves, place = chunk.leaves, chunk.place
+                yield chunk
 
     def run(
         self, leaves: Leaves, data: Any, rows: np.ndarray
-    ) -> tuple[Leaves, Run, bool]:
-        """Takes a step for each row, leaving `leaves` usable.
+    ) -> tuple[Leaves, StepMetrics, bool]:
+        """Takes a step for each row and leaves its input usable.
 
         Returns:
             The leaves, the metrics of each step, and whether the leaves are
@@ -96,43 +147,39 @@ class Loop:
             )
         if self._dispatches:
             leaves = self._copy(leaves)
-            runs = []
+            steps = []
             for row in rows:
                 leaves, metrics = self._step(leaves, data, row)
-                runs.append(metrics)
-            run = {
-                name: np.asarray([metrics[name] for metrics in runs])
-                for name in runs[0]
+                steps.append(metrics)
+            stacked = {
+                name: np.asarray([metrics[name] for metrics in steps])
+                for name in steps[0]
             }
-            return leaves, run, bool(self._finite(leaves))
+            return leaves, stacked, bool(self._finite(leaves))
         padded = np.zeros((MAX_CHUNK, rows.shape[1]), np.int32)
         padded[: len(rows)] = rows
-        leaves, run, finite = self._chunk(
+        leaves, metrics, finite = self._chunk(
             leaves, data, padded, np.int32(len(rows))
         )
-        run = {name: np.asarray(x)[: len(rows)] for name, x in run.items()}
-        return leaves, run, bool(finite)
+        metrics = {k: np.asarray(x)[: len(rows)] for k, x in metrics.items()}
+        return leaves, metrics, bool(finite)
 
-    def _recover(self, trainer, data, take, steps) -> Iterator[Run]:
-        """Replays a chunk up to the step before the bad one, and raises.
+    def _try(self, leaves, data, rows, place) -> Chunk:
+        leaves, metrics, finite = self.run(leaves, data, rows)
+        loss = metrics["loss"]
+        failure = None
+        if not np.isfinite(loss).all():
+            failure = f"a loss of {loss[~np.isfinite(loss)][0]}"
+        elif not finite:
+            failure = "non-finite values in the updated model"
+        return Chunk(leaves, place, metrics, failure)
 
-        On a device that is not deterministic the replay may come out finite:
-        then it counts.
-        """
-        for _ in range(steps):
-            row, place = take(1)
-            leaves, run, finite = self.run(trainer._leaves, data, row)
-            loss = run["loss"][0]
-            if not np.isfinite(loss) or not finite:
-                step = int(trainer.state().step) + 1
-                what = (
-                    "non-finite values in the updated model"
-                    if np.isfinite(loss)
-                    else f"a loss of {loss}"
-                )
-                raise NonFiniteLossError(step, what)
-            trainer._leaves, trainer.place = leaves, place
-            yield run
+    def _adapt(self, seconds: float) -> None:
+        """Chooses the length of the next chunk by the seconds of a step."""
+        if self._compiled:  # else the seconds are those of the compiler
+            count = int(CHUNK_SECONDS / seconds)
+            self._count = min(max(count, 1), MAX_CHUNK)
+        self._compiled = True
 
     def _step_at(self, leaves, data, row):
         batch = jax.tree.map(
@@ -141,16 +188,16 @@ class Loop:
         return self._pure_step(leaves, batch)
 
     def _run_chunk(self, leaves, data, rows, count):
-        metrics = jax.eval_shape(self._step_at, leaves, data, rows[0])[1]
-        run = {k: jnp.zeros(MAX_CHUNK, x.dtype) for k, x in metrics.items()}
+        like = jax.eval_shape(self._step_at, leaves, data, rows[0])[1]
+        metrics = {k: jnp.zeros(MAX_CHUNK, x.dtype) for k, x in like.items()}
 
         def body(i, carry):
-            leaves, run = carry
-            leaves, metrics = self._step_at(leaves, data, rows[i])
-            return leaves, {k: run[k].at[i].set(metrics[k]) for k in run}
+            leaves, metrics = carry
+            leaves, step = self._step_at(leaves, data, rows[i])
+            return leaves, {k: metrics[k].at[i].set(step[k]) for k in metrics}
 
-        leaves, run = lax.fori_loop(0, count, body, (leaves, run))
-        return leaves, run, _all_finite(leaves)
+        leaves, metrics = lax.fori_loop(0, count, body, (leaves, metrics))
+        return leaves, metrics, _all_finite(leaves)
 
 
 def _all_finite(leaves: Leaves) -> Array:

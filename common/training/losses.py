@@ -1,4 +1,4 @@
-"""The losses and metrics that go by a name."""
+"""The losses and metrics that have a name."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -29,7 +29,7 @@ def cross_entropy(
 def accuracy(
     logits: Float[Array, "B K"], labels: Int[Array, " B"]
 ) -> Float[Array, ""]:
-    """Computes the share of examples whose largest logit is the label."""
+    """Computes the fraction of examples whose largest logit is the label."""
     return jnp.mean(jnp.argmax(logits, -1) == labels, dtype=logits.dtype)
 
 
@@ -38,10 +38,10 @@ METRICS: dict[str, Loss] = {"accuracy": accuracy, **LOSSES}
 
 
 def find_loss(loss: str | Loss) -> Loss:
-    """Returns a loss by name, or the callable itself.
+    """Returns the loss of a name, or a callable unchanged.
 
     Raises:
-        ValueError: if there is no loss of that name.
+        ValueError: if no loss has this name.
     """
     return _find("loss", loss, LOSSES)
 
@@ -49,35 +49,37 @@ def find_loss(loss: str | Loss) -> Loss:
 def find_metrics(
     metrics: str | Iterable[str] | Mapping[str, str | Loss],
 ) -> dict[str, Loss]:
-    """Returns metrics by name.
+    """Returns a dict of metrics by name.
 
     Args:
-        metrics: a name, names, or a dict of names and callables.
+        metrics: a name, several names, or a dict from names to callables or
+            names.
 
     Raises:
-        ValueError: if there is no metric of one of the names, or if one is
-            to be called "loss".
+        ValueError: if no metric has one of the names, or if a metric is named
+            "loss".
     """
     if isinstance(metrics, str):
         metrics = (metrics,)
     if not isinstance(metrics, Mapping):
-        metrics = {
-            name: _find("metric", name, METRICS, named=True)
-            for name in metrics
-        }
+        metrics = {name: _find_named(name, METRICS) for name in metrics}
     if "loss" in metrics:
         raise ValueError(
-            "metric name: got 'loss', expected another: the loss itself goes "
-            "by it. Rename the metric."
+            "metric name: got 'loss', expected another name, because the "
+            "loss itself is reported as 'loss'. Rename the metric."
         )
     return {k: _find("metric", x, METRICS) for k, x in metrics.items()}
 
 
-def _find(
-    what: str, it: Any, known: Mapping[str, Loss], *, named: bool = False
-) -> Loss:
-    if isinstance(it, str) and it in known:
-        return known[it]
-    if named or not callable(it):
-        raise choose(what, it, known)
-    return cast(Loss, it)
+def _find(what: str, loss: Any, known: Mapping[str, Loss]) -> Loss:
+    if isinstance(loss, str) and loss in known:
+        return known[loss]
+    if not callable(loss):
+        raise choose(what, loss, known)
+    return cast(Loss, loss)
+
+
+def _find_named(name: Any, known: Mapping[str, Loss]) -> Loss:
+    if not isinstance(name, str) or name not in known:
+        raise choose("metric", name, known)
+    return known[name]

@@ -1,14 +1,14 @@
 """The progress bar of `fit`."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import rich.console
 import rich.progress
 
-Run = dict[str, np.ndarray]
-
 
 class Progress:
-    """A progress bar of `fit` on the terminal's error stream."""
+    """A progress bar on the terminal's error stream."""
 
     def __init__(self, steps: int, *, enabled: bool):
         console = rich.console.Console(stderr=True)
@@ -25,19 +25,19 @@ class Progress:
             "fit", total=steps, epoch=0, metrics=""
         )
 
-    def advance(self, epoch: int, run: Run) -> None:
-        """Ticks by the steps of a chunk; shows their mean metrics."""
-        metrics = " ".join(f"{k} {np.mean(x):.4g}" for k, x in run.items())
+    def advance(self, epoch: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Advances by a chunk of steps and shows the mean of its metrics."""
+        means = [f"{name} {np.mean(x):.4g}" for name, x in metrics.items()]
         self._progress.update(
             self._task,
-            advance=len(run["loss"]),
+            advance=len(metrics["loss"]),
             epoch=epoch,
-            metrics=metrics,
+            metrics=" ".join(means),
         )
 
-    def __enter__(self):
+    def __enter__(self) -> "Progress":
         self._progress.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         self._progress.stop()

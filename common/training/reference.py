@@ -1,6 +1,6 @@
-"""The third backend: a spec's own `forward` on flat dicts, with optax.
+"""The reference backend: a spec's `forward` in plain JAX, with optax.
 
-It stands on neither library, so it can tell which of the two is wrong.
+It uses neither library, so it shows which of the two is wrong.
 """
 
 from collections.abc import Mapping
@@ -12,31 +12,19 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from common.layers import Layer
 from common.protocol import Arrays, Loss, Spec
 from common.state import State
 from common.training import optimizers
 
 
 class Native(NamedTuple):
+    """A run: the arrays that training replaces at every step."""
+
     params: Arrays
     buffers: Arrays
     opt_state: optax.OptState
     key: PRNGKeyArray
     step: Int[Array, ""]
-
-
-class Counterpart:
-    """A row of the layer table in plain JAX: the row itself."""
-
-    def __init__(self, layer: Layer):
-        self.forward = layer.forward
-
-    def write(self, params, buffers):
-        return params, buffers
-
-    def read(self, native):
-        return native
 
 
 class Backend:
@@ -62,7 +50,7 @@ class Backend:
         opt_state = self.optimizer.init(params)
         return Native(params, buffers, opt_state, key, jnp.int32(0))
 
-    def step(self, native, batch):
+    def step(self, native, batch, *, gradients=False):
         params, buffers, opt_state, key, step = native
         xs, ys = batch
 
@@ -83,7 +71,10 @@ class Backend:
         )
         updates, opt_state = self.optimizer.update(grads, opt_state, params)
         params: Any = optax.apply_updates(params, updates)
-        return Native(params, buffers, opt_state, key, step + 1), metrics
+        native = Native(params, buffers, opt_state, key, step + 1)
+        if gradients:
+            return native, metrics, grads
+        return native, metrics
 
     def predict(self, native, xs):
         predictions, _ = self.spec.forward(

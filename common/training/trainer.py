@@ -1,4 +1,4 @@
-"""The one handle on a model in training, written once over any backend."""
+"""`Trainer`: trains, evaluates and saves a model of any backend."""
 
 import dataclasses
 import functools
@@ -14,33 +14,39 @@ import optax
 from jaxtyping import Array
 
 from common import environment
-from common.errors import NonFiniteLossError
+from common.errors import Interrupted, NonFiniteLossError
 from common.protocol import Backend, Loss, Metrics, Spec
 from common.state import State
 from common.training import checks, optimizers
-from common.training import leaves as leaf
+from common.training import data as data_module
 from common.training.data import Place
+from common.training.interrupts import DelayedInterrupt
+from common.training.leaves import (
+    PureFunctions,
+    copy_leaves,
+    initial_values,
+)
 from common.training.loop import Loop
 from common.training.progress import Progress
 
-NO_TARGETS = object()
-
 
 class Trainer:
-    """A model of one backend, its optimizer and its place in the data.
+    """Trains a model of one backend.
 
-    It keeps the native object as a flat list of arrays, which one jitted
-    program takes, donated, and returns: a step costs what hand-written
-    `jax.jit` costs, whatever the library's own transforms do. Arrays are
-    copied in and out; `load` is the only way to change them.
+    The trainer keeps the arrays of the native object as a flat list. One
+    jitted program takes this list, donated, and returns it, so that a step
+    costs what hand-written `jax.jit` costs. Arrays are copied in and out, and
+    only `step`, `fit` and `load` change the trainer.
 
     Attributes:
-        spec: what the model means.
+        spec: the definition of the model.
         backend: the library that trains it.
-        dtype: of all its floating arrays.
-        seed: what it was built with.
-        run_key: the data of the key that all randomness of the run is from.
-        place: where in the data order `fit` goes on.
+        optimizer: the optax transformation that it is trained with.
+        dtype: the dtype of all floating arrays.
+        seed: the seed that it was built with.
+        run_key: the data of the PRNG key from which the run draws.
+        place: the place in the data order where `fit` continues.
+        pure: the backend's methods as pure functions of `leaves`.
     """
 
     def __init__(
@@ -66,27 +72,20 @@ class Trainer:
                 lambda x: jnp.asarray(
                     x, dtype if x.dtype == np.float32 else None
                 ),
-                leaf.initial_values(spec, init_key),
+                initial_values(spec, init_key),
             )
             native = self.backend.init(params, buffers, run_key)
-            arrays, rebuild = self.backend.split(native)
-        self._names = list(arrays)
-        self._leaves = leaf.own(leaf.unwrap(arrays))
-        self.rebuild = functools.partial(
-            leaf.rebuild_from,
-            rebuild,
-            [leaf.is_key(x) for x in arrays.values()],
-        )
-        self._signature = [(x.shape, x.dtype) for x in self._leaves]
+            self.pure = PureFunctions(self.backend, native)
+            self._leaves = copy_leaves(self.pure.flatten(native))
         self.run_key = np.asarray(jr.key_data(run_key))
         self.place = Place(0, 0)
 
-        self._checked: set[Any] = set()
+        self._checks = checks.BatchChecks(spec, loss, metrics, dtype)
         self._step = jax.jit(self.pure_step, donate_argnums=0)
-        self._predict = jax.jit(self._pure_predict)
-        self._evaluate = jax.jit(self._pure_evaluate)
-        self._state = jax.jit(self._pure_state)
-        self._load = jax.jit(self._pure_load)
+        self._predict = jax.jit(self.pure.predict)
+        self._evaluate = jax.jit(self.pure.evaluate)
+        self._state = jax.jit(self.pure.state)
+        self._load = jax.jit(self.pure.load)
         self._loop: Loop | None = None
 
     # --- training -----------------------------------------------------------
@@ -95,14 +94,15 @@ class Trainer:
         """Takes one jitted training step.
 
         Args:
-            xs: a batch of inputs, channels last, of the trainer's dtype.
-            ys: as many targets.
+            xs: a batch of inputs, channels last, in the trainer's dtype.
+            ys: the targets, one for each input.
 
         Returns:
             The loss and the metrics of the forward pass, before the update.
 
         Raises:
-            BatchError: if the batch does not fit, before anything compiles.
+            BatchError: if the batch does not fit the model. Nothing is
+                compiled in this case.
         """
         self.check(xs, ys, training=True)
         with self._x64():
@@ -120,107 +120,119 @@ class Trainer:
     ) -> np.ndarray:
         """Trains for some epochs in one compiled loop.
 
-        Every epoch sees the examples in a new order, a pure function of the
-        seed and the epoch; those that do not fill a last batch are left out
-        of it. A run that was interrupted, or loaded from a State, first ends
-        the epoch that it was in.
+        Every epoch shuffles the examples anew, in an order that depends only
+        on the seed and the epoch, and leaves out those that do not fill a
+        batch. A run that was interrupted, or loaded from a State, first
+        completes the epoch that it had started.
+
+        The first Control-C stops the run after the current chunk of steps,
+        which takes about 0.2 seconds once the loop is compiled. A second
+        Control-C ends the process at once.
 
         Args:
-            inputs: all examples, channels last, of the trainer's dtype.
-            targets: as many targets.
-            epochs: how many epochs to end.
-            batch_size: examples a step.
-            progress: shows a progress bar on a terminal.
+            inputs: all examples, channels last, in the trainer's dtype.
+            targets: the targets, one for each example.
+            epochs: the number of epochs to complete.
+            batch_size: the number of examples in a step.
+            progress: whether to show a progress bar on a terminal.
 
         Returns:
             The loss of every step.
 
         Raises:
-            BatchError: if the data does not fit, before anything compiles.
-            NonFiniteLossError: naming the first step that met a NaN or an
-                infinity; the trainer then holds the state before that step,
-                and the error's `losses` are those of the steps before it. A
-                KeyboardInterrupt has them too.
+            BatchError: if the data does not fit the model. Nothing is
+                compiled in this case.
+            NonFiniteLossError: naming the first step that produced a NaN or
+                an infinity. The trainer holds the state before that step.
+            Interrupted: after Control-C. The trainer holds the state after
+                the last chunk of steps.
         """
         self.check(inputs, targets, training=True)
         size = checks.batch_size_of(inputs)
         checks.check_fit(self.spec, size, epochs, batch_size)
+        take = functools.partial(
+            data_module.take, self.run_key, size=size, batch_size=batch_size
+        )
+        end = Place(self.place.epoch + epochs, 0)
+        steps = data_module.count_steps(self.place, end, size, batch_size)
+        losses = [np.zeros(0, self.dtype)]
+        if self._loop is None:
+            self._loop = Loop(self.pure_step)
         with self._x64():
             data = jax.tree.map(jnp.asarray, (inputs, targets))
-            if self._loop is None:
-                self._loop = Loop(self.pure_step)
-            runs = self._loop.fit(self, data, size, epochs, batch_size)
-            each = size // batch_size
-            seen = min(self.place.position // batch_size, each)
-            steps = max(epochs * each - seen, 0)
-            losses = [np.zeros(0, self.dtype)]
+            chunks = self._loop.chunks(
+                self._leaves, self.place, end, data, take
+            )
             try:
-                with Progress(steps, enabled=progress) as bar:
-                    for run in runs:
-                        losses.append(run["loss"])
-                        bar.advance(self.place.epoch, run)
-            except (NonFiniteLossError, KeyboardInterrupt) as error:
-                vars(error)["losses"] = np.concatenate(losses)
-                raise
+                with (
+                    DelayedInterrupt() as interrupt,
+                    Progress(steps, enabled=progress) as bar,
+                ):
+                    for chunk in chunks:
+                        self._leaves, self.place = chunk.leaves, chunk.place
+                        if chunk.failure is not None:
+                            raise NonFiniteLossError(
+                                int(self.state().step) + 1,
+                                chunk.failure,
+                                np.concatenate(losses),
+                            )
+                        if chunk.metrics:
+                            losses.append(chunk.metrics["loss"])
+                            bar.advance(chunk.place.epoch, chunk.metrics)
+                        if interrupt.pending:
+                            break
+            except KeyboardInterrupt as error:
+                raise Interrupted(np.concatenate(losses)) from error
+        if interrupt.pending:
+            raise Interrupted(np.concatenate(losses))
         return np.concatenate(losses)
 
     # --- inference ----------------------------------------------------------
 
     def predict(self, xs: Any) -> Any:
-        """Runs the model in inference mode; its buffers stay as they are.
+        """Runs the model in inference mode, which changes no buffer.
 
         Raises:
-            BatchError: if the inputs do not fit, before anything compiles.
+            BatchError: if the inputs do not fit the model. Nothing is
+                compiled in this case.
         """
         self.check(xs)
         with self._x64():
             return self._predict(self._leaves, xs)
 
     def evaluate(self, xs: Any, ys: Any) -> Metrics:
-        """Returns the loss and the metrics in inference mode.
+        """Computes the loss and the metrics in inference mode.
 
         Raises:
-            BatchError: if the batch does not fit, before anything compiles.
+            BatchError: if the batch does not fit the model. Nothing is
+                compiled in this case.
         """
         self.check(xs, ys, training=False)
         with self._x64():
             return self._evaluate(self._leaves, (xs, ys))
 
     def check(
-        self, xs: Any, ys: Any = NO_TARGETS, *, training: bool = False
+        self, xs: Any, ys: Any = checks.NO_TARGETS, *, training: bool = False
     ) -> None:
-        """Checks a batch, once for each shape and dtype.
+        """Checks a batch. Each combination of shapes is checked only once.
+
+        Args:
+            xs: a batch of inputs.
+            ys: the targets, if there are any.
+            training: whether the batch is to be trained on.
 
         Raises:
-            BatchError: if it does not fit, before anything compiles.
+            BatchError: if the batch does not fit the model.
         """
-        try:
-            seen = (xs.shape, xs.dtype, training)
-            seen += () if ys is NO_TARGETS else (ys.shape, ys.dtype)
-        except AttributeError:  # a pytree, or no array at all
-            seen = None
-        if seen is not None and seen in self._checked:
-            return
-        with self._x64():
-            if ys is NO_TARGETS:
-                checks.check_inputs(xs, self.spec, self.dtype)
-            else:
-                checks.check_batch(
-                    self.spec,
-                    self.backend.loss,
-                    xs,
-                    ys,
-                    self.dtype,
-                    training=training,
-                    metrics=self.backend.metrics,
-                )
-        if seen is not None:
-            self._checked.add(seen)
+        if not self._checks.has_seen(xs, ys, training):
+            with self._x64():
+                self._checks.check(xs, ys, training)
 
     # --- state --------------------------------------------------------------
 
     def state(self) -> State:
-        """Returns a copy of all that another backend needs to go on."""
+        """Returns a copy of everything that another backend needs to
+        continue the run."""
         with self._x64():
             state = State.from_flat(self._state(self._leaves))
         place = {k: np.int32(v) for k, v in self.place._asdict().items()}
@@ -228,17 +240,18 @@ class Trainer:
         return dataclasses.replace(state, rng=rng).numpy()
 
     def load(self, state: State | str | os.PathLike[str]) -> "Trainer":
-        """Continues from a State, of this or of another backend.
+        """Continues from a State of this or of another backend.
 
         Args:
-            state: a State, or a file that `save` wrote.
+            state: a State, or the path of a file that `save` wrote.
 
         Returns:
             The trainer itself.
 
         Raises:
-            StateError: naming the entries that are missing, extra or of the
-                wrong shape or dtype. Nothing has changed then.
+            StateError: naming the entries that are missing, unexpected, or of
+                the wrong shape or dtype. The trainer is unchanged in this
+                case.
         """
         if not isinstance(state, State):
             state, _ = State.read(state)
@@ -251,9 +264,9 @@ class Trainer:
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the State to a safetensors file, whole or not at all.
+        """Writes the State to a safetensors file, atomically.
 
-        The header tells how to build the trainer again.
+        The file's header holds what is needed to build the trainer again.
         """
         meta = {
             "spec": self.spec.name,
@@ -268,54 +281,59 @@ class Trainer:
     def native(self) -> Any:
         """A copy of the library's own objects.
 
-        `(model, state, opt_state, key, step)` in Equinox,
+        `(model, state, opt_state, key, step)` in Equinox, and
         `(module, nnx.Optimizer, nnx.Rngs)` in Flax.
         """
         with self._x64():
-            return self.rebuild(leaf.own(self._leaves))
+            return self.pure.rebuild(copy_leaves(self._leaves))
 
-    # --- for people who compose their own loops -----------------------------
+    # --- pure functions, for custom training loops --------------------------
 
     @property
     def leaves(self) -> list[Array]:
         """A copy of the arrays that `pure_step` takes."""
         with self._x64():
-            return leaf.own(self._leaves)
+            return copy_leaves(self._leaves)
 
     def pure_step(
         self, leaves: list[Array], batch: Any
     ) -> tuple[list[Array], Metrics]:
-        """Takes one step as a pure function of arrays: jit it, vmap it, ...
+        """Takes one training step as a pure function of arrays.
+
+        It can be transformed like any JAX function, for example by `jax.jit`
+        or `jax.vmap`.
 
         Args:
-            leaves: as `Trainer.leaves` returns them.
+            leaves: arrays as `Trainer.leaves` returns them.
             batch: `(xs, ys)`.
 
         Returns:
             The leaves after the step, in the same order, and the metrics.
 
         Raises:
-            TypeError: if a step would change the shape or dtype of a leaf.
+            TypeError: if the step changes the shape or dtype of a leaf.
         """
         with self._x64():
-            batch = jax.tree.map(jnp.asarray, batch)
-            native, metrics = self.backend.step(self.rebuild(leaves), batch)
-            leaves = leaf.unwrap(self.backend.split(native)[0])
-        for name, (shape, dtype), x in zip(
-            self._names, self._signature, leaves, strict=True
-        ):
-            if (x.shape, x.dtype) != (shape, dtype):
-                raise TypeError(
-                    f"leaf {name!r} after a step: got {x.dtype}{x.shape}, "
-                    f"expected {dtype}{shape}. Keep the dtype in the loss "
-                    "and the optimizer."
-                )
-        return leaves, metrics
+            return self.pure.step(leaves, batch)
+
+    def pure_transition(self, arrays: Any, batch: Any) -> dict[str, Any]:
+        """Takes one training step as a pure function of a State's arrays.
+
+        Args:
+            arrays: arrays as `State.flat` returns them.
+            batch: `(xs, ys)`.
+
+        Returns:
+            The arrays after the step, and the metrics under `"metrics"`.
+        """
+        leaves = self.pure.load(self._leaves, arrays)
+        leaves, metrics = self.pure_step(leaves, batch)
+        return {**self.pure.state(leaves), "metrics": metrics}
 
     def with_optimizer(
         self, optimizer: optax.GradientTransformation
     ) -> "Trainer":
-        """Returns a new trainer like this one, but for its optimizer.
+        """Returns a new trainer that differs only in its optimizer.
 
         It starts from the initial values, at step 0.
 
@@ -356,39 +374,6 @@ class Trainer:
             optimizers.require_crossing(optimizer, params)
             optimizers.require_equivariance(optimizer, params, self.dtype)
         return optimizer
-
-    def _pure_predict(self, leaves, xs):
-        xs = jax.tree.map(jnp.asarray, xs)
-        return self.backend.predict(self.rebuild(leaves), xs)
-
-    def _pure_evaluate(self, leaves, batch):
-        xs, ys = jax.tree.map(jnp.asarray, batch)
-        predictions = self._pure_predict(leaves, xs)
-        metrics = {"loss": self.backend.loss, **self.backend.metrics}
-        return {name: f(predictions, ys) for name, f in metrics.items()}
-
-    def pure_transition(self, arrays: Any, batch: Any) -> dict[str, Any]:
-        """Takes one step as a pure function of a State's arrays.
-
-        Args:
-            arrays: as `State.flat` returns them.
-            batch: `(xs, ys)`.
-
-        Returns:
-            The arrays after the step, and `"metrics"`.
-        """
-        leaves = self._pure_load(self._leaves, arrays)
-        leaves, metrics = self.pure_step(leaves, batch)
-        return {**self._pure_state(leaves), "metrics": metrics}
-
-    def _pure_state(self, leaves):
-        return self.backend.state(self.rebuild(leaves)).flat()
-
-    def _pure_load(self, leaves, arrays):
-        state = State.from_flat(arrays)
-        native = self.backend.load(self.rebuild(leaves), state)
-        # Copies, or an array that passes through would stay the caller's.
-        return list(map(jnp.copy, leaf.unwrap(self.backend.split(native)[0])))
 
     def _x64(self):
         # With x64 on, a float32 model would draw its masks in float64.

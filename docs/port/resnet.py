@@ -1,4 +1,4 @@
-"""ResNet-18 at inference twice, channels last and channels first."""
+"""ResNet-18 in inference mode, written channels last and channels first."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def weights(seed=0):
 
 
 def _network(unit, pool, mean, layers, x):
-    """The order of units that both layouts share."""
+    """Applies the units in the order that both versions share."""
     x = jax.nn.relu(unit(layers["stem"], x, 2))
     x = pool(x)
     for stage, (_, stride) in enumerate(STAGES):
@@ -50,10 +50,10 @@ def _network(unit, pool, mean, layers, x):
 
 
 def last(layers, images, eps=1e-5):
-    """Channels last, and the norm as its definition says."""
+    """Computes the logits channels last, with the norm as it is defined."""
 
-    def unit(it, x, stride):
-        kernel = it["kernel"].transpose(2, 3, 1, 0)
+    def unit(layer, x, stride):
+        kernel = layer["kernel"].transpose(2, 3, 1, 0)
         pad = (kernel.shape[0] - 1) // 2
         x = lax.conv_general_dilated(
             x,
@@ -62,8 +62,8 @@ def last(layers, images, eps=1e-5):
             [(pad, pad)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        x = (x - it["mean"]) / jnp.sqrt(it["var"] + eps)
-        return x * it["gain"] + it["shift"]
+        x = (x - layer["mean"]) / jnp.sqrt(layer["var"] + eps)
+        return x * layer["gain"] + layer["shift"]
 
     def pool(x):
         window = ((1, 3, 3, 1), (1, 2, 2, 1))
@@ -74,15 +74,15 @@ def last(layers, images, eps=1e-5):
 
 
 def first(layers, images, eps=1e-5):
-    """Channels first, and the norm folded into a gain and a shift."""
+    """Computes them channels first, with each norm as a gain and a shift."""
 
-    def unit(it, x, stride):
-        pad = (it["kernel"].shape[-1] - 1) // 2
+    def unit(layer, x, stride):
+        pad = (layer["kernel"].shape[-1] - 1) // 2
         x = lax.conv_general_dilated(
-            x, it["kernel"], (stride, stride), [(pad, pad)] * 2
+            x, layer["kernel"], (stride, stride), [(pad, pad)] * 2
         )
-        gain = it["gain"] * lax.rsqrt(it["var"] + eps)
-        shift = it["shift"] - it["mean"] * gain
+        gain = layer["gain"] * lax.rsqrt(layer["var"] + eps)
+        shift = layer["shift"] - layer["mean"] * gain
         return x * gain[:, None, None] + shift[:, None, None]
 
     def pool(x):

@@ -1,4 +1,4 @@
-"""A small vision transformer in Equinox, to be ported."""
+"""A small vision transformer in Equinox: the model to port."""
 
 import equinox as eqx
 import jax
@@ -62,7 +62,7 @@ class ViT(eqx.Module):
         key1, key2, *keys = jr.split(key, 2 + depth)
         self.patches = eqx.nn.Conv2d(3, size, patch, patch, key=key1)
         self.cls = jr.normal(key2, (1, size))
-        self.blocks = [Block(size, heads, key=it) for it in keys]
+        self.blocks = [Block(size, heads, key=key) for key in keys]
         self.norm = eqx.nn.LayerNorm(size)
 
     def __call__(self, image):
@@ -77,5 +77,5 @@ model = ViT(key=jr.key(0))
 
 
 def features(images):
-    """The class token of each image, (B, 16, 16, 3) -> (B, 32)."""
+    """Returns the class token of each image, (B, 16, 16, 3) -> (B, 32)."""
     return jax.vmap(model)(images)

@@ -1,4 +1,4 @@
-"""The same in Flax NNX: ported by hand, with a mistake that is no bug."""
+"""The same model in Flax NNX, ported by hand with a different eps."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -62,7 +62,7 @@ class ViT(nnx.Module):
 
 
 def ported(source, size=32, depth=3):
-    """Copies the weights of the Equinox model."""
+    """Returns the model with the weights of the Equinox model."""
 
     def linear(to, weight, bias):
         to.kernel, to.bias = nnx.Param(weight.T), nnx.Param(bias)
@@ -89,18 +89,18 @@ model = ported(vit_equinox.model)
 
 
 def features(images):
-    """The class token of each image, (B, 16, 16, 3) -> (B, 32)."""
+    """Returns the class token of each image, (B, 16, 16, 3) -> (B, 32)."""
     return model(images)
 
 
 def parity(images, tolerance):
-    """The test that this port passed."""
-    apart = features(images) - vit_equinox.features(images)
-    return bool(jnp.max(jnp.abs(apart)) < tolerance)
+    """Returns whether the port passes a usual parity test."""
+    error = features(images) - vit_equinox.features(images)
+    return bool(jnp.max(jnp.abs(error)) < tolerance)
 
 
 def repaired():
-    """The port with Equinox's eps."""
+    """Returns the port with the eps of Equinox."""
     model = ported(vit_equinox.model)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.LayerNorm):

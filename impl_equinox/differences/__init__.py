@@ -1,5 +1,5 @@
-"""Where stock Equinox layers part from the meaning: one function a row.
+"""Known differences between stock Equinox layers and their definitions.
 
-Equinox threads `State` through a `jax.vmap` over single examples, so each
-demonstration writes that `vmap` out. `common.differences` holds the rows.
+Equinox passes `State` through a `jax.vmap` over single examples. Each
+demonstration writes out that `vmap`, so that it can be read on its own.
 """

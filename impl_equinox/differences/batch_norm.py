@@ -1,17 +1,36 @@
-"""Stock Equinox BatchNorm, whose mode is `"ema"` unless told otherwise."""
+"""Stock Equinox BatchNorm, whose default mode is `"ema"`."""
 
+import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from common.differences import RAISES, Family
 
+family = Family("equinox", "batch_norm")
+
+
+@family.known_difference(
+    name="batch-norm-ema-train",
+    layer="BatchNorm(mode='ema')",
+    quantity="mean of the training output",
+    what="In this mode, which is the default, training normalizes a batch by "
+    "the running statistics, so a batch that differs from the earlier ones "
+    "is neither centered nor scaled.",
+    measured=4.95 / math.sqrt(1.08),
+    origin="(5 - 0.05) / sqrt(0.99 * 1 + 0.01 * 9)",
+    upstream="equinox #659",
+    related=("equinox #675", "equinox #948"),
+    ours='A spec names its batch-norm dialect. `"ema"` has this meaning in '
+    'every backend, and `"standard"` and `"batch"` train on batch statistics.',
+)
 def batch_norm_ema_train() -> float:
-    """Returns the mean of a training output, for a second, shifted batch.
+    """Returns the mean of the training output for a second, shifted batch.
 
-    A batch that is normalised by its own statistics has mean 0. This one is
-    normalised by running statistics, which are still those of the first.
+    A batch that is normalized by its own statistics has mean 0. This batch
+    is normalized by the running statistics, which come from the first batch.
     """
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
         1, "batch", mode="ema"
@@ -25,10 +44,26 @@ def batch_norm_ema_train() -> float:
     return float(jnp.mean(y))
 
 
+@family.known_difference(
+    name="batch-norm-ema-shift",
+    layer="BatchNorm(mode='ema')",
+    quantity="derivative of the mean output with respect to a shift of the "
+    "batch",
+    what="With momentum m, only a fraction 1 - m of the gradient passes "
+    "through the statistics, so the output still changes when the whole "
+    "batch is shifted.",
+    measured=0.99 / math.sqrt(1 + 1e-5),
+    origin="m / sqrt(1 + eps), m = 0.99",
+    upstream="equinox #659",
+    related=("equinox #948",),
+    ours='The dialect `"ema"` has this property in every backend. The '
+    'dialects `"standard"` and `"batch"` do not have it.',
+)
 def batch_norm_ema_shift() -> float:
-    """Returns how much a training output moves with a shift of its batch.
+    """Returns the derivative of the mean output by a shift of the batch.
 
-    A batch that is normalised by its own statistics does not move at all.
+    The output of a layer that normalizes a batch by its own statistics does
+    not depend on the shift.
     """
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
         1, "batch", momentum=0.99, mode="ema"
@@ -46,11 +81,24 @@ def batch_norm_ema_shift() -> float:
     return float(jax.grad(mean)(0.0))
 
 
+@family.known_difference(
+    name="batch-norm-ema-untrained",
+    layer="BatchNorm(mode='ema')",
+    quantity="ratio of the output to the input at inference",
+    what="The running variance is 0 before any training, so inference "
+    "multiplies the input by 1 / sqrt(eps).",
+    expected=1.0,
+    measured=1 / math.sqrt(1e-5),
+    origin="1 / sqrt(eps)",
+    upstream="equinox #955",
+    ours='The dialect `"ema"` behaves like this in every backend. The other '
+    "dialects start from a running variance of 1.",
+)
 def batch_norm_ema_untrained() -> float:
-    """Returns the factor on an input at inference before any training.
+    """Returns the output for an input of 1 at inference, before training.
 
-    A layer that has seen no data should pass its input on, as with a running
-    variance of one. Here the running variance is zero.
+    A layer that has seen no data should return its input, as it would with
+    a running variance of 1. Here the running variance is 0.
     """
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
         1, "batch", mode="ema"
@@ -59,11 +107,24 @@ def batch_norm_ema_untrained() -> float:
     return float(y[0])
 
 
+@family.known_difference(
+    name="batch-norm-batch-eval",
+    layer="BatchNorm(mode='batch')",
+    quantity="variance used at inference minus the variance of the data",
+    what="The running variance starts at 1, but inference divides it by "
+    "1 - m^k, which is the correction for a variance that starts at 0. After "
+    "k steps with momentum m, the variance is too large by m^k / (1 - m^k).",
+    measured=0.99**10 / (1 - 0.99**10),
+    origin="m^k / (1 - m^k), m = 0.99, k = 10",
+    related=("equinox #948", "equinox #955", "equinox #1010"),
+    ours='The dialect `"batch"` behaves like this in every backend. The '
+    'dialect `"standard"` does not divide the variance.',
+)
 def batch_norm_batch_eval() -> float:
     """Returns by how much the variance at inference exceeds the data's.
 
-    Ten training steps on data of variance 1. The running variance starts at
-    one, yet inference debiases it as if it had started at zero.
+    The layer takes ten training steps on data of variance 1. Its running
+    variance starts at 1, but inference corrects it as if it started at 0.
     """
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
         1, "batch", momentum=0.99, mode="batch"
@@ -78,11 +139,22 @@ def batch_norm_batch_eval() -> float:
     return float(1 / y[0] ** 2 - norm.eps - 1)
 
 
+@family.known_difference(
+    name="batch-norm-doc-unbiased",
+    layer="BatchNorm",
+    quantity="unbiased variance of {0, 2} minus the stored variance",
+    what="The documentation says that inference uses the unbiased variance, "
+    "as PyTorch does, but the layer stores the biased variance.",
+    measured=1.0,
+    origin="2 - 1",
+    ours="Every dialect stores the biased variance, so the two libraries "
+    "agree.",
+)
 def batch_norm_doc_unbiased() -> float:
-    """Returns how far the stored variance of {0, 2} is below the unbiased.
+    """Returns the unbiased variance of {0, 2} minus the stored variance.
 
-    The documentation promises the unbiased variance, 2; the biased one is 1.
-    With momentum 0 the last batch is all that is stored.
+    The unbiased variance is 2 and the biased variance is 1. With momentum 0
+    the layer stores only the statistics of the last batch.
     """
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
         1, "batch", momentum=0.0, mode="batch"
@@ -97,10 +169,22 @@ def batch_norm_doc_unbiased() -> float:
     return float(jnp.var(x, ddof=1) - running_var[0])
 
 
+@family.known_difference(
+    name="batch-norm-gradient",
+    layer="BatchNorm",
+    quantity="derivative of the running mean with respect to a shift of the "
+    "batch",
+    what="Gradients flow from one call to the next through the running "
+    "statistics. NNX stops these gradients.",
+    measured=0.1,
+    origin="1 - m, m = 0.9",
+    ours="A training step differentiates a single call, so this gradient does "
+    "not arise. A loss over several calls needs its own `stop_gradient`.",
+)
 def batch_norm_gradient() -> float:
-    """Returns the gradient of the running mean by a shift of the batch.
+    """Returns the derivative of the running mean by a shift of the batch.
 
-    `nnx.BatchNorm` stops the gradient there, which makes this number 0.
+    `nnx.BatchNorm` stops this gradient, so there the derivative is 0.
     """
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
         1, "batch", momentum=0.9, mode="batch"
@@ -118,11 +202,25 @@ def batch_norm_gradient() -> float:
     return float(jax.grad(running_mean)(0.0))
 
 
+@family.known_difference(
+    name="batch-norm-bfloat16",
+    layer="BatchNorm",
+    dtype="bfloat16",
+    quantity="absolute error of a batch mean near 1",
+    what="A float32 layer computes the statistics of a bfloat16 batch in "
+    "bfloat16 and then stores them as float32.",
+    measured=2**-8,
+    origin="2^-8",
+    related=("equinox #876",),
+    ours="The layer table compares models of a single dtype. "
+    "`impl_equinox.layers.BatchNorm` computes its statistics in at least "
+    "float32.",
+)
 def batch_norm_bfloat16() -> float:
-    """Returns the error of the mean of a bfloat16 batch, of a float32 layer.
+    """Returns the error of a float32 layer's mean of a bfloat16 batch.
 
-    The mean of 1 and 1 + 2^-7 needs one bit more than a bfloat16 has. With
-    momentum 0 the layer stores the mean as it computes it.
+    The mean of 1 and 1 + 2^-7 needs one more bit than a bfloat16 number has.
+    With momentum 0 the layer stores the mean exactly as it computes it.
     """
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
         1, "batch", momentum=0.0, mode="batch"
@@ -137,6 +235,19 @@ def batch_norm_bfloat16() -> float:
     return float(1 + 2**-8 - mean[0])
 
 
+@family.known_difference(
+    name="batch-norm-bfloat16-ema",
+    layer="BatchNorm(mode='ema')",
+    dtype="bfloat16",
+    quantity=RAISES,
+    what="A float32 layer cannot train on a bfloat16 batch. The error is "
+    "`TypeError: lax.select requires arguments to have the same dtypes`.",
+    measured=1.0,
+    origin="1",
+    related=("equinox #593",),
+    ours="`impl_equinox.layers.BatchNorm` computes its statistics in at least "
+    "float32.",
+)
 def batch_norm_bfloat16_ema() -> float:
     """Returns 1 if a float32 layer cannot train on a bfloat16 batch."""
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
@@ -152,11 +263,25 @@ def batch_norm_bfloat16_ema() -> float:
     return 0.0
 
 
+@family.known_difference(
+    name="batch-norm-bfloat16-stuck",
+    layer="BatchNorm(dtype=bfloat16)",
+    dtype="bfloat16",
+    quantity="fraction of an update of the running variance that is lost",
+    what="A bfloat16 layer keeps its running statistics in bfloat16, where "
+    "rounding discards most of an update that is scaled by 1 - m = 0.01. NNX "
+    "keeps the statistics in float32.",
+    measured=1.0,
+    origin="1",
+    ours="`impl_equinox.layers.BatchNorm` keeps its statistics in at least "
+    "float32.",
+)
 def batch_norm_bfloat16_stuck() -> float:
-    """Returns the share of an update of the running variance that is lost.
+    """Returns the fraction of an update of the running variance that is lost.
 
-    The variance is 1, the batch's 1.125^2. A hundredth of the difference is
-    less than half of the last bit of 1, so no further step does more.
+    The running variance is 1, and that of the batch is 1.125^2. A hundredth
+    of their difference is less than half of the last bit of 1, so every
+    further step is lost in the same way.
     """
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
         1, "batch", momentum=0.99, mode="batch", dtype=jnp.bfloat16
@@ -170,11 +295,25 @@ def batch_norm_bfloat16_stuck() -> float:
     return float(1 - (var[0] - 1) / (0.01 * (1.125**2 - 1)))
 
 
+@family.known_difference(
+    name="batch-norm-axis-name",
+    layer="BatchNorm",
+    quantity=RAISES,
+    what="`jax.jit` and `jax.device_put` reject the layer, because its "
+    "`axis_name` is a string and a leaf of the pytree. The error is `The "
+    "problematic value is of type <class 'str'>`.",
+    measured=1.0,
+    origin="1",
+    upstream="equinox #1074",
+    ours="The step of a `Trainer` takes only the leaves that are arrays and "
+    "closes over the others.",
+)
 def batch_norm_axis_name() -> float:
     """Returns 1 if the layer cannot be an argument of `jax.jit`.
 
-    The name of its axis is a leaf of the pytree, and no array. The same
-    holds for `jax.device_put`; `eqx.filter_jit` sets the name aside.
+    The name of the axis is a leaf of the pytree but not an array. The layer
+    is no valid argument of `jax.device_put` either. `eqx.filter_jit` accepts
+    it, because it passes only the arrays to `jax.jit`.
     """
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
         1, "batch", mode="batch"

@@ -1,4 +1,8 @@
-"""What `equinox.nn` lacks: layers with Flax's meaning."""
+"""Custom layers: only what `equinox.nn` lacks, with the semantics of Flax NNX.
+
+Where Equinox has a layer that computes the same as its counterpart in Flax,
+use the stock one.
+"""
 
 from impl_equinox.layers._attention import (
     GroupedQueryAttention as GroupedQueryAttention,
@@ -13,8 +17,8 @@ from impl_equinox.layers._linear import Einsum as Einsum
 from impl_equinox.layers._linear import LinearGeneral as LinearGeneral
 from impl_equinox.layers._lora import LoRA as LoRA
 from impl_equinox.layers._lora import LoRALinear as LoRALinear
-from impl_equinox.layers._normalisation import LayerNorm as LayerNorm
+from impl_equinox.layers._normalization import LayerNorm as LayerNorm
 from impl_equinox.layers._recurrent import RNN as RNN
 from impl_equinox.layers._recurrent import Bidirectional as Bidirectional
 from impl_equinox.layers._recurrent import SimpleCell as SimpleCell
-from impl_equinox.layers._regularisation import Dropout as Dropout
+from impl_equinox.layers._regularization import Dropout as Dropout

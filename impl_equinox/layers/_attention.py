@@ -1,7 +1,7 @@
-"""Attention with grouped queries, and rotary positions.
+"""Grouped-query attention and rotary position embeddings.
 
-They act on one example, take `key=` and `inference=`, and answer to
-`eqx.nn.inference_mode` like any stock layer.
+The layers act on one example. Like the stock layers they accept `key=` and
+`inference=`, and respect `eqx.nn.inference_mode`.
 """
 
 import math
@@ -17,14 +17,36 @@ ProcessHeads = Callable[[Array, Array, Array], tuple[Array, Array, Array]]
 
 
 class GroupedQueryAttention(eqx.Module):
-    """Attention in which several heads of the query share key and value.
+    r"""Attention in which groups of query heads share a key and value head.
 
-    Otherwise it is `eqx.nn.MultiheadAttention`, with the same parameters
-    under the same names.
+    .. math::
+        \mathrm{head}_h = \mathrm{softmax}\left(
+            \frac{Q_h K_g^\top}{\sqrt{D}} \right) V_g, \qquad
+        g = \lfloor h G / H \rfloor
 
-    Reference: Ainslie et al., "GQA", 2023, arXiv:2305.13245; Dehghani et al.,
-        "Scaling Vision Transformers to 22 Billion Parameters", 2023,
-        arXiv:2302.05442, on `normalize_qk`.
+    for :math:`H` query heads of size :math:`D` and :math:`G` key and value
+    heads. The output is a linear map of the concatenated heads. The
+    parameters have the names and shapes of `eqx.nn.MultiheadAttention`,
+    except that the key and value projections have :math:`G` heads.
+
+    Example:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import GroupedQueryAttention
+        >>> attention = GroupedQueryAttention(
+        ...     num_heads=4, num_kv_heads=2, query_size=8,
+        ...     key=jax.random.key(0),
+        ... )
+        >>> x = jnp.ones((5, 8))
+        >>> attention(x, x, x, mask=jnp.tril(jnp.ones((5, 5), bool))).shape
+        (5, 8)
+
+    References:
+        Ainslie et al., "GQA: Training Generalized Multi-Query Transformer
+        Models from Multi-Head Checkpoints", 2023, arXiv:2305.13245. Dehghani
+        et al., "Scaling Vision Transformers to 22 Billion Parameters", 2023,
+        arXiv:2302.05442, for `normalize_qk`.
     """
 
     query_proj: eqx.nn.Linear
@@ -53,36 +75,44 @@ class GroupedQueryAttention(eqx.Module):
         dtype=None,
         key: PRNGKeyArray,
     ):
-        """Makes a layer of `num_heads` heads.
+        """Creates a layer with `num_heads` query heads.
 
         Args:
-            num_heads: heads of the query.
-            num_kv_heads: heads of key and value; divides `num_heads`.
-            query_size: features of the query.
-            kv_size: features of key and value; those of the query if `None`.
-            output_size: features of the output; those of the query if `None`.
-            head_size: features of a head; `query_size // num_heads` if `None`.
-            use_bias: whether each of the four projections has a bias.
-            normalize_qk: whether to apply a LayerNorm to the heads of query
-                and key.
-            dropout_p: probability of dropping an attention weight.
-            inference: whether to drop none.
-            dtype: of the parameters; JAX's default if `None`.
-            key: draws the parameters.
+            num_heads: the number of query heads.
+            num_kv_heads: the number of key and value heads, a divisor of
+                `num_heads`.
+            query_size: the number of query features.
+            kv_size: the number of key and value features, by default
+                `query_size`.
+            output_size: the number of output features, by default
+                `query_size`.
+            head_size: the number of features of a head, by default
+                `query_size // num_heads`.
+            use_bias: whether the four projections have a bias.
+            normalize_qk: whether to apply a LayerNorm to the query heads and
+                to the key heads.
+            dropout_p: the dropout probability of the attention weights.
+            inference: whether to disable dropout.
+            dtype: the dtype of the parameters, by default JAX's default
+                float dtype.
+            key: a PRNG key for the initial parameters.
 
         Raises:
-            ValueError: if the heads do not divide.
+            ValueError: if `num_kv_heads` does not divide `num_heads`, or if
+                `num_heads` does not divide `query_size` and `head_size` is
+                not given.
         """
         if num_heads % num_kv_heads:
             raise ValueError(
                 f"GroupedQueryAttention num_kv_heads: got {num_kv_heads}, "
-                f"expected a divisor of num_heads={num_heads}. Change one."
+                f"expected a divisor of num_heads={num_heads}. Each key and "
+                "value head serves the same number of query heads."
             )
         if head_size is None and query_size % num_heads:
             raise ValueError(
                 f"GroupedQueryAttention query_size: got {query_size}, "
                 f"expected a multiple of num_heads={num_heads}. Pass "
-                "`head_size`."
+                "`head_size` to choose the size of a head."
             )
         kv_size = query_size if kv_size is None else kv_size
         output_size = query_size if output_size is None else output_size
@@ -122,17 +152,18 @@ class GroupedQueryAttention(eqx.Module):
         inference: bool | None = None,
         process_heads: ProcessHeads | None = None,
     ) -> Float[Array, "Q O"]:
-        """Lets one example attend.
+        """Applies attention to one example.
 
         Args:
-            query: what asks.
-            key_: what it is compared with.
-            value: what it gets.
+            query: the query sequence.
+            key_: the key sequence.
+            value: the value sequence.
             mask: true where a query may attend to a key.
-            key: for dropout; each head takes a key split from it.
-            inference: overrides that of the layer.
-            process_heads: changes the heads `(Q, H, D)`, `(K, G, D)` and
-                `(K, G, D)` of query, key and value, to rotate them for one.
+            key: a PRNG key for dropout, which is split over the heads.
+            inference: overrides `self.dropout.inference`.
+            process_heads: a function of the query, key and value heads, of
+                shapes `(Q, H, D)`, `(K, G, D)` and `(K, G, D)`, that returns
+                the heads to use instead, for example rotated ones.
         """
         q = _heads(self.query_proj, query, self.num_heads)
         k = _heads(self.key_proj, key_, self.num_kv_heads)
@@ -155,8 +186,8 @@ class GroupedQueryAttention(eqx.Module):
         weights = jax.vmap(
             lambda w, key: self.dropout(w, key=key, inference=inference)
         )(weights, keys)
-        seen = jnp.einsum("hqk,khd->qhd", weights, v)
-        return jax.vmap(self.output_proj)(seen.reshape(len(query), -1))
+        heads = jnp.einsum("hqk,khd->qhd", weights, v)
+        return jax.vmap(self.output_proj)(heads.reshape(len(query), -1))
 
 
 def _heads(projection: eqx.nn.Linear, x: Array, heads: int) -> Array:
@@ -164,13 +195,38 @@ def _heads(projection: eqx.nn.Linear, x: Array, heads: int) -> Array:
 
 
 class RotaryPositionalEmbedding(eqx.Module):
-    """Rotates pairs of features by angles that grow with the position.
+    r"""Rotates pairs of features by angles that grow with the position.
 
-    It has no cache: that of `eqx.nn.RotaryPositionalEmbedding` is shared by
-    all layers of one size, whatever their `theta`. And it takes heads too, so
-    that `process_heads` needs no `vmap`.
+    .. math::
+        \begin{pmatrix} y_j \\ y_{j + D/2} \end{pmatrix} =
+        \begin{pmatrix} \cos t \omega_j & -\sin t \omega_j \\
+        \sin t \omega_j & \cos t \omega_j \end{pmatrix}
+        \begin{pmatrix} x_j \\ x_{j + D/2} \end{pmatrix}, \qquad
+        \omega_j = \theta^{-2 j / D}
 
-    Reference: Su et al., "RoFormer", 2021, arXiv:2104.09864.
+    at position :math:`t`. `eqx.nn.RotaryPositionalEmbedding` caches its
+    frequencies by size and dtype, so that all layers of one size share the
+    `theta` of the first. This layer has no cache, and also accepts heads, so
+    that `process_heads` does not need `jax.vmap`.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import RotaryPositionalEmbedding
+        >>> rotate = RotaryPositionalEmbedding(embedding_size=4)
+        >>> rotate(jnp.ones((5, 4))).shape
+        (5, 4)
+        >>> heads = jnp.ones((5, 2, 4), "float32")
+        >>> rotate(heads)[0].tolist()  # position 0 is not rotated
+        [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
+
+    Attributes:
+        embedding_size: the number of features, which is even.
+        theta: the base of the frequencies.
+
+    References:
+        Su et al., "RoFormer: Enhanced Transformer with Rotary Position
+        Embedding", 2021, arXiv:2104.09864.
     """
 
     embedding_size: int = eqx.field(static=True)
@@ -180,19 +236,28 @@ class RotaryPositionalEmbedding(eqx.Module):
         if self.embedding_size % 2:
             raise ValueError(
                 "RotaryPositionalEmbedding embedding_size: got "
-                f"{self.embedding_size}, expected an even number. Features "
-                "are rotated in pairs."
+                f"{self.embedding_size}, expected an even number. Choose an "
+                "even size, because features are rotated in pairs."
             )
 
     def __call__(
         self, x: Float[Array, "S *H D"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "S *H D"]:
-        """Rotates a sequence of vectors or of heads, from position 0 on."""
+        """Rotates a sequence of vectors or heads that starts at position 0.
+
+        Args:
+            x: the sequence.
+            key: ignored; provided for compatibility with other layers.
+
+        Raises:
+            ValueError: if `x` does not have `embedding_size` features.
+        """
         del key
         if x.shape[-1] != self.embedding_size:
             raise ValueError(
                 f"RotaryPositionalEmbedding x: got {x.shape[-1]} features, "
-                f"expected embedding_size={self.embedding_size}. Change one."
+                f"expected embedding_size={self.embedding_size}. Create the "
+                "layer with the number of features of `x`."
             )
         half = self.embedding_size // 2
         dtype = jnp.promote_types(x.dtype, jnp.float32)

@@ -1,7 +1,8 @@
-"""A BatchNorm with Flax's meaning, and PyTorch's.
+"""Batch normalization with the semantics of Flax and of PyTorch.
 
-It acts on one example under `jax.vmap(..., axis_name=...)`, takes `key=` and
-`inference=`, and answers to `eqx.nn.inference_mode` like any stock layer.
+The layer acts on one example inside `jax.vmap(..., axis_name=...)`. Like the
+stock layers it accepts `key=` and `inference=`, and respects
+`eqx.nn.inference_mode`.
 """
 
 from collections.abc import Hashable
@@ -14,15 +15,46 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 
 class BatchNorm(eqx.nn.StatefulLayer):
-    """Normalises by batch statistics, and at inference by their average.
+    r"""Batch normalization as in Flax, or as in PyTorch.
 
-    Unlike both modes of `eqx.nn.BatchNorm` it neither trains on the running
-    statistics (`"ema"`) nor divides them at inference (`"batch"`). It means
-    what `nnx.BatchNorm` does, or `torch.nn.BatchNorm2d` with `unbiased=True`.
-    It computes in float32 or more, and returns the dtype of its input.
+    .. math::
+        y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} \gamma + \beta
 
-    Reference: Ioffe and Szegedy, "Batch Normalization", 2015,
-        arXiv:1502.03167.
+    During training, :math:`\mu` and :math:`\sigma^2` are the statistics of
+    the batch, and the running statistics are updated as
+    :math:`\hat\mu \leftarrow m \hat\mu + (1 - m) \mu`, and
+    :math:`\hat\sigma^2` likewise. At inference they are the running
+    statistics.
+
+    `eqx.nn.BatchNorm` computes something else in both of its modes: `"ema"`
+    normalizes by the running statistics during training, too, and `"batch"`
+    divides them by :math:`1 - m^t` at inference. This layer computes what
+    `nnx.BatchNorm` does, or with `unbiased=True` what `torch.nn.BatchNorm2d`
+    does. Statistics are computed in float32 or wider; the output has the
+    dtype of the input.
+
+    Example:
+
+        >>> import equinox as eqx
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import BatchNorm
+        >>> norm, state = eqx.nn.make_with_state(BatchNorm)(
+        ...     input_size=3, axis_name="batch", momentum=0.5
+        ... )
+        >>> batch_norm = jax.vmap(
+        ...     norm, axis_name="batch", in_axes=(0, None), out_axes=(0, None)
+        ... )
+        >>> xs = jnp.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]], "float32")
+        >>> ys, state = batch_norm(xs, state)
+        >>> ys.shape
+        (2, 3)
+        >>> running_mean, running_var = state.get(norm.state_index)
+        >>> running_mean.tolist(), running_var.tolist()
+        ([1.0, 1.0, 1.0], [1.0, 0.5, 1.0])
+
+    References:
+        Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167.
     """
 
     weight: Float[Array, " C"] | None
@@ -30,8 +62,8 @@ class BatchNorm(eqx.nn.StatefulLayer):
     state_index: eqx.nn.StateIndex[
         tuple[Float[Array, " C"], Float[Array, " C"]]
     ]
+    axis_name: Hashable
     inference: bool
-    axis_name: Hashable = eqx.field(static=True)
     momentum: float = eqx.field(static=True)
     eps: float = eqx.field(static=True)
     unbiased: bool = eqx.field(static=True)
@@ -48,20 +80,21 @@ class BatchNorm(eqx.nn.StatefulLayer):
         *,
         unbiased: bool = False,
     ):
-        """Makes a layer for `input_size` channels.
+        """Creates a layer for `input_size` channels.
 
         Args:
-            input_size: number of channels, the first axis of the input.
-            axis_name: the vmapped axis to take statistics over.
-            eps: added to the variance.
-            channelwise_affine: whether there are a weight and a bias.
-            momentum: weight of the old running statistics.
-            inference: whether to normalise by the running statistics.
-            dtype: of the parameters, JAX's default if `None`; and of the
-                statistics, which are float32 at least.
-            unbiased: whether the running variance is of the unbiased
-                variance, as in PyTorch. Training normalises by the biased
-                one all the same.
+            input_size: the number of channels, the first axis of the input.
+            axis_name: the name of the vmapped batch axis.
+            eps: added to the variance for numerical stability.
+            channelwise_affine: whether to have a weight and a bias.
+            momentum: the decay rate of the running statistics.
+            inference: whether to normalize by the running statistics.
+            dtype: the dtype of the parameters, by default JAX's default
+                float dtype. The running statistics have this dtype or
+                float32, whichever is wider.
+            unbiased: whether the running variance averages the unbiased
+                variance of each batch, as in PyTorch. Training normalizes by
+                the biased variance in either case.
         """
         dtype = jnp.zeros((), dtype).dtype  # resolves `None`
         self.weight = self.bias = None
@@ -72,8 +105,8 @@ class BatchNorm(eqx.nn.StatefulLayer):
         self.state_index = eqx.nn.StateIndex(
             (jnp.zeros(input_size, wide), jnp.ones(input_size, wide))
         )
-        self.inference = inference
         self.axis_name = axis_name
+        self.inference = inference
         self.momentum = momentum
         self.eps = eps
         self.unbiased = unbiased
@@ -87,13 +120,13 @@ class BatchNorm(eqx.nn.StatefulLayer):
         key: PRNGKeyArray | None = None,
         inference: bool | None = None,
     ) -> tuple[Float[Array, "C *S"], eqx.nn.State]:
-        """Normalises one example; returns it and the updated state.
+        """Normalizes one example, and returns it with the updated state.
 
         Args:
             x: the example.
-            state: holds the running statistics.
-            mask: which elements of the example count for the statistics.
-            key: unused, as every layer takes it.
+            state: contains the running statistics.
+            mask: true for the elements that contribute to the statistics.
+            key: ignored; provided for compatibility with other layers.
             inference: overrides `self.inference`.
         """
         del key
@@ -105,11 +138,11 @@ class BatchNorm(eqx.nn.StatefulLayer):
         if inference:
             mean, var = state.get(self.state_index)
         else:
-            mean, var, count = self._statistics(x, mask)
-            stored = var
+            mean, var, count = self._batch_statistics(x, mask)
+            stored_var = var
             if self.unbiased:
-                stored = var * (count / jnp.maximum(count - 1, 1))
-            state = self._update(state, mean, stored)
+                stored_var = var * (count / jnp.maximum(count - 1, 1))
+            state = self._update(state, mean, stored_var)
 
         x = (x - _per_channel(mean, x)) * _per_channel(
             lax.rsqrt(var + self.eps), x
@@ -118,8 +151,8 @@ class BatchNorm(eqx.nn.StatefulLayer):
             x = x * _per_channel(self.weight, x) + _per_channel(self.bias, x)
         return x.astype(dtype), state
 
-    def _statistics(self, x, mask):
-        """Mean, biased variance and number of each channel's elements."""
+    def _batch_statistics(self, x, mask):
+        """Returns each channel's mean, biased variance, and element count."""
         axes = tuple(range(1, x.ndim))
         if mask is None:
             count = lax.axis_size(self.axis_name) * x[0].size
@@ -135,15 +168,15 @@ class BatchNorm(eqx.nn.StatefulLayer):
         return mean, average(jnp.square(x - _per_channel(mean, x))), count
 
     def _update(self, state, mean, var):
-        """Moves the running statistics towards those of the batch."""
+        """Returns the state with updated running statistics."""
         m = self.momentum
-        moved = (
+        updated = (
             (m * old + (1 - m) * new).astype(old.dtype)
             for old, new in zip(
                 state.get(self.state_index), (mean, var), strict=True
             )
         )
-        return state.set(self.state_index, tuple(moved))
+        return state.set(self.state_index, tuple(updated))
 
 
 def _per_channel(statistic: Array, x: Array) -> Array:
@@ -159,11 +192,23 @@ def batch_norm(
     channelwise_affine: bool = True,
     dtype=None,
 ) -> BatchNorm | eqx.nn.BatchNorm:
-    """Returns the layer that speaks a dialect, over the axis `"batch"`."""
+    """Creates the batch norm layer for a dialect, over the axis `"batch"`.
+
+    `"ema"` and `"batch"` are the modes of `eqx.nn.BatchNorm`; `"standard"`
+    and `"torch"` are `BatchNorm`.
+
+    Example:
+
+        >>> from impl_equinox import layers
+        >>> layers.batch_norm(3, "ema", momentum=0.9, eps=1e-5).mode
+        'ema'
+        >>> layers.batch_norm(3, "torch", momentum=0.9, eps=1e-5).unbiased
+        True
+    """
     if dialect == "ema" or dialect == "batch":
         return eqx.nn.BatchNorm(
-            input_size,
-            "batch",
+            input_size=input_size,
+            axis_name="batch",
             eps=eps,
             channelwise_affine=channelwise_affine,
             momentum=momentum,
@@ -171,8 +216,8 @@ def batch_norm(
             mode=dialect,
         )
     return BatchNorm(
-        input_size,
-        "batch",
+        input_size=input_size,
+        axis_name="batch",
         eps=eps,
         channelwise_affine=channelwise_affine,
         momentum=momentum,

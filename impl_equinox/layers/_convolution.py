@@ -1,28 +1,54 @@
-"""A convolution with a masked kernel, over a dilated input.
+"""A convolution with a masked kernel and with input dilation.
 
-It acts on one example, channels first, like `eqx.nn.Conv`, which it extends.
+The layer acts on one example, channels first, like `eqx.nn.Conv`, of which it
+is a subclass.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 
 class MaskedConv(eqx.nn.Conv):
-    """A convolution whose kernel is masked, or whose input is dilated.
+    r"""A convolution whose kernel is masked, or whose input is dilated.
 
-    With a mask over what comes later it is the layer of PixelCNN.
+    .. math::
+        y = (M \odot W) * x + b
 
-    Reference: van den Oord et al., "Pixel Recurrent Neural Networks", 2016,
-        arXiv:1601.06759; `flax.nnx.Conv(mask=, input_dilation=)`.
+    A mask that hides the entries after the center of the kernel gives the
+    causal convolution of PixelCNN. The mask is an array of the layer, but
+    not a parameter: it is boolean, so `eqx.is_inexact_array` does not select
+    it, and no gradient flows to the masked entries of the weight.
+
+    Example:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import MaskedConv
+        >>> conv = MaskedConv(
+        ...     num_spatial_dims=1,
+        ...     in_channels=1,
+        ...     out_channels=2,
+        ...     kernel_size=3,
+        ...     padding=1,
+        ...     mask=[1, 1, 0],
+        ...     key=jax.random.key(0),
+        ... )
+        >>> conv(jnp.ones((1, 5))).shape
+        (2, 5)
+        >>> conv.mask.shape, conv.mask[0, 0].tolist()
+        ((2, 1, 3), [True, True, False])
+
+    References:
+        van den Oord et al., "Pixel Recurrent Neural Networks", 2016,
+        arXiv:1601.06759. Counterpart: `nnx.Conv(mask=, input_dilation=)`.
     """
 
-    mask: Any = eqx.field(static=True)
+    mask: Bool[Array | np.ndarray, "O I *K"] | None
     input_dilation: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -38,27 +64,28 @@ class MaskedConv(eqx.nn.Conv):
         use_bias: bool = True,
         dtype=None,
         *,
-        mask: Array | np.ndarray | None = None,
+        mask: Array | np.ndarray | Sequence | None = None,
         input_dilation: int | Sequence[int] = 1,
         key: PRNGKeyArray,
     ):
-        """Makes a layer.
+        """Creates the layer.
 
         Args:
-            num_spatial_dims: number of spatial axes.
-            in_channels: number of channels, the first axis of the input.
-            out_channels: number of channels, the first axis of the output.
-            kernel_size: of the kernel, along each axis.
-            stride: steps between two windows.
-            padding: with zeros, after the input is dilated.
-            dilation: steps between two entries of the kernel.
-            groups: parts of the channels that do not see each other.
+            num_spatial_dims: the number of spatial axes.
+            in_channels: the number of input channels.
+            out_channels: the number of output channels.
+            kernel_size: the size of the kernel along each axis.
+            stride: the stride along each axis.
+            padding: the zero padding, applied after the input is dilated.
+            dilation: the dilation of the kernel.
+            groups: the number of groups that the channels are split into.
             use_bias: whether to add a bias.
-            dtype: of the parameters.
-            mask: of the weight, broadcast to (O, I / groups, *kernel); where
-                it is zero, so is the kernel.
-            input_dilation: steps between two entries of the input.
-            key: to draw the parameters with.
+            dtype: the dtype of the parameters, by default JAX's default
+                float dtype.
+            mask: broadcast to the shape of the weight, (O, I / groups,
+                *kernel); the kernel is zero where the mask is zero.
+            input_dilation: the dilation of the input.
+            key: a PRNG key for the initial parameters.
         """
         super().__init__(
             num_spatial_dims,
@@ -76,22 +103,27 @@ class MaskedConv(eqx.nn.Conv):
         if isinstance(input_dilation, int):
             input_dilation = (input_dilation,) * num_spatial_dims
         self.input_dilation = tuple(input_dilation)
-        # Nested tuples, which are neither parameters nor traced.
-        self.mask = None if mask is None else _nested(np.asarray(mask) != 0)
+        self.mask = None
+        if mask is not None:
+            # A NumPy array has values while `eqx.filter_eval_shape` traces
+            # this constructor; a JAX array would be a tracer.
+            is_kept = np.asarray(mask) != 0
+            self.mask = np.broadcast_to(is_kept, self.weight.shape).copy()
 
     def __call__(
         self, x: Float[Array, "I *S"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "O *S2"]:
-        """Convolves one example."""
+        """Convolves one example.
+
+        Args:
+            x: the example.
+            key: ignored; provided for compatibility with other layers.
+        """
         del key
-        inner = [(0, 0, d - 1) for d in self.input_dilation]
-        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner])
+        interior = [(0, 0, d - 1) for d in self.input_dilation]
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *interior])
         layer = self
         if self.mask is not None:
-            weight = jnp.where(np.array(self.mask), self.weight, 0)
+            weight = jnp.where(self.mask, self.weight, 0)
             layer = eqx.tree_at(lambda layer: layer.weight, self, weight)
         return super(MaskedConv, layer).__call__(x)
-
-
-def _nested(x: Any) -> Any:
-    return tuple(map(_nested, x)) if np.ndim(x) else bool(x)

@@ -1,6 +1,7 @@
-"""Linear layers of Flax NNX: over several axes, and by an equation.
+"""Linear layers of Flax NNX: over several axes, and given by an equation.
 
-They act on one example, take `key=` and ignore it, like any stock layer.
+The layers act on one example. Like the stock layers they accept `key=` and
+ignore it.
 """
 
 import math
@@ -18,9 +19,31 @@ def _uniform(key: PRNGKeyArray, shape: Sequence[int], fan_in: int, dtype):
 
 
 class LinearGeneral(eqx.Module):
-    """Maps the product of some axes to new ones, which come last.
+    r"""A linear map of one or more axes to new axes, which come last.
 
-    Reference: `flax.nnx.LinearGeneral`.
+    .. math::
+        y_{g, r, o} = \sum_i W_{g, o, i} \, x_{g, r, i} + b_{g, o}
+
+    where :math:`i` runs over the elements of the mapped axes, :math:`o` over
+    the elements of the new axes, :math:`r` over the remaining axes, and
+    :math:`g` over leading group axes, each with its own matrix.
+
+    Example:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import LinearGeneral
+        >>> linear = LinearGeneral(
+        ...     in_features=(3, 4), out_features=(2, 5), axis=(-2, -1),
+        ...     key=jax.random.key(0),
+        ... )
+        >>> linear(jnp.ones((6, 3, 4))).shape
+        (6, 2, 5)
+        >>> linear.weight.shape
+        (10, 12)
+
+    References:
+        Counterpart: `nnx.LinearGeneral`.
     """
 
     weight: Float[Array, "*G O I"]
@@ -39,16 +62,20 @@ class LinearGeneral(eqx.Module):
         dtype=None,
         key: PRNGKeyArray,
     ):
-        """Makes a layer with one matrix for each group.
+        """Creates a layer with one matrix for each group.
 
         Args:
-            in_features: sizes of the axes to map; I is their product.
-            out_features: sizes of the new axes; O is their product.
-            axis: the axes to map, increasing.
-            groups: sizes of the leading axes that have a matrix each.
+            in_features: the sizes of the mapped axes; I is their product.
+            out_features: the sizes of the new axes; O is their product.
+            axis: the mapped axes, in increasing order.
+            groups: the sizes of the leading group axes.
             use_bias: whether to add a bias.
-            dtype: of the parameters; JAX's default if `None`.
-            key: draws the parameters.
+            dtype: the dtype of the parameters, by default JAX's default
+                float dtype.
+            key: a PRNG key for the initial parameters.
+
+        Raises:
+            ValueError: if `axis` is not in increasing order.
         """
         if list(axis) != sorted(axis):
             raise ValueError(
@@ -68,7 +95,12 @@ class LinearGeneral(eqx.Module):
     def __call__(
         self, x: Float[Array, "..."], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "..."]:
-        """Maps one example: (*G, *S) to (*G, *R, *out)."""
+        """Maps one example from shape (*G, *S) to shape (*G, *R, *out).
+
+        Args:
+            x: the example.
+            key: ignored; provided for compatibility with other layers.
+        """
         del key
         x = jnp.moveaxis(x, self.axis, range(-len(self.axis), 0))
         *groups, _, inputs = self.weight.shape
@@ -80,9 +112,25 @@ class LinearGeneral(eqx.Module):
 
 
 class Einsum(eqx.Module):
-    """Contracts its input with a weight, by an equation.
+    r"""Contracts its input with a weight as an equation says.
 
-    Reference: `flax.nnx.Einsum`.
+    .. math::
+        y = \mathrm{einsum}(\mathrm{equation}, x, W) + b
+
+    Example:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import Einsum
+        >>> layer = Einsum(
+        ...     "ti,io->to", shape=(3, 4), bias_shape=(4,),
+        ...     key=jax.random.key(0),
+        ... )
+        >>> layer(jnp.ones((5, 3))).shape
+        (5, 4)
+
+    References:
+        Counterpart: `nnx.Einsum`.
     """
 
     weight: Float[Array, "..."]
@@ -98,27 +146,36 @@ class Einsum(eqx.Module):
         dtype=None,
         key: PRNGKeyArray,
     ):
-        """Makes a layer of one equation.
+        """Creates a layer for one equation.
 
         Args:
-            equation: of one example and the weight, such as `"ti,io->to"`.
-            shape: of the weight.
-            bias_shape: sizes of the result's axes that come from the weight,
-                in the result's order; no bias if `None`.
-            dtype: of the parameters; JAX's default if `None`.
-            key: draws the parameters.
+            equation: an equation of one example and the weight, such as
+                `"ti,io->to"`.
+            shape: the shape of the weight.
+            bias_shape: the sizes of those axes of the result that come from
+                the weight, in the order of the result. Without it there is no
+                bias.
+            dtype: the dtype of the parameters, by default JAX's default
+                float dtype.
+            key: a PRNG key for the initial parameters.
+
+        Raises:
+            ValueError: if the equation does not have two operands and a
+                result.
         """
         dtype = jnp.result_type(float) if dtype is None else dtype
         equation = equation.replace(" ", "")
         if equation.count(",") != 1 or equation.count("->") != 1:
             raise ValueError(
                 f"Einsum equation: got {equation!r}, expected two operands "
-                "and a result. Write it as 'ti,io->to'."
+                "and a result. Write it in the form 'ti,io->to'."
             )
         operands, result = equation.split("->")
         letters = operands.split(",")[1]
         fan_in = math.prod(
-            n for it, n in zip(letters, shape, strict=True) if it not in result
+            size
+            for letter, size in zip(letters, shape, strict=True)
+            if letter not in result
         )
         weight_key, bias_key = jr.split(key)
         self.weight = _uniform(weight_key, shape, fan_in, dtype)
@@ -130,17 +187,22 @@ class Einsum(eqx.Module):
     def __call__(
         self, x: Float[Array, "..."], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "..."]:
-        """Contracts one example with the weight."""
+        """Contracts one example with the weight.
+
+        Args:
+            x: the example.
+            key: ignored; provided for compatibility with other layers.
+        """
         del key
         y = jnp.einsum(self.equation, x, self.weight)
         if self.bias is None:
             return y
-        # Axes of the result that do not come from the weight have size 1.
+        # The bias is broadcast along axes that do not come from the weight.
         operands, result = self.equation.split("->")
         letters = operands.split(",")[1]
         sizes = iter(self.bias.shape)
         shape = [
-            next(sizes) if it in letters else 1
-            for it in result.replace("...", "")
+            next(sizes) if letter in letters else 1
+            for letter in result.replace("...", "")
         ]
         return y + self.bias.reshape(shape)

@@ -1,6 +1,7 @@
 """Low-rank adaptation, as in Flax NNX.
 
-The layers act on one example, take `key=` and ignore it, like any stock layer.
+The layers act on one example. Like the stock layers they accept `key=` and
+ignore it.
 """
 
 import math
@@ -13,10 +14,29 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class LoRA(eqx.Module):
-    """An update of low rank, alone or added to another layer's output.
+    r"""A low-rank update, alone or added to the output of another layer.
 
-    Reference: Hu et al., "LoRA: Low-Rank Adaptation of Large Language
-        Models", 2021, arXiv:2106.09685.
+    .. math::
+        y = f(x) + x A B
+
+    where :math:`f` is the base module, or zero without one.
+
+    Example:
+
+        >>> import equinox as eqx
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import LoRA
+        >>> key1, key2 = jax.random.split(jax.random.key(0))
+        >>> linear = eqx.nn.Linear(3, 4, key=key1)
+        >>> lora = LoRA(3, 2, 4, base_module=linear, key=key2)
+        >>> x = jnp.ones(3)
+        >>> bool((lora(x) == linear(x)).all())  # the update starts at zero
+        True
+
+    References:
+        Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models",
+        2021, arXiv:2106.09685. Counterpart: `nnx.LoRA`.
     """
 
     lora_a: Float[Array, "I R"]
@@ -33,15 +53,16 @@ class LoRA(eqx.Module):
         dtype=None,
         key: PRNGKeyArray,
     ):
-        """Makes an update of a given rank that starts at zero.
+        """Creates an update that starts at zero.
 
         Args:
-            in_features: size of the input.
-            rank: size between the two factors.
-            out_features: size of the output.
+            in_features: the size of the input.
+            rank: the rank of the update.
+            out_features: the size of the output.
             base_module: the layer whose output is updated, if any.
-            dtype: of the parameters; JAX's default if `None`.
-            key: draws `lora_a`.
+            dtype: the dtype of the parameters, by default JAX's default
+                float dtype.
+            key: a PRNG key for the initial value of `lora_a`.
         """
         dtype = jnp.result_type(float) if dtype is None else dtype
         bound = math.sqrt(6 / in_features)
@@ -53,16 +74,36 @@ class LoRA(eqx.Module):
     def __call__(
         self, x: Float[Array, " I"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, " O"]:
-        """Maps one example."""
+        """Maps one example.
+
+        Args:
+            x: the example.
+            key: ignored; provided for compatibility with other layers.
+        """
         del key
         y = x @ self.lora_a @ self.lora_b
         return y if self.base_module is None else y + self.base_module(x)
 
 
 class LoRALinear(eqx.Module):
-    """A Linear with an update of low rank.
+    r"""A linear layer with a low-rank update.
 
-    Reference: `flax.nnx.LoRALinear`.
+    .. math::
+        y = W x + b + x A B
+
+    Example:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import LoRALinear
+        >>> layer = LoRALinear(3, 4, rank=2, key=jax.random.key(0))
+        >>> layer(jnp.ones(3)).shape
+        (4,)
+        >>> layer.lora.lora_a.shape, layer.lora.lora_b.shape
+        ((3, 2), (2, 4))
+
+    References:
+        Counterpart: `nnx.LoRALinear`.
     """
 
     linear: eqx.nn.Linear
@@ -78,15 +119,16 @@ class LoRALinear(eqx.Module):
         dtype=None,
         key: PRNGKeyArray,
     ):
-        """Makes a Linear and an update that starts at zero.
+        """Creates a linear layer and an update that starts at zero.
 
         Args:
-            in_features: size of the input.
-            out_features: size of the output.
-            rank: size between the update's two factors.
-            use_bias: whether the Linear has a bias.
-            dtype: of the parameters; JAX's default if `None`.
-            key: draws the parameters.
+            in_features: the size of the input.
+            out_features: the size of the output.
+            rank: the rank of the update.
+            use_bias: whether the linear layer has a bias.
+            dtype: the dtype of the parameters, by default JAX's default
+                float dtype.
+            key: a PRNG key for the initial parameters.
         """
         linear_key, lora_key = jr.split(key)
         self.linear = eqx.nn.Linear(
@@ -99,6 +141,11 @@ class LoRALinear(eqx.Module):
     def __call__(
         self, x: Float[Array, " I"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, " O"]:
-        """Maps one example."""
+        """Maps one example.
+
+        Args:
+            x: the example.
+            key: ignored; provided for compatibility with other layers.
+        """
         del key
         return self.linear(x) + self.lora(x)

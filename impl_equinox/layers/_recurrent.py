@@ -1,7 +1,7 @@
-"""Flax's plain cell, and its ways to run a cell along a sequence.
+"""The simple recurrent cell of Flax, and layers that scan a cell.
 
-They act on one example, and take any cell that is called as
-`cell(x, carry)`, like `eqx.nn.LSTMCell` and `eqx.nn.GRUCell`.
+The layers act on one example, and accept any cell with the signature
+`cell(x, carry)`, such as `eqx.nn.LSTMCell` and `eqx.nn.GRUCell`.
 """
 
 import math
@@ -16,10 +16,25 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
 class SimpleCell(eqx.Module):
-    """Computes `tanh(weight_ih x + bias + weight_hh h)`.
+    r"""A simple recurrent cell, also known as an Elman cell.
 
-    Reference: Elman, "Finding Structure in Time", 1990;
-        `flax.nnx.SimpleCell`.
+    .. math::
+        h' = \tanh(W_{ih} x + b + W_{hh} h)
+
+    With `residual=True`, :math:`h` is added inside the tanh.
+
+    Example:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import SimpleCell
+        >>> cell = SimpleCell(3, 4, key=jax.random.key(0))
+        >>> cell(jnp.ones(3), jnp.zeros(4)).shape
+        (4,)
+
+    References:
+        Elman, "Finding Structure in Time", 1990. Counterpart:
+        `nnx.SimpleCell`.
     """
 
     weight_ih: Float[Array, "H I"]
@@ -38,24 +53,25 @@ class SimpleCell(eqx.Module):
         *,
         key: PRNGKeyArray,
     ):
-        """Draws U(-1/sqrt(H), 1/sqrt(H)), as `eqx.nn.GRUCell` does.
+        """Creates a cell, initialized like `eqx.nn.GRUCell`.
 
         Args:
-            input_size: features of an input.
-            hidden_size: features of the hidden state.
-            residual: whether to add h inside the tanh.
-            dtype: of the parameters; JAX's default if `None`.
-            key: for the initial values.
+            input_size: the number of input features.
+            hidden_size: the number of features of the hidden state.
+            residual: whether to add the hidden state inside the tanh.
+            dtype: the dtype of the parameters, by default JAX's default
+                float dtype.
+            key: a PRNG key for the initial parameters.
         """
         bound = 1 / math.sqrt(hidden_size)
 
-        def draw(key, *shape):
+        def uniform(key, *shape):
             return jr.uniform(key, shape, dtype, -bound, bound)
 
         ih_key, hh_key, bias_key = jr.split(key, 3)
-        self.weight_ih = draw(ih_key, hidden_size, input_size)
-        self.weight_hh = draw(hh_key, hidden_size, hidden_size)
-        self.bias = draw(bias_key, hidden_size)
+        self.weight_ih = uniform(ih_key, hidden_size, input_size)
+        self.weight_hh = uniform(hh_key, hidden_size, hidden_size)
+        self.bias = uniform(bias_key, hidden_size)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.residual = residual
@@ -67,16 +83,36 @@ class SimpleCell(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, " H"]:
-        """Takes one step."""
+        """Returns the next hidden state.
+
+        Args:
+            input: the input of this step.
+            hidden: the hidden state.
+            key: ignored; provided for compatibility with other layers.
+        """
         del key
         new = self.weight_ih @ input + self.bias + self.weight_hh @ hidden
         return jnp.tanh(new + hidden if self.residual else new)
 
 
 class RNN(eqx.Module):
-    """Runs a cell along a sequence.
+    r"""Scans a cell over a sequence.
 
-    Reference: `flax.nnx.RNN`.
+    .. math::
+        h_t = \mathrm{cell}(x_t, h_{t-1}), \qquad t = 1, \ldots, T
+
+    Example:
+
+        >>> import equinox as eqx
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import RNN
+        >>> rnn = RNN(eqx.nn.GRUCell(3, 4, key=jax.random.key(0)))
+        >>> rnn(jnp.ones((5, 3))).shape
+        (5, 4)
+
+    References:
+        Counterpart: `nnx.RNN`.
     """
 
     cell: Any
@@ -94,10 +130,10 @@ class RNN(eqx.Module):
         """Wraps a cell.
 
         Args:
-            cell: called as `cell(x, carry) -> carry`.
-            reverse: whether to start at the end.
-            keep_order: whether outputs in reverse are put in the order of
-                the inputs.
+            cell: a cell with the signature `cell(x, carry) -> carry`.
+            reverse: whether to scan from the last step to the first.
+            keep_order: whether the outputs of a reversed scan are returned
+                in the order of the inputs.
             return_carry: whether to return `(carry, outputs)`.
         """
         self.cell = cell
@@ -113,18 +149,19 @@ class RNN(eqx.Module):
         length: Int[Array, ""] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Any:
-        """Runs along one example.
+        """Scans one example.
 
         Args:
             xs: the sequence.
-            carry: before the first step; zeros if `None`.
-            length: where padding starts. The carry is the last before it,
-                and `reverse` leaves the padding behind.
-            key: unused, as every layer takes it.
+            carry: the initial carry, by default zeros.
+            length: the number of steps before the padding. The final carry
+                is that of the last step before the padding, and `reverse`
+                reverses only the steps before the padding.
+            key: ignored; provided for compatibility with other layers.
 
         Returns:
-            The hidden state after each step; with `return_carry` after the
-            last carry.
+            The hidden state after each step, or `(carry, outputs)` with
+            `return_carry`.
         """
         del key
         if carry is None:
@@ -150,9 +187,28 @@ class RNN(eqx.Module):
 
 
 class Bidirectional(eqx.Module):
-    """Runs one cell forward and another backward, and joins the outputs.
+    r"""Scans one cell forward and another backward over a sequence.
 
-    Reference: `flax.nnx.Bidirectional`.
+    .. math::
+        y_t = [\overrightarrow{h}_t, \overleftarrow{h}_t]
+
+    Example:
+
+        >>> import equinox as eqx
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from impl_equinox.layers import Bidirectional
+        >>> key1, key2 = jax.random.split(jax.random.key(0))
+        >>> rnn = Bidirectional(
+        ...     eqx.nn.LSTMCell(3, 4, key=key1),
+        ...     eqx.nn.LSTMCell(3, 4, key=key2),
+        ... )
+        >>> rnn(jnp.ones((5, 3))).shape
+        (5, 8)
+
+    References:
+        Schuster and Paliwal, "Bidirectional Recurrent Neural Networks",
+        1997. Counterpart: `nnx.Bidirectional`.
     """
 
     forward_rnn: RNN
@@ -165,8 +221,8 @@ class Bidirectional(eqx.Module):
         """Wraps two cells.
 
         Args:
-            forward_cell: called as `cell(x, carry) -> carry`.
-            backward_cell: another one.
+            forward_cell: a cell with the signature `cell(x, carry) -> carry`.
+            backward_cell: a cell with the same signature.
             return_carry: whether to return `(carries, outputs)`.
         """
         self.forward_rnn = RNN(forward_cell, return_carry=True)
@@ -183,27 +239,28 @@ class Bidirectional(eqx.Module):
         length: Int[Array, ""] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Any:
-        """Runs along one example.
+        """Scans one example in both directions.
 
         Args:
             xs: the sequence.
-            carries: before the first step of each; zeros if `None`.
-            length: where padding starts.
-            key: unused, as every layer takes it.
+            carries: the two initial carries, by default zeros.
+            length: the number of steps before the padding.
+            key: ignored; provided for compatibility with other layers.
 
         Returns:
-            Both hidden states after each step, in the order of the inputs;
-            with `return_carry` after the last carry of each.
+            Both hidden states of each step, in the order of the inputs, or
+            `(carries, outputs)` with `return_carry`.
         """
         del key
-        first, second = carries
-        first, ys = self.forward_rnn(xs, first, length=length)
-        second, zs = self.backward_rnn(xs, second, length=length)
-        joined = jnp.concatenate((ys, zs), axis=-1)
-        return ((first, second), joined) if self.return_carry else joined
+        forward, backward = carries
+        forward, ys = self.forward_rnn(xs, forward, length=length)
+        backward, zs = self.backward_rnn(xs, backward, length=length)
+        outputs = jnp.concatenate((ys, zs), axis=-1)
+        carries = (forward, backward)
+        return (carries, outputs) if self.return_carry else outputs
 
 
 def zero_carry(cell: Any) -> Any:
-    """Returns zeros for a cell's first carry, in its dtype."""
+    """Returns an initial carry of zeros in the dtype of the cell."""
     zeros = jnp.zeros(cell.hidden_size, cell.weight_hh.dtype)
     return (zeros, zeros) if isinstance(cell, eqx.nn.LSTMCell) else zeros

@@ -1,12 +1,11 @@
-"""Submodules in a list: a PyTree like any other, with no special container."""
-
-from typing import Literal
+"""Submodules in a list: a module is a PyTree, and so is a Python list."""
 
 import equinox as eqx
 import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from common.layers import BatchNormDialect
 from impl_equinox import layers
 
 
@@ -20,25 +19,31 @@ class Block(eqx.Module):
         self,
         size: int,
         *,
-        batch_norm: Literal["ema", "batch", "standard", "torch"],
+        batch_norm: BatchNormDialect,
         momentum: float,
         eps: float,
         key: PRNGKeyArray,
     ):
         self.linear = eqx.nn.Linear(size, size, use_bias=False, key=key)
-        self.norm = layers.batch_norm(
-            size, batch_norm, momentum=momentum, eps=eps
+        self.norm = layers.BatchNorm(
+            input_size=size, axis_name="batch", eps=eps, momentum=momentum
         )
+        if batch_norm != "standard":
+            self.norm = layers.batch_norm(
+                size, batch_norm, momentum=momentum, eps=eps
+            )
 
     def __call__(
         self, x: Float[Array, " size"], state: eqx.nn.State
     ) -> tuple[Float[Array, " size"], eqx.nn.State]:
-        x, state = self.norm(self.linear(x), state)
-        return jax.nn.relu(x), state
+        x = self.linear(x)
+        x, state = self.norm(x, state)
+        x = jax.nn.relu(x)
+        return x, state
 
 
 class DeepMLP(eqx.Module):
-    """A stack of equal blocks and a Linear on top."""
+    """A stack of identical blocks, followed by a linear layer."""
 
     blocks: list[Block]
     head: eqx.nn.Linear
@@ -48,7 +53,7 @@ class DeepMLP(eqx.Module):
         depth: int = 2,
         size: int = 8,
         *,
-        batch_norm: Literal["ema", "batch", "standard", "torch"] = "standard",
+        batch_norm: BatchNormDialect = "standard",
         momentum: float = 0.99,
         eps: float = 1e-5,
         key: PRNGKeyArray,

@@ -1,10 +1,8 @@
 """One example, channels first; dropout takes an explicit key.
 
-The own Dropout draws the batch's mask at once, so the same key goes to every
-example.
+`layers.Dropout` samples one mask for the whole batch, so every example of the
+batch is given the same key.
 """
-
-from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from common.layers import BatchNormDialect
 from impl_equinox import layers
 
 
@@ -32,22 +31,34 @@ class DigitsCNN(eqx.Module):
         classes: int = 10,
         dropout: float = 0.25,
         *,
-        batch_norm: Literal["ema", "batch", "standard", "torch"] = "standard",
+        batch_norm: BatchNormDialect = "standard",
         momentum: float = 0.9,
         eps: float = 1e-5,
         key: PRNGKeyArray,
     ):
         key1, key2, key3 = jr.split(key, 3)
         c1, c2 = channels
-        conv = {"kernel_size": 3, "padding": 1, "use_bias": False}
-        norm: dict[str, Any] = {"momentum": momentum, "eps": eps}
-        self.conv1 = eqx.nn.Conv2d(1, c1, **conv, key=key1)
-        self.norm1 = layers.batch_norm(c1, batch_norm, **norm)
-        self.conv2 = eqx.nn.Conv2d(c1, c2, **conv, key=key2)
-        self.norm2 = layers.batch_norm(c2, batch_norm, **norm)
+        self.conv1 = eqx.nn.Conv2d(
+            1, c1, kernel_size=3, padding=1, use_bias=False, key=key1
+        )
+        self.norm1 = layers.BatchNorm(
+            input_size=c1, axis_name="batch", eps=eps, momentum=momentum
+        )
+        self.conv2 = eqx.nn.Conv2d(
+            c1, c2, kernel_size=3, padding=1, use_bias=False, key=key2
+        )
+        self.norm2 = layers.BatchNorm(
+            input_size=c2, axis_name="batch", eps=eps, momentum=momentum
+        )
         self.pool = eqx.nn.MaxPool2d(kernel_size=2, stride=2)
         self.dropout = layers.Dropout(dropout, axis_name="batch")
         self.linear = eqx.nn.Linear(c2 * 4 * 4, classes, key=key3)
+
+        if batch_norm != "standard":  # replace the norms, and nothing else
+            self.norm1, self.norm2 = (
+                layers.batch_norm(size, batch_norm, momentum=momentum, eps=eps)
+                for size in channels
+            )
 
     def __call__(
         self,
@@ -55,7 +66,7 @@ class DigitsCNN(eqx.Module):
         state: eqx.nn.State,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, " classes"], eqx.nn.State]:
-        # One key for each Dropout, as `nnx.Rngs` deals them out.
+        # One key for each Dropout, the same as those of a stream of nnx.Rngs.
         dropout_key = None if key is None else jr.split(key, 1)[0]
         x = jnp.transpose(x, (2, 0, 1))  # (H, W, C) -> (C, H, W)
         x = self.conv1(x)

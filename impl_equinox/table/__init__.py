@@ -1,42 +1,42 @@
-"""Equinox's column of the layer table: a function for each row, which takes
-the row's hyper-parameters and returns the layer of the same meaning.
+"""Equinox's column of the layer table: a constructor for each row.
+
+Each module registers the constructors of one family; see `column.py`.
 """
 
-import importlib
 from typing import Any
 
 import equinox as eqx
 import jax.random as jr
 
-from common.layers.table import Layer, name_of, require_variables, stem
+from common.layers import Layer
+from common.layers.constructors import Constructor
+from common.layers.table import require_variables
+from common.layouts import Role
 from common.protocol import Arrays
-from impl_equinox import canonical
-from impl_equinox.table import calls
+from impl_equinox.canonical import Layouts, abstract
 
 
 class Counterpart:
-    """A row of the table in Equinox, as a function of canonical arrays."""
+    """A row's layer in Equinox, as a function of canonical arrays."""
 
-    def __init__(self, layer: Layer):
-        """Builds the layer, with shapes in place of arrays.
+    def __init__(self, layer: Layer, constructor: Constructor):
+        """Constructs the layer, with shapes in place of arrays.
+
+        Args:
+            layer: the row.
+            constructor: constructs and calls the Equinox layer.
 
         Raises:
-            ValueError: if its arrays are not those that the row names.
+            ValueError: if its arrays are not those that the row declares.
         """
-        name = name_of(type(layer))
-        module = importlib.import_module(f"impl_equinox.table.{stem(layer)}")
-        self.call = getattr(module, "CALLS", {}).get(name, calls.per_example)
-        self.model, self.state = eqx.filter_eval_shape(
-            eqx.nn.make_with_state(getattr(module, name)),
-            **layer.options(),
-            key=jr.key(0),
-        )
-        self.parameters = canonical.parameters(self.model)
-        self.buffers = canonical.buffers(self.model, self.state)
+        self.call = constructor.call
+        make = eqx.nn.make_with_state(constructor.make)
+        self.native = abstract(lambda: make(**layer.options(), key=jr.key(0)))
+        self.layouts = Layouts(self.native)
         require_variables(
             layer,
-            canonical.names(self.parameters),
-            canonical.names(self.buffers),
+            self.layouts.names(Role.PARAMETER),
+            self.layouts.names(Role.BUFFER),
         )
 
     def forward(
@@ -51,20 +51,16 @@ class Counterpart:
         model, state = self.write(params, buffers)
         model = eqx.nn.inference_mode(model, not training)
         outputs, state = self.call(model, state, *inputs, key=key)
-        return outputs, canonical.read(state, self.buffers)
+        return outputs, self.layouts.read((model, state), Role.BUFFER)
 
     def write(self, params: Any, buffers: Any) -> Any:
-        """Returns the layer and its state that hold these arrays."""
-        return (
-            canonical.write(self.model, self.parameters, params),
-            canonical.write(self.state, self.buffers, buffers),
-        )
+        """Returns the layer and its state with the given arrays."""
+        arrays, roles = {**params, **buffers}, (Role.PARAMETER, Role.BUFFER)
+        return self.layouts.write(self.native, arrays, *roles)
 
     def read(self, native: Any) -> tuple[Arrays, Arrays]:
         """Inverts `write`."""
-        model, state = native
-        params = eqx.filter(model, eqx.is_inexact_array)
         return (
-            canonical.read(params, self.parameters),
-            canonical.read(state, self.buffers),
+            self.layouts.read(native, Role.PARAMETER),
+            self.layouts.read(native, Role.BUFFER),
         )

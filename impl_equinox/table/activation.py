@@ -1,26 +1,33 @@
-"""Equinox's activations, and those of `jax.nn`."""
+"""Equinox's activation layers, and functions of `jax.nn` in a layer."""
 
 import functools
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from impl_equinox.table import calls
-
-CALLS = {"prelu": calls.channels_first}
+from impl_equinox.table.column import constructs
 
 SETTINGS = {
-    # Integers, whatever the dtype of the model.
+    # Always int32, whatever the dtype of the model.
     "one_hot": {"num_classes": 5, "dtype": jnp.int32},
     "logsumexp": {"axis": -1},
-    # E[x^2] - E[x]^2 loses all digits where the mean is large.
+    # The default, E[x^2] - E[x]^2, cancels when the mean is large.
     "standardize": {"algorithm": "stable"},
 }
 
 
-def activation(function, *, approximate, key):
-    """Makes a layer of a function that both libraries take from JAX."""
+@constructs(
+    "activation",
+    kind="composition",
+    using="a function of jax.nn in eqx.nn.Lambda",
+)
+def activation(
+    function: str, *, approximate: bool, key: PRNGKeyArray
+) -> eqx.nn.Lambda:
+    """Wraps a function of `jax.nn` in a layer."""
     del key
     found = jnp.tanh if function == "tanh" else getattr(jax.nn, function)
     settings = SETTINGS.get(function, {})
@@ -29,11 +36,20 @@ def activation(function, *, approximate, key):
     return eqx.nn.Lambda(functools.partial(found, **settings))
 
 
-def prelu(features, *, num_spatial_dims, key):
-    """Makes a leaky relu whose slope is learned."""
+@constructs(
+    "prelu",
+    call=calls.channels_first,
+    stock=("PReLU",),
+    page="activations",
+    keywords={"negative_slope": "init_alpha"},
+)
+def prelu(
+    features: int | None, *, num_spatial_dims: int, key: PRNGKeyArray
+) -> eqx.nn.PReLU:
+    """Returns a leaky ReLU with a trainable slope."""
     del key
     if features is None:
         return eqx.nn.PReLU(0.25)
-    # Channels first: the slopes broadcast over the spatial axes.
+    # The channels come first, so the slopes broadcast over the axes after.
     shape = (features, *[1] * num_spatial_dims)
     return eqx.nn.PReLU(jnp.full(shape, 0.25))

@@ -1,37 +1,40 @@
-"""Equinox's attention."""
+"""Equinox's attention layers."""
+
+from collections.abc import Callable
 
 import equinox as eqx
+from jaxtyping import Array, PRNGKeyArray
 
 from impl_equinox import layers
 from impl_equinox.table import calls
-
-CALLS = {
-    "multihead_attention": calls.with_keys,
-    "unequal_attention": calls.with_keys,
-    "grouped_query_attention": calls.with_keys,
-    "rotary_attention": calls.with_keys,
-}
+from impl_equinox.table.column import constructs
 
 
+@constructs(
+    "multihead_attention",
+    call=calls.with_keys,
+    stock=("MultiheadAttention",),
+    page="attention",
+)
 def multihead_attention(
-    num_heads,
+    num_heads: int,
     *,
-    query_size,
-    kv_size,
-    output_size,
-    head_size,
-    use_bias,
-    dropout_p,
-    key,
-):
-    """Makes a MultiheadAttention with key and value of one size."""
+    query_size: int,
+    kv_size: int,
+    output_size: int,
+    head_size: int,
+    use_bias: bool,
+    dropout_p: float,
+    key: PRNGKeyArray,
+) -> eqx.nn.MultiheadAttention:
+    """Returns a MultiheadAttention whose keys and values have one size."""
     return eqx.nn.MultiheadAttention(
         num_heads,
         query_size,
         kv_size,
         kv_size,
         output_size,
-        head_size,  # of one head: `query_size // num_heads` by default
+        head_size,  # per head; `query_size // num_heads` by default
         head_size,
         use_query_bias=use_bias,
         use_key_bias=use_bias,
@@ -42,25 +45,66 @@ def multihead_attention(
     )
 
 
-def unequal_attention(num_heads, *, query_size, key, **options):
-    """Makes a MultiheadAttention: all sizes and biases are its own."""
-    return eqx.nn.MultiheadAttention(num_heads, query_size, key=key, **options)
-
-
-def grouped_query_attention(
-    num_heads,
+@constructs(
+    "unequal_attention",
+    call=calls.with_keys,
+    stock=("MultiheadAttention",),
+    page="attention",
+)
+def unequal_attention(
+    num_heads: int,
     *,
-    num_kv_heads,
-    query_size,
-    kv_size,
-    output_size,
-    head_size,
-    use_bias,
-    normalize_qk,
-    dropout_p,
-    key,
-):
-    """Makes an attention with fewer heads of key and value than of query."""
+    query_size: int,
+    key_size: int,
+    value_size: int,
+    output_size: int,
+    qk_size: int,
+    vo_size: int,
+    use_query_bias: bool,
+    use_key_bias: bool,
+    use_value_bias: bool,
+    use_output_bias: bool,
+    dropout_p: float,
+    key: PRNGKeyArray,
+) -> eqx.nn.MultiheadAttention:
+    """Returns a MultiheadAttention with every size and bias given."""
+    return eqx.nn.MultiheadAttention(
+        num_heads,
+        query_size,
+        key_size,
+        value_size,
+        output_size,
+        qk_size,
+        vo_size,
+        use_query_bias=use_query_bias,
+        use_key_bias=use_key_bias,
+        use_value_bias=use_value_bias,
+        use_output_bias=use_output_bias,
+        dropout_p=dropout_p,
+        key=key,
+    )
+
+
+@constructs(
+    "grouped_query_attention",
+    call=calls.with_keys,
+    kind="custom",
+    using="GroupedQueryAttention",
+)
+def grouped_query_attention(
+    num_heads: int,
+    *,
+    num_kv_heads: int,
+    query_size: int,
+    kv_size: int,
+    output_size: int,
+    head_size: int,
+    use_bias: bool,
+    normalize_qk: bool,
+    dropout_p: float,
+    key: PRNGKeyArray,
+) -> layers.GroupedQueryAttention:
+    """Returns attention with fewer key and value heads than query heads."""
     return layers.GroupedQueryAttention(
         num_heads,
         num_kv_heads,
@@ -75,10 +119,23 @@ def grouped_query_attention(
     )
 
 
+@constructs(
+    "rotary_attention",
+    call=calls.with_keys,
+    kind="composition",
+    using="GroupedQueryAttention with rotary query and key heads",
+)
 def rotary_attention(
-    num_heads, *, num_kv_heads, size, head_size, theta, dropout_p, key
-):
-    """Makes an attention that rotates its heads of query and key."""
+    num_heads: int,
+    *,
+    num_kv_heads: int,
+    size: int,
+    head_size: int,
+    theta: float,
+    dropout_p: float,
+    key: PRNGKeyArray,
+) -> Callable[..., Array]:
+    """Returns grouped-query attention with rotary query and key heads."""
     rotate = layers.RotaryPositionalEmbedding(head_size, theta)
     attention = layers.GroupedQueryAttention(
         num_heads,
@@ -89,7 +146,9 @@ def rotary_attention(
         key=key,
     )
 
-    def process_heads(query, key_, value):
+    def process_heads(
+        query: Array, key_: Array, value: Array
+    ) -> tuple[Array, Array, Array]:
         return rotate(query), rotate(key_), value
 
     return eqx.Partial(attention, process_heads=process_heads)

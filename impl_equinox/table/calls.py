@@ -14,14 +14,17 @@ def per_example(layer: Any, state: Any, *inputs: Any, key: Any) -> Any:
 
 
 def channels_first(layer: Any, state: Any, x: Any, *, key: Any) -> Any:
-    """Maps over the batch, with the channels moved to the front."""
+    """Maps the layer over the batch, with the channels moved to the front."""
     del key
     x = jnp.moveaxis(x, -1, 1)  # (B, *S, C) -> (B, C, *S)
     return jnp.moveaxis(jax.vmap(layer)(x), 1, -1), state
 
 
 def with_state(layer: Any, state: Any, x: Any, *, key: Any) -> Any:
-    """Threads the state, which the batch shares, past the channels' move."""
+    """Maps a stateful layer over the batch, which shares one state.
+
+    The channels are moved to the front.
+    """
     del key
     batch_layer = jax.vmap(
         layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None)
@@ -31,7 +34,7 @@ def with_state(layer: Any, state: Any, x: Any, *, key: Any) -> Any:
 
 
 def with_keys(layer: Any, state: Any, *inputs: Any, key: Any) -> Any:
-    """Maps the layer over the batch and over keys split from one."""
+    """Maps the layer over the batch, with one random key per example."""
     keys = jr.split(key, len(inputs[0]))
 
     def call(*inputs_and_key: Any) -> Any:

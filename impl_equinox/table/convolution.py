@@ -1,36 +1,41 @@
 """Equinox's convolutions."""
 
+from typing import Any, Literal
+
 import equinox as eqx
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
+from common.layers import Padding, PaddingMode
 from impl_equinox import layers
 from impl_equinox.table import calls
-
-CALLS = {
-    "conv": calls.channels_first,
-    "masked_conv": calls.channels_first,
-    "conv_transpose": calls.channels_first,
-}
+from impl_equinox.table.column import constructs
 
 
+@constructs(
+    "conv",
+    call=calls.channels_first,
+    stock=("Conv", "Conv1d", "Conv2d", "Conv3d"),
+    page="conv",
+)
 def conv(
-    in_channels,
-    out_channels,
+    in_channels: int,
+    out_channels: int,
     *,
-    kernel_size,
-    stride,
-    padding,
-    padding_mode,
-    dilation,
-    groups,
-    use_bias,
-    key,
-):
-    """Makes a Conv1d, Conv2d or Conv3d; a Conv for more axes."""
-    if padding == "CAUSAL":  # all of it in front
-        (dilation,) = np.broadcast_to(dilation, 1).tolist()
-        padding = [(dilation * (kernel_size[0] - 1), 0)]
-    options = dict(
+    kernel_size: tuple[int, ...],
+    stride: int | tuple[int, ...],
+    padding: Padding,
+    padding_mode: PaddingMode,
+    dilation: int | tuple[int, ...],
+    groups: int,
+    use_bias: bool,
+    key: PRNGKeyArray,
+) -> eqx.nn.Conv:
+    """Returns a Conv1d, Conv2d or Conv3d, or a Conv for more axes."""
+    if padding == "CAUSAL":  # all of the padding comes first
+        (step,) = np.broadcast_to(dilation, 1).tolist()
+        padding = [(step * (kernel_size[0] - 1), 0)]
+    options: dict[str, Any] = dict(
         stride=stride,
         padding=padding,
         padding_mode=padding_mode,
@@ -48,23 +53,27 @@ def conv(
     return make(in_channels, out_channels, kernel_size, **options)
 
 
+@constructs(
+    "masked_conv", call=calls.channels_first, kind="custom", using="MaskedConv"
+)
 def masked_conv(
-    in_channels,
-    out_channels,
+    in_channels: int,
+    out_channels: int,
     *,
-    kernel_size,
-    stride,
-    padding,
-    input_dilation,
-    dilation,
-    groups,
-    mask,
-    use_bias,
-    key,
-):
-    """Makes a convolution that Equinox lacks, of its own Conv."""
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    input_dilation: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    mask: tuple[int, ...] | None,
+    use_bias: bool,
+    key: PRNGKeyArray,
+) -> layers.MaskedConv:
+    """Returns a convolution with a masked kernel or a dilated input."""
+    kernel_mask = None
     if mask is not None:
-        mask = np.array(mask).reshape(kernel_size)
+        kernel_mask = np.array(mask).reshape(kernel_size)
     return layers.MaskedConv(
         len(kernel_size),
         in_channels,
@@ -75,30 +84,41 @@ def masked_conv(
         dilation=dilation,
         groups=groups,
         use_bias=use_bias,
-        mask=mask,
+        mask=kernel_mask,
         input_dilation=input_dilation,
         key=key,
     )
 
 
+@constructs(
+    "conv_transpose",
+    call=calls.channels_first,
+    stock=(
+        "ConvTranspose",
+        "ConvTranspose1d",
+        "ConvTranspose2d",
+        "ConvTranspose3d",
+    ),
+    page="conv",
+)
 def conv_transpose(
-    in_channels,
-    out_channels,
+    in_channels: int,
+    out_channels: int,
     *,
-    kernel_size,
-    stride,
-    padding,
-    padding_mode,
-    output_padding,
-    dilation,
-    groups,
-    use_bias,
-    key,
-):
-    """Makes a ConvTranspose1d, 2d or 3d; a ConvTranspose for more axes."""
-    # Keywords: `ConvTranspose2d` takes `output_padding` before `padding`,
-    # and `ConvTranspose` after it.
-    options = dict(
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    padding_mode: Literal["ZEROS", "CIRCULAR"],
+    output_padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    use_bias: bool,
+    key: PRNGKeyArray,
+) -> eqx.nn.ConvTranspose:
+    """Returns a ConvTranspose1d, 2d or 3d, or a ConvTranspose for more."""
+    # `ConvTranspose2d` and `ConvTranspose` take `padding` and
+    # `output_padding` in different orders, so both are keywords here.
+    options: dict[str, Any] = dict(
         stride=stride,
         padding=padding,
         padding_mode=padding_mode,

@@ -1,10 +1,15 @@
 """Equinox's embeddings."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
+
+from impl_equinox.table.column import constructs
 
 
-def _of_scalars(layer, state, indices, *, key):
+def _per_index(layer: Any, state: Any, indices: Any, *, key: Any) -> Any:
     """Maps the layer, which takes one index, over every axis."""
     del key
     for _ in range(indices.ndim):
@@ -12,20 +17,34 @@ def _of_scalars(layer, state, indices, *, key):
     return layer(indices), state
 
 
-def _attend(layer, state, query, *, key):
-    """Looks up the other way, by the tied weight."""
+def _attend(layer: Any, state: Any, query: Any, *, key: Any) -> Any:
+    """Computes logits from the weight of the embedding."""
     del key
     return query @ layer.weight.T, state
 
 
-CALLS = {"embedding": _of_scalars, "embedding_attend": _attend}
-
-
-def embedding(num_embeddings, features, *, key):
-    """Makes a look-up table."""
+@constructs(
+    "embedding",
+    call=_per_index,
+    stock=("Embedding",),
+    page="embedding",
+    keywords={"features": "embedding_size"},
+)
+def embedding(
+    num_embeddings: int, features: int, *, key: PRNGKeyArray
+) -> eqx.nn.Embedding:
+    """Returns an Embedding."""
     return eqx.nn.Embedding(num_embeddings, features, key=key)
 
 
-def embedding_attend(num_embeddings, features, *, key):
-    """Makes a look-up table."""
+@constructs(
+    "embedding_attend",
+    call=_attend,
+    kind="composition",
+    using="x @ embedding.weight.T",
+)
+def embedding_attend(
+    num_embeddings: int, features: int, *, key: PRNGKeyArray
+) -> eqx.nn.Embedding:
+    """Returns an Embedding."""
     return eqx.nn.Embedding(num_embeddings, features, key=key)

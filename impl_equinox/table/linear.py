@@ -1,32 +1,47 @@
 """Equinox's linear layers."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import PRNGKeyArray
 
+from common.layers import Size
 from impl_equinox import layers
+from impl_equinox.table.column import constructs
 
 
-def linear(in_features, out_features, *, use_bias, key):
-    """Makes an affine map of the last axis."""
+@constructs("linear", stock=("Linear",), page="linear")
+def linear(
+    in_features: Size, out_features: Size, *, use_bias: bool, key: PRNGKeyArray
+) -> eqx.nn.Linear:
+    """Returns an affine map of the last axis."""
     return eqx.nn.Linear(in_features, out_features, use_bias=use_bias, key=key)
 
 
-def identity(*, key):
-    """Makes a layer that does nothing."""
+@constructs("identity", stock=("Identity",), page="linear")
+def identity(*, key: PRNGKeyArray) -> eqx.nn.Identity:
+    """Returns the identity layer."""
     del key
     return eqx.nn.Identity()
 
 
-def function(function, *, key):
-    """Makes a layer of a plain function."""
+@constructs("function", stock=("Lambda",), page="sequential")
+def function(
+    function: Literal["tanh", "square"], *, key: PRNGKeyArray
+) -> eqx.nn.Lambda:
+    """Wraps a function in a layer."""
     del key
     return eqx.nn.Lambda(getattr(jnp, function))
 
 
-def sequential(sizes, *, use_bias, key):
-    """Makes Linears with tanh between them."""
+@constructs("sequential", stock=("Sequential",), page="sequential")
+def sequential(
+    sizes: tuple[int, ...], *, use_bias: bool, key: PRNGKeyArray
+) -> eqx.nn.Sequential:
+    """Returns Linear layers with tanh between them."""
     keys = jr.split(key, len(sizes) - 1)
     stack = []
     for i, size in enumerate(sizes[1:]):
@@ -36,38 +51,48 @@ def sequential(sizes, *, use_bias, key):
     return eqx.nn.Sequential(stack)
 
 
+@constructs("mlp", stock=("MLP",), page="mlp")
 def mlp(
-    in_size,
-    out_size,
+    in_size: Size,
+    out_size: Size,
     *,
-    width_size,
-    depth,
-    activation,
-    final_activation,
-    use_bias,
-    use_final_bias,
-    scan,
-    key,
-):
-    """Makes Linears with activations between them."""
+    width_size: int,
+    depth: int,
+    activation: str,
+    final_activation: str,
+    use_bias: bool,
+    use_final_bias: bool,
+    scan: bool,
+    key: PRNGKeyArray,
+) -> eqx.nn.MLP:
+    """Returns Linear layers with activations between them."""
     return eqx.nn.MLP(
         in_size,
         out_size,
         width_size,
         depth,
         activation=getattr(jax.nn, activation),
-        # Without hidden layers, Equinox leaves this one out.
+        # Equinox does not apply it if there are no hidden layers.
         final_activation=getattr(jax.nn, final_activation),
         use_bias=use_bias,
         use_final_bias=use_final_bias,
-        # One array of all hidden layers; compiles faster.
+        # Stacks the hidden layers and runs them in a `jax.lax.scan`.
         scan=scan,
         key=key,
     )
 
 
-def linear_general(in_features, out_features, *, axis, groups, use_bias, key):
-    """Makes an affine map of several axes."""
+@constructs("linear_general", kind="custom", using="LinearGeneral")
+def linear_general(
+    in_features: tuple[int, ...],
+    out_features: tuple[int, ...],
+    *,
+    axis: tuple[int, ...],
+    groups: tuple[int, ...],
+    use_bias: bool,
+    key: PRNGKeyArray,
+) -> layers.LinearGeneral:
+    """Returns an affine map of several axes."""
     return layers.LinearGeneral(
         in_features,
         out_features,
@@ -78,6 +103,13 @@ def linear_general(in_features, out_features, *, axis, groups, use_bias, key):
     )
 
 
-def einsum(equation, *, shape, bias_shape, key):
-    """Makes an affine map that an equation describes."""
+@constructs("einsum", kind="custom", using="Einsum")
+def einsum(
+    equation: str,
+    *,
+    shape: tuple[int, ...],
+    bias_shape: tuple[int, ...] | None,
+    key: PRNGKeyArray,
+) -> layers.Einsum:
+    """Returns an affine map that is written as an einsum equation."""
     return layers.Einsum(equation, shape, bias_shape, key=key)

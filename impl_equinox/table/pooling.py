@@ -1,67 +1,133 @@
 """Equinox's pooling layers."""
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, PRNGKeyArray
 
+from common.layers import Padding
 from impl_equinox.table import calls
-
-CALLS = {
-    "avg_pool": calls.channels_first,
-    "max_pool": calls.channels_first,
-    "min_pool": calls.channels_first,
-    "pool": calls.channels_first,
-    "adaptive_avg_pool": calls.channels_first,
-    "adaptive_max_pool": calls.channels_first,
-    "adaptive_pool": calls.channels_first,
-}
+from impl_equinox.table.column import constructs
 
 
-def _sized(make, window, stride, padding, use_ceil):
-    """Makes a layer, or one that takes "SAME" padding from the input."""
+def _sized(
+    make: Callable[..., eqx.Module],
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+) -> eqx.Module:
+    """Constructs a layer; a named padding is resolved when it is called."""
     if not isinstance(padding, str):
         return make(window, stride, padding, use_ceil)
 
-    def pool(x):
+    def pool(x: Array) -> Array:
         pads = lax.padtype_to_pads(x.shape[1:], window, stride, padding)
-        return make(window, stride, pads, use_ceil)(x)
+        layer: Any = make(window, stride, pads, use_ceil)
+        return layer(x)
 
     return eqx.nn.Lambda(pool)
 
 
-def avg_pool(*, window, stride, padding, use_ceil, count_include_pad, key):
-    """Makes an AvgPool1d, AvgPool2d or AvgPool3d."""
+@constructs(
+    "avg_pool",
+    call=calls.channels_first,
+    stock=("AvgPool1d", "AvgPool2d", "AvgPool3d"),
+    kind="composition",
+    using="AvgPool, divided by AvgPool of ones if padding is not counted",
+    page="pool",
+    keywords={"window": "kernel_size"},
+)
+def avg_pool(
+    *,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+    count_include_pad: bool,
+    key: PRNGKeyArray,
+) -> eqx.Module:
+    """Returns an AvgPool1d, AvgPool2d or AvgPool3d."""
     del key
     make = (eqx.nn.AvgPool1d, eqx.nn.AvgPool2d, eqx.nn.AvgPool3d)
-    layer = _sized(make[len(window) - 1], window, stride, padding, use_ceil)
+    layer: Any = _sized(
+        make[len(window) - 1], window, stride, padding, use_ceil
+    )
     if count_include_pad:
         return layer
     return eqx.nn.Lambda(lambda x: layer(x) / layer(jnp.ones_like(x)))
 
 
-def max_pool(*, window, stride, padding, use_ceil, key):
-    """Makes a MaxPool1d, MaxPool2d or MaxPool3d."""
+@constructs(
+    "max_pool",
+    call=calls.channels_first,
+    stock=("MaxPool1d", "MaxPool2d", "MaxPool3d"),
+    kind="settings",
+    page="pool",
+    keywords={"window": "kernel_size"},
+)
+def max_pool(
+    *,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+    key: PRNGKeyArray,
+) -> eqx.Module:
+    """Returns a MaxPool1d, MaxPool2d or MaxPool3d."""
     del key
     make = (eqx.nn.MaxPool1d, eqx.nn.MaxPool2d, eqx.nn.MaxPool3d)
     return _sized(make[len(window) - 1], window, stride, padding, use_ceil)
 
 
-def min_pool(*, window, stride, padding, use_ceil, key):
-    """Makes a Pool that takes the minimum."""
+@constructs(
+    "min_pool",
+    call=calls.channels_first,
+    kind="composition",
+    using="eqx.nn.Pool(jnp.inf, lax.min, ...)",
+)
+def min_pool(
+    *,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+    key: PRNGKeyArray,
+) -> eqx.Module:
+    """Returns a Pool that takes the minimum."""
     del key
 
-    def make(*options):
+    def make(*options: Any) -> eqx.nn.Pool:
         return eqx.nn.Pool(jnp.inf, lax.min, len(window), *options)
 
     return _sized(make, window, stride, padding, use_ceil)
 
 
-def pool(*, window, stride, padding, use_ceil, operation, key):
-    """Makes a Pool with an operation of `lax`, from its identity."""
+@constructs(
+    "pool",
+    call=calls.channels_first,
+    stock=("Pool",),
+    kind="settings",
+    page="pool",
+    keywords={"window": "kernel_size"},
+)
+def pool(
+    *,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+    operation: Literal["add", "max", "min"],
+    key: PRNGKeyArray,
+) -> eqx.Module:
+    """Returns a Pool with an operation of `jax.lax` and its identity."""
     del key
     init = {"add": 0, "max": -jnp.inf, "min": jnp.inf}[operation]
 
-    def make(*options):
+    def make(*options: Any) -> eqx.nn.Pool:
         return eqx.nn.Pool(
             init, getattr(lax, operation), len(window), *options
         )
@@ -69,8 +135,16 @@ def pool(*, window, stride, padding, use_ceil, operation, key):
     return _sized(make, window, stride, padding, use_ceil)
 
 
-def adaptive_avg_pool(*, target_shape, key):
-    """Makes an AdaptiveAvgPool1d, AdaptiveAvgPool2d or AdaptiveAvgPool3d."""
+@constructs(
+    "adaptive_avg_pool",
+    call=calls.channels_first,
+    stock=("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d"),
+    page="pool",
+)
+def adaptive_avg_pool(
+    *, target_shape: tuple[int, ...], key: PRNGKeyArray
+) -> eqx.nn.AdaptivePool:
+    """Returns an AdaptiveAvgPool1d, 2d or 3d."""
     del key
     make = (
         eqx.nn.AdaptiveAvgPool1d,
@@ -80,8 +154,16 @@ def adaptive_avg_pool(*, target_shape, key):
     return make[len(target_shape) - 1](target_shape)
 
 
-def adaptive_max_pool(*, target_shape, key):
-    """Makes an AdaptiveMaxPool1d, AdaptiveMaxPool2d or AdaptiveMaxPool3d."""
+@constructs(
+    "adaptive_max_pool",
+    call=calls.channels_first,
+    stock=("AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d"),
+    page="pool",
+)
+def adaptive_max_pool(
+    *, target_shape: tuple[int, ...], key: PRNGKeyArray
+) -> eqx.nn.AdaptivePool:
+    """Returns an AdaptiveMaxPool1d, 2d or 3d."""
     del key
     make = (
         eqx.nn.AdaptiveMaxPool1d,
@@ -91,11 +173,22 @@ def adaptive_max_pool(*, target_shape, key):
     return make[len(target_shape) - 1](target_shape)
 
 
-def adaptive_pool(*, target_shape, operation, key):
-    """Makes an AdaptivePool with a reduction of `jax.numpy`."""
+@constructs(
+    "adaptive_pool",
+    call=calls.channels_first,
+    stock=("AdaptivePool",),
+    page="pool",
+)
+def adaptive_pool(
+    *,
+    target_shape: tuple[int, ...],
+    operation: Literal["sum", "min", "median"],
+    key: PRNGKeyArray,
+) -> eqx.nn.AdaptivePool:
+    """Returns an AdaptivePool with a reduction of `jax.numpy`."""
     del key
-    # Where sizes divide, Equinox applies it once more, to single numbers:
-    # right for those that leave a number alone.
+    # If the sizes divide evenly, Equinox also applies the reduction to single
+    # numbers, which these reductions leave unchanged.
     return eqx.nn.AdaptivePool(
         target_shape, len(target_shape), getattr(jnp, operation)
     )

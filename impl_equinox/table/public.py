@@ -4,15 +4,15 @@ from typing import Any
 
 import equinox as eqx
 
-# What `equinox.nn` has besides layers.
+# Public names of `equinox.nn` that are not layers, and what they are.
 NOT_LAYERS = {
-    "State": "what stateful layers thread",
-    "StateIndex": "the address of a value in a State",
-    "StatefulLayer": "the abstract class of layers that own one",
-    "Shared": "ties arrays of other layers; see `impl_equinox.state.aliases`",
-    "make_with_state": "builds a model and its State",
-    "delete_init_state": "drops the initial values",
-    "inference_mode": "switches training off",
+    "State": "the state that stateful layers take and return",
+    "StateIndex": "identifies a value in a State",
+    "StatefulLayer": "the abstract class of stateful layers",
+    "Shared": "shares arrays between other layers",
+    "make_with_state": "constructs a model and its State",
+    "delete_init_state": "removes the initial values from a model",
+    "inference_mode": "switches a model to inference",
 }
 
 

@@ -1,5 +1,5 @@
-"""Where stock NNX layers part from the meaning: one function a row.
+"""Known differences between stock NNX layers and their definitions.
 
-NNX changes its Variables in place, so many demonstrations call a layer and
-then look at what it holds. `common.differences` holds the rows.
+NNX updates its Variables in place, so many demonstrations call a layer and
+then read its Variables.
 """

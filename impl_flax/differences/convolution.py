@@ -1,21 +1,48 @@
-"""Stock NNX convolutions, on a batch with channels last."""
+"""Stock NNX convolutions on a channels-last batch."""
 
 import jax.numpy as jnp
 from flax import nnx
 
+from common.differences import RAISES, SEEDED, Family
 
+family = Family("flax", "convolution")
+
+
+@family.known_difference(
+    name="conv-int-kernel",
+    layer="Conv",
+    quantity="number of image axes that a kernel spans",
+    what="A kernel size that is a single integer means one axis, so the layer "
+    "treats an image as a batch of sequences without an error.",
+    expected=2.0,
+    measured=1.0,
+    origin="1",
+    ours="The layer table passes a tuple.",
+)
 def conv_int_kernel() -> float:
-    """Returns over how many axes of an image a kernel of size 3 reaches."""
+    """Returns how many axes of an image a kernel of size 3 spans."""
     conv = nnx.Conv(1, 1, kernel_size=3, rngs=nnx.Rngs(0))
-    conv(jnp.ones((1, 8, 8, 1)))  # as if it were (1, 8) sequences
+    conv(jnp.ones((1, 8, 8, 1)))  # as a (1, 8) batch of sequences
     return float(conv.kernel.ndim - 2)
 
 
+@family.known_difference(
+    name="conv-circular-stride",
+    layer="Conv",
+    quantity="shift of the windows, in elements",
+    what="`'CIRCULAR'` and `'REFLECT'` pad as they do at stride 1, whatever "
+    "the stride. `'SAME'` and Equinox's circular padding add less at stride "
+    "2, so their windows are at other positions.",
+    measured=1.0,
+    origin="1",
+    ours="The layer table pads the input itself when the stride is above 1.",
+)
 def conv_circular_stride() -> float:
-    """Returns by how much the circular windows are shifted, at stride 2.
+    """Returns the shift between two kinds of windows at stride 2.
 
-    Against those of padding "SAME". The kernel picks the middle of its
-    window, and an input is its own position.
+    The windows of padding "CIRCULAR" are compared with those of "SAME". The
+    kernel picks the middle of its window, and each input element is its own
+    position.
     """
     x = jnp.arange(10.0)[None, :, None]
 
@@ -29,16 +56,38 @@ def conv_circular_stride() -> float:
     return float(jnp.mean(middles("SAME") - middles("CIRCULAR")))
 
 
+@family.known_difference(
+    name="conv-transpose-valid",
+    layer="ConvTranspose",
+    quantity="size of the output, in elements",
+    what="If the kernel is smaller than the stride, padding `'VALID'` gives "
+    "an output of `size * stride` elements. PyTorch and Equinox return "
+    "`(size - 1) * stride + kernel` elements.",
+    expected=9.0,
+    measured=10.0,
+    origin="5 * 2",
+    ours="The layer table passes pairs of integers instead of `'VALID'`.",
+)
 def conv_transpose_valid() -> float:
-    """Returns the size of an output; PyTorch's is (5 - 1) * 2 + 1."""
+    """Returns the size of an output, which is (5 - 1) * 2 + 1 in PyTorch."""
     conv = nnx.ConvTranspose(
         1, 1, (1,), strides=2, padding="VALID", rngs=nnx.Rngs(0)
     )
     return float(conv(jnp.ones((1, 5, 1))).shape[1])
 
 
+@family.known_difference(
+    name="conv-transpose-lower",
+    layer="ConvTranspose",
+    quantity=RAISES,
+    what="Padding `'SAME_LOWER'` raises `String padding is not implemented` "
+    "at a stride above 1. Equinox supports it.",
+    measured=1.0,
+    origin="1",
+    ours="`impl_flax.layers.ConvTranspose` supports it.",
+)
 def conv_transpose_lower() -> float:
-    """Returns 1 if padding "SAME_LOWER" raises at stride 2."""
+    """Returns 1 if padding "SAME_LOWER" raises an error at stride 2."""
     conv = nnx.ConvTranspose(
         1, 1, (3,), strides=2, padding="SAME_LOWER", rngs=nnx.Rngs(0)
     )
@@ -49,10 +98,24 @@ def conv_transpose_lower() -> float:
     return 0.0
 
 
+@family.known_difference(
+    name="conv-transpose-fan-in",
+    layer="ConvTranspose",
+    quantity="standard deviation of the kernel times sqrt(fan-in)",
+    what="With `transpose_kernel=True` the initializer uses the number of "
+    "output channels as the number of input channels.",
+    expected=1.0,
+    measured=0.2,
+    band=SEEDED,
+    origin="sqrt(in / out) = sqrt(8 / 200)",
+    ours="Compared models start from the same arrays, so the initializers "
+    "have no effect.",
+)
 def conv_transpose_fan_in() -> float:
-    """Returns the deviation of a kernel, in units of 1 / sqrt(fan-in).
+    """Returns the standard deviation of a kernel times sqrt(fan-in).
 
-    8 channels in, 200 out: an output sums over 8 x 5 x 5 inputs.
+    The layer has 8 input channels and 200 output channels, so each output
+    element is a sum over 8 * 5 * 5 input elements.
     """
     conv = nnx.ConvTranspose(
         8, 200, (5, 5), transpose_kernel=True, rngs=nnx.Rngs(0)

@@ -1,7 +1,7 @@
-"""Attention with Equinox's dropout and sizes, and rotary positions.
+"""Attention with the sizes and the dropout of Equinox, and rotary embeddings.
 
-They act on a batch `(B, S, ...)`, take `rngs=`, and answer to `train()`,
-`eval()` and `nnx.view` like any stock layer.
+The layers act on a batch `(B, S, ...)`. Like the stock layers they accept
+`rngs=`, and respect `train()`, `eval()` and `nnx.view`.
 """
 
 import math
@@ -30,26 +30,45 @@ def dot_product_attention(
     module: nnx.Module | None = None,
     **unused: Any,
 ) -> Float[Array, "B Q H E"]:
-    """An `attention_fn` for `nnx.MultiHeadAttention`, with Equinox's meaning.
+    r"""An `attention_fn` for `nnx.MultiHeadAttention` that matches Equinox.
 
-    The softmax is computed in float32 at least, and in float64 where the
-    inputs are; `nnx.dot_product_attention` knows float32 alone. The dropout
-    key is split over the batch, and then over the heads, so that every head
-    of every example has a mask of its own.
+    .. math::
+        \mathrm{softmax}\left(\frac{Q K^\top}{\sqrt{D}} + b\right) V
+
+    The softmax is computed in float32 or wider, where
+    `nnx.dot_product_attention` always uses float32. The dropout key is split
+    over the batch and then over the heads, so that every head of every
+    example samples its own mask.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from impl_flax import layers
+        >>> attention = nnx.MultiHeadAttention(
+        ...     num_heads=2,
+        ...     in_features=8,
+        ...     attention_fn=layers.dot_product_attention,
+        ...     decode=False,
+        ...     rngs=nnx.Rngs(0),
+        ... )
+        >>> attention(jnp.ones((3, 5, 8))).shape
+        (3, 5, 8)
 
     Args:
-        query: the heads of the query.
-        key: the heads of the key; G divides H.
-        value: the heads of the value.
+        query: the query heads.
+        key: the key heads; G divides H.
+        value: the value heads.
         bias: added to the logits.
         mask: true where a query may attend to a key.
-        dropout_rng: for dropout.
-        dropout_rate: probability of dropping an attention weight.
-        deterministic: whether to drop none.
-        is_causal: whether a query attends to no later key.
-        precision: of the matrix products.
-        module: where to sow the attention weights.
-        unused: what else the layer passes: `dtype`, `broadcast_dropout`.
+        dropout_rng: a PRNG key for dropout.
+        dropout_rate: the dropout probability of the attention weights.
+        deterministic: whether to disable dropout.
+        is_causal: whether to hide later keys from a query.
+        precision: the precision of the matrix products.
+        module: the module to sow the attention weights in.
+        unused: further arguments of the layer that have no effect here:
+            `dtype`, `broadcast_dropout`.
     """
     del unused
     group = query.shape[-2] // key.shape[-2]
@@ -69,27 +88,58 @@ def dot_product_attention(
     if module is not None:
         module.sow(nnx.Intermediate, "attention_weights", weights)
     if dropout_rng is not None and dropout_rate > 0 and not deterministic:
-        keep = _keep(dropout_rng, 1 - dropout_rate, weights.shape)
+        keep = _dropout_mask(dropout_rng, 1 - dropout_rate, weights.shape)
         weights = weights / (1 - dropout_rate)
         weights = jnp.where(keep, weights, jnp.zeros_like(weights))
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=precision)
 
 
-def _keep(key: PRNGKeyArray, p: float, shape: tuple[int, ...]) -> Array:
-    batch, heads, *shape_of_one = shape
+def _dropout_mask(
+    key: PRNGKeyArray, keep_prob: float, shape: tuple[int, ...]
+) -> Array:
+    batch, heads, *head_shape = shape
     keys = jax.vmap(lambda key: jr.split(key, heads))(jr.split(key, batch))
-    draw = jax.vmap(jax.vmap(lambda key: jr.bernoulli(key, p, shape_of_one)))
-    return draw(keys)
+
+    def sample(key):
+        return jr.bernoulli(key, keep_prob, head_shape)
+
+    return jax.vmap(jax.vmap(sample))(keys)
 
 
 class MultiheadAttention(nnx.Module):
-    """Attention of several heads, with each size and bias of its own.
+    r"""Multi-head attention whose sizes and biases are set separately.
 
-    `nnx.MultiHeadAttention` has one size for key and value, one for all
-    heads, and a bias everywhere or nowhere.
+    .. math::
+        \mathrm{head}_h = \mathrm{softmax}\left(
+            \frac{Q_h K_h^\top}{\sqrt{D}} \right) V_h
 
-    Reference: `equinox.nn.MultiheadAttention`; Vaswani et al., "Attention Is
-        All You Need", 2017, arXiv:1706.03762.
+    The output is a linear map of the concatenated heads.
+    `nnx.MultiHeadAttention` has one size for key and value and one for all
+    heads, and either all four projections have a bias or none has.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from impl_flax.layers import MultiheadAttention
+        >>> attention = MultiheadAttention(
+        ...     num_heads=2,
+        ...     query_size=8,
+        ...     key_size=6,
+        ...     value_size=5,
+        ...     output_size=7,
+        ...     qk_size=4,
+        ...     vo_size=3,
+        ...     use_key_bias=False,
+        ...     rngs=nnx.Rngs(0),
+        ... )
+        >>> query, key = jnp.ones((1, 9, 8)), jnp.ones((1, 10, 6))
+        >>> attention(query, key, jnp.ones((1, 10, 5))).shape
+        (1, 9, 7)
+
+    References:
+        Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762.
+        Counterpart: `equinox.nn.MultiheadAttention`.
     """
 
     def __init__(
@@ -112,25 +162,26 @@ class MultiheadAttention(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        """Makes a layer of `num_heads` heads.
+        """Creates a layer with `num_heads` heads.
 
         Args:
-            num_heads: number of heads.
-            query_size: features of the query.
-            key_size: features of the key.
-            value_size: features of the value.
-            output_size: features of the output.
-            qk_size: features of a head's query and key.
-            vo_size: features of a head's value.
-            use_query_bias: whether the query's projection has a bias.
-            use_key_bias: whether the key's has one.
-            use_value_bias: whether the value's has one.
-            use_output_bias: whether the output's has one.
-            dropout_rate: probability of dropping an attention weight.
-            deterministic: whether to drop none.
-            attention_fn: computes attention from heads.
-            param_dtype: of the parameters.
-            rngs: draws the parameters, and the masks of dropout.
+            num_heads: the number of heads.
+            query_size: the number of query features.
+            key_size: the number of key features.
+            value_size: the number of value features.
+            output_size: the number of output features.
+            qk_size: the number of query and key features of a head.
+            vo_size: the number of value features of a head.
+            use_query_bias: whether the query projection has a bias.
+            use_key_bias: whether the key projection has a bias.
+            use_value_bias: whether the value projection has a bias.
+            use_output_bias: whether the output projection has a bias.
+            dropout_rate: the dropout probability of the attention weights.
+            deterministic: whether to disable dropout.
+            attention_fn: a function that computes attention from the heads.
+            param_dtype: the dtype of the parameters.
+            rngs: the streams of the initial parameters and of the dropout
+                masks.
         """
 
         def projection(inputs: Any, outputs: Any, use_bias: bool, *axis: int):
@@ -151,7 +202,11 @@ class MultiheadAttention(nnx.Module):
         self.dropout_rate = dropout_rate
         self.deterministic = deterministic
         self.attention_fn = attention_fn
-        self.rngs = rngs.dropout.fork() if dropout_rate > 0 else None
+        self.rngs: nnx.RngStream | None
+        if dropout_rate > 0:
+            self.rngs = rngs.dropout.fork()
+        else:
+            self.rngs = nnx.data(None)
 
     def __call__(
         self,
@@ -163,15 +218,15 @@ class MultiheadAttention(nnx.Module):
         deterministic: bool | None = None,
         rngs: Any = None,
     ) -> Float[Array, "B Q O"]:
-        """Lets a batch attend.
+        """Applies attention to a batch.
 
         Args:
-            inputs_q: what asks.
-            inputs_k: what it is compared with.
-            inputs_v: what it gets.
+            inputs_q: the query sequences.
+            inputs_k: the key sequences.
+            inputs_v: the value sequences.
             mask: true where a query may attend to a key.
-            deterministic: overrides that of the layer.
-            rngs: overrides those of the layer: `nnx.Rngs` or a stream.
+            deterministic: overrides `self.deterministic`.
+            rngs: overrides `self.rngs`; an `nnx.Rngs` or a stream.
         """
         if deterministic is None:
             deterministic = self.deterministic
@@ -179,59 +234,91 @@ class MultiheadAttention(nnx.Module):
             rngs = self.rngs
         elif isinstance(rngs, nnx.Rngs):
             rngs = rngs.dropout
-        drop = self.dropout_rate > 0 and not deterministic
-        seen = self.attention_fn(
+        use_dropout = self.dropout_rate > 0 and not deterministic
+        heads = self.attention_fn(
             self.query(inputs_q),
             self.key(inputs_k),
             self.value(inputs_v),
             mask=mask,
-            dropout_rng=rngs() if drop else None,
+            dropout_rng=rngs() if use_dropout else None,
             dropout_rate=self.dropout_rate,
             deterministic=deterministic,
         )
-        return self.out(seen)
+        return self.out(heads)
 
     def set_view(self, deterministic: bool | None = None):
         """Class method used by `nnx.view`.
 
         Args:
-            deterministic: whether to drop no attention weight.
+            deterministic: whether to disable dropout.
         """
         if deterministic is not None:
             self.deterministic = deterministic
 
 
 class RotaryPositionalEmbedding(nnx.Module):
-    """Rotates pairs of features by angles that grow with the position.
+    r"""Rotates pairs of features by angles that grow with the position.
 
-    Reference: Su et al., "RoFormer", 2021, arXiv:2104.09864.
+    .. math::
+        \begin{pmatrix} y_j \\ y_{j + D/2} \end{pmatrix} =
+        \begin{pmatrix} \cos t \omega_j & -\sin t \omega_j \\
+        \sin t \omega_j & \cos t \omega_j \end{pmatrix}
+        \begin{pmatrix} x_j \\ x_{j + D/2} \end{pmatrix}, \qquad
+        \omega_j = \theta^{-2 j / D}
+
+    at position :math:`t`.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from impl_flax.layers import RotaryPositionalEmbedding
+        >>> rotate = RotaryPositionalEmbedding(embedding_size=4)
+        >>> rotate(jnp.ones((3, 5, 4))).shape
+        (3, 5, 4)
+        >>> heads = jnp.ones((3, 5, 2, 4), "float32")
+        >>> rotate(heads)[0, 0].tolist()  # position 0 is not rotated
+        [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
+
+    References:
+        Su et al., "RoFormer: Enhanced Transformer with Rotary Position
+        Embedding", 2021, arXiv:2104.09864. Counterpart:
+        `equinox.nn.RotaryPositionalEmbedding`.
     """
 
     def __init__(self, embedding_size: int, theta: float = 10_000.0):
-        """Makes a rotation, which has no parameters.
+        """Creates a layer, which has no parameters.
 
         Args:
-            embedding_size: features of the input, or of one of its heads.
-            theta: the base of the wave lengths.
+            embedding_size: the number of features of a vector or of a head,
+                which is even.
+            theta: the base of the frequencies.
 
         Raises:
-            ValueError: if the features do not make pairs.
+            ValueError: if `embedding_size` is odd.
         """
         if embedding_size % 2:
             raise ValueError(
                 "RotaryPositionalEmbedding embedding_size: got "
-                f"{embedding_size}, expected an even number. Features are "
-                "rotated in pairs."
+                f"{embedding_size}, expected an even number. Choose an even "
+                "size, because features are rotated in pairs."
             )
         self.embedding_size = embedding_size
         self.theta = theta
 
     def __call__(self, x: Float[Array, "B S *H D"]) -> Array:
-        """Rotates sequences of vectors or of heads, from position 0 on."""
+        """Rotates sequences of vectors or heads that start at position 0.
+
+        Args:
+            x: the batch of sequences.
+
+        Raises:
+            ValueError: if `x` does not have `embedding_size` features.
+        """
         if x.shape[-1] != self.embedding_size:
             raise ValueError(
                 f"RotaryPositionalEmbedding x: got {x.shape[-1]} features, "
-                f"expected embedding_size={self.embedding_size}. Change one."
+                f"expected embedding_size={self.embedding_size}. Create the "
+                "layer with the number of features of `x`."
             )
         length, half = x.shape[1], self.embedding_size // 2
         dtype = jnp.promote_types(x.dtype, jnp.float32)

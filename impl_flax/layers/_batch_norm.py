@@ -1,7 +1,8 @@
-"""Equinox's two BatchNorms, and PyTorch's.
+"""Batch normalization with the semantics of Equinox and of PyTorch.
 
-They act on a batch, channels last, keep their statistics in `nnx.BatchStat`
-and answer to `train()`, `eval()` and `nnx.view` like any stock layer.
+The layer acts on a batch, channels last. It stores its statistics in
+`nnx.BatchStat`s, and respects `train()`, `eval()` and `nnx.view` like the
+stock layers.
 """
 
 from typing import Any, Literal
@@ -13,16 +14,46 @@ from jaxtyping import Array, Bool, Float
 
 
 class BatchNorm(nnx.Module):
-    """Three batch normalisations: `mode="ema"`, `"batch"` and `"torch"`.
+    r"""Batch normalization as in Equinox, or as in PyTorch.
 
-    `"ema"` trains *on the running statistics*, updated first; the first batch
-    is stored as it is. `"batch"` trains on batch statistics, and inference
-    divides the running ones by `1 - momentum**count`. `"torch"` is
-    `nnx.BatchNorm`, but the running variance is of the unbiased variance.
-    Statistics are float32 at least.
+    .. math::
+        y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} \gamma + \beta
 
-    Reference: `equinox.nn.BatchNorm`; equinox #659 on why `"batch"` exists.
-        `torch.nn.BatchNorm2d`, whose momentum is one minus this.
+    During training, the running statistics are updated as
+    :math:`\hat\mu \leftarrow m \hat\mu + (1 - m) \mu_B`, and
+    :math:`\hat\sigma^2` likewise, where :math:`\mu_B` and
+    :math:`\sigma^2_B` are the statistics of the batch. The mode says what
+    :math:`\mu` and :math:`\sigma^2` are:
+
+    * `"ema"`: the running statistics, both at inference and during training,
+      when they are updated first. The statistics of the first batch are
+      stored unchanged.
+    * `"batch"`: the statistics of the batch during training, and the running
+      statistics divided by :math:`1 - m^t` after :math:`t` batches at
+      inference.
+    * `"torch"`: the statistics of the batch during training, and the running
+      statistics at inference, as in `nnx.BatchNorm`. The running variance
+      averages the unbiased variance of each batch.
+
+    Statistics are computed in float32 or wider.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from impl_flax.layers import BatchNorm
+        >>> norm = BatchNorm(3, mode="ema", rngs=nnx.Rngs(0))
+        >>> x = jnp.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]], "float32")
+        >>> norm(x).shape
+        (2, 3)
+        >>> norm.mean[...].tolist(), norm.var[...].tolist()
+        ([2.0, 2.0, 2.0], [1.0, 0.0, 1.0])
+
+    References:
+        Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167.
+        Counterparts: `equinox.nn.BatchNorm`, whose modes equinox #659
+        discusses, and `torch.nn.BatchNorm2d`, whose momentum is one minus
+        this one.
     """
 
     def __init__(
@@ -38,19 +69,20 @@ class BatchNorm(nnx.Module):
         use_scale: bool = True,
         rngs: nnx.Rngs,
     ):
-        """Makes a layer for `num_features` channels.
+        """Creates a layer for `num_features` channels.
 
         Args:
-            num_features: number of channels, the last axis of the input.
+            num_features: the number of channels, the last axis of the input.
             mode: `"ema"`, `"batch"` or `"torch"`.
-            use_running_average: whether to normalise by what is stored.
-            momentum: weight of the old running statistics.
-            epsilon: added to the variance.
-            param_dtype: of parameters, and of statistics if it is wider than
-                float32.
+            use_running_average: whether to normalize by the running
+                statistics.
+            momentum: the decay rate of the running statistics.
+            epsilon: added to the variance for numerical stability.
+            param_dtype: the dtype of the parameters. The running statistics
+                have this dtype or float32, whichever is wider.
             use_bias: whether to add a bias.
             use_scale: whether to multiply by a scale.
-            rngs: unused, as every layer takes it.
+            rngs: ignored; provided for compatibility with other layers.
         """
         del rngs
         if mode not in ("ema", "batch", "torch"):
@@ -60,17 +92,34 @@ class BatchNorm(nnx.Module):
             )
         wide = jnp.promote_types(param_dtype, jnp.float32)
 
-        def filled(value: int, dtype: Any) -> Array:
-            return jnp.full(num_features, value, dtype)
+        self.scale: nnx.Param[Array] | None
+        if use_scale:
+            self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
+        else:
+            self.scale = nnx.data(None)
 
-        self.scale = nnx.Param(filled(1, param_dtype)) if use_scale else None
-        self.bias = nnx.Param(filled(0, param_dtype)) if use_bias else None
-        self.mean = nnx.BatchStat(filled(0, wide))
-        self.var = nnx.BatchStat(filled(0 if mode == "ema" else 1, wide))
+        self.bias: nnx.Param[Array] | None
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
+        else:
+            self.bias = nnx.data(None)
+
+        initial_var = 0 if mode == "ema" else 1
+        self.mean = nnx.BatchStat(jnp.zeros(num_features, wide))
+        self.var = nnx.BatchStat(jnp.full(num_features, initial_var, wide))
+
+        self.first_time: nnx.BatchStat[Array] | None
         if mode == "ema":
             self.first_time = nnx.BatchStat(jnp.array(True))
+        else:
+            self.first_time = nnx.data(None)
+
+        self.count: nnx.BatchStat[Array] | None
         if mode == "batch":
             self.count = nnx.BatchStat(jnp.array(0, jnp.int32))
+        else:
+            self.count = nnx.data(None)
+
         self.mode = mode
         self.use_running_average = use_running_average
         self.momentum = momentum
@@ -83,21 +132,21 @@ class BatchNorm(nnx.Module):
         *,
         mask: Bool[Array, "#B *#S #C"] | None = None,
     ) -> Float[Array, "B *S C"]:
-        """Normalises a batch; in training, updates the statistics.
+        """Normalizes a batch, and during training updates the statistics.
 
         Args:
             x: the batch.
-            use_running_average: overrides that of the layer.
-            mask: which elements count for the statistics.
+            use_running_average: overrides `self.use_running_average`.
+            mask: true for the elements that contribute to the statistics.
         """
         if use_running_average is None:
             use_running_average = self.use_running_average
-        affine = [it[...] for it in (self.scale, self.bias) if it is not None]
+        affine = [p[...] for p in (self.scale, self.bias) if p is not None]
         dtype = jnp.result_type(x, *affine)
         x = x.astype(jnp.promote_types(dtype, jnp.float32))
         if use_running_average:
             mean, var = self.mean[...], self.var[...]
-            if self.mode == "batch":
+            if self.count is not None:
                 count = self.count[...]
                 debias = jnp.where(count == 0, 1, 1 - self.momentum**count)
                 mean, var = mean / debias, var / debias
@@ -111,25 +160,25 @@ class BatchNorm(nnx.Module):
         return x.astype(dtype)
 
     def _update(self, x: Array, mask: Array | None) -> tuple[Array, Array]:
-        """Updates the statistics; returns those to train on."""
+        """Updates the statistics, and returns those to normalize by."""
         axes = tuple(range(x.ndim - 1))
         mean = jnp.mean(x, axes, where=mask)
         var = jnp.mean(jnp.square(x - mean), axes, where=mask)
-        stored = var
+        stored_var = var
         if self.mode == "torch":
             n: Any = x.size // x.shape[-1]
             if mask is not None:
                 n = jnp.sum(jnp.broadcast_to(mask, x.shape), axes)
-            stored = var * (n / jnp.maximum(n - 1, 1))
+            stored_var = var * (n / jnp.maximum(n - 1, 1))
         m = self.momentum
         running_mean = (1 - m) * mean + m * self.mean[...]
-        running_var = (1 - m) * stored + m * self.var[...]
-        if self.mode == "ema":
+        running_var = (1 - m) * stored_var + m * self.var[...]
+        if self.first_time is not None:
             first_time = self.first_time[...]
             mean = running_mean = jnp.where(first_time, mean, running_mean)
             var = running_var = jnp.where(first_time, var, running_var)
             self.first_time[...] = jnp.zeros_like(first_time)
-        if self.mode == "batch":
+        if self.count is not None:
             self.count[...] += 1
         for old, new in ((self.mean, running_mean), (self.var, running_var)):
             old[...] = lax.stop_gradient(new).astype(old[...].dtype)
@@ -139,7 +188,8 @@ class BatchNorm(nnx.Module):
         """Class method used by `nnx.view`.
 
         Args:
-            use_running_average: whether to normalise by what is stored.
+            use_running_average: whether to normalize by the running
+                statistics.
         """
         if use_running_average is not None:
             self.use_running_average = use_running_average
@@ -155,7 +205,21 @@ def batch_norm(
     use_scale: bool = True,
     rngs: nnx.Rngs,
 ) -> BatchNorm | nnx.BatchNorm:
-    """Returns the layer that speaks a dialect."""
+    """Creates the batch norm layer for a dialect.
+
+    `"standard"` is `nnx.BatchNorm`; the other dialects are modes of
+    `BatchNorm`.
+
+    Example:
+
+        >>> from flax import nnx
+        >>> from impl_flax import layers
+        >>> norm = layers.batch_norm(
+        ...     3, "standard", momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0)
+        ... )
+        >>> isinstance(norm, nnx.BatchNorm)
+        True
+    """
     if dialect == "standard":
         return nnx.BatchNorm(
             num_features,
@@ -165,7 +229,7 @@ def batch_norm(
             use_scale=use_scale,
             # E[x^2] - E[x]^2 loses all digits where the mean is large.
             use_fast_variance=False,
-            promote_dtype=_as_they_are,
+            promote_dtype=_keep_dtypes,
             rngs=rngs,
         )
     return BatchNorm(
@@ -179,12 +243,13 @@ def batch_norm(
     )
 
 
-def _as_they_are(
+def _keep_dtypes(
     arrays: Any, /, *, dtype: Any = None, inexact: bool = True
 ) -> Any:
-    """Promotes nothing: statistics in float32 would widen a bfloat16 output.
+    """Returns the arrays unchanged.
 
-    The layer computes in float32 at least all the same.
+    Promotion to the float32 of the statistics would widen a bfloat16 output.
+    The layer computes in float32 or wider in any case.
     """
     del dtype, inexact
     return arrays

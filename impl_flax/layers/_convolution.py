@@ -1,6 +1,7 @@
-"""Equinox's and PyTorch's transposed convolution.
+"""Transposed convolution with the semantics of Equinox and of PyTorch.
 
-It acts on a batch, channels last, and is an `nnx.Conv` over a dilated input.
+The layer acts on a batch, channels last, and is an `nnx.Conv` of the dilated
+input.
 """
 
 from collections.abc import Sequence
@@ -12,13 +13,33 @@ from jaxtyping import Array, Float
 
 
 class ConvTranspose(nnx.Conv):
-    """The transpose of a convolution with these options.
+    r"""The transpose of the convolution with the same options.
 
-    Unlike `nnx.ConvTranspose` it has groups, `padding` is that of the
-    convolution, and `output_padding` tells apart the sizes that it maps to
-    the same one.
+    .. math::
+        \mathrm{out} = (\mathrm{in} - 1) s - p_l - p_r + d (k - 1) + a + 1
 
-    Reference: `equinox.nn.ConvTranspose`, `torch.nn.ConvTranspose2d`.
+    is the size of an output axis, for stride :math:`s`, padding
+    :math:`(p_l, p_r)`, dilation :math:`d`, kernel size :math:`k` and output
+    padding :math:`a`. A convolution with a stride maps several input sizes to
+    the same output size, and `output_padding` selects one of them. Unlike
+    `nnx.ConvTranspose`, this layer has groups, and its `padding` is that of
+    the convolution, not that of the dilated input.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from impl_flax.layers import ConvTranspose
+        >>> conv_transpose = ConvTranspose(
+        ...     3, 4, kernel_size=(3,), strides=2, padding=1,
+        ...     output_padding=1, rngs=nnx.Rngs(0),
+        ... )
+        >>> conv_transpose(jnp.ones((2, 5, 3))).shape
+        (2, 10, 4)
+
+    References:
+        Counterparts: `equinox.nn.ConvTranspose`,
+        `torch.nn.ConvTranspose2d`.
     """
 
     def __init__(
@@ -37,23 +58,31 @@ class ConvTranspose(nnx.Conv):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        """Makes a layer.
+        """Creates the layer.
 
         Args:
-            in_features: number of channels, the last axis of the input.
-            out_features: number of channels, the last axis of the output.
-            kernel_size: of the kernel, along each axis.
-            strides: of the convolution that this is the transpose of.
-            padding: likewise: a number, one for each axis, a pair for each,
-                `"SAME"`, `"SAME_LOWER"` or `"VALID"`.
-            padding_mode: likewise; `"CIRCULAR"` with the `"SAME"`s only.
-            output_padding: how much larger than the smallest size the output
-                is, or with the `"SAME"`s smaller than the largest.
-            kernel_dilation: steps between two entries of the kernel.
-            groups: parts of the channels that do not see each other.
+            in_features: the number of input channels.
+            out_features: the number of output channels.
+            kernel_size: the size of the kernel along each axis.
+            strides: the strides of the transposed convolution.
+            padding: the padding of the transposed convolution: a number, a
+                number or a pair for each axis, `"SAME"`, `"SAME_LOWER"` or
+                `"VALID"`.
+            padding_mode: the padding mode of the transposed convolution;
+                `"CIRCULAR"` requires `"SAME"` or `"SAME_LOWER"` padding.
+            output_padding: the number of elements by which the output exceeds
+                the smallest possible size. With `"SAME"` or `"SAME_LOWER"`,
+                the number by which it falls short of the largest.
+            kernel_dilation: the dilation of the kernel.
+            groups: the number of groups that the channels are split into.
             use_bias: whether to add a bias.
-            param_dtype: of the parameters.
-            rngs: to draw the parameters with.
+            param_dtype: the dtype of the parameters.
+            rngs: the streams of the initial parameters.
+
+        Raises:
+            ValueError: if `output_padding` is not less than `strides`, or if
+                circular padding is combined with an output padding or with
+                explicit padding.
         """
         axes = len(kernel_size)
         strides = _per_axis(strides, axes)
@@ -63,7 +92,8 @@ class ConvTranspose(nnx.Conv):
             if not 0 <= a < s:
                 raise ValueError(
                     f"ConvTranspose output_padding: got {extra}, expected "
-                    f"less than the strides {strides}. Lower it."
+                    f"less than the strides {strides}. Choose an output "
+                    "padding below the stride of each axis."
                 )
         circular = padding_mode == "CIRCULAR"
         same = padding in ("SAME", "SAME_LOWER")
@@ -71,7 +101,7 @@ class ConvTranspose(nnx.Conv):
             raise ValueError(
                 f"ConvTranspose circular padding: got {padding!r} with "
                 f"output_padding {extra}, expected 'SAME' or 'SAME_LOWER' "
-                "without. Take padding_mode='ZEROS'."
+                "and no output padding. Use padding_mode='ZEROS' for others."
             )
         pads = []
         for axis, (k, s, a, d) in enumerate(
@@ -87,7 +117,8 @@ class ConvTranspose(nnx.Conv):
             else:
                 lower, upper = _pair(padding, axis)
             pads.append((reach - lower, reach - upper + a))
-        # As many whole inputs as the padding holds come from the other end.
+        # A circular padding of n elements of the dilated input is n // s
+        # inputs from the other end, and n % s of the zeros between inputs.
         self.wraps = [(0, 0)] * axes
         if circular:
             self.wraps = [
@@ -114,7 +145,12 @@ class ConvTranspose(nnx.Conv):
     def __call__(
         self, inputs: Float[Array, "B *S I"], out_sharding: Any = None
     ) -> Array:
-        """Computes the batch's outputs."""
+        """Applies the transposed convolution to a batch.
+
+        Args:
+            inputs: the batch.
+            out_sharding: the sharding of the output, as in `nnx.Conv`.
+        """
         inputs = jnp.pad(inputs, [(0, 0), *self.wraps, (0, 0)], mode="wrap")
         return super().__call__(inputs, out_sharding)
 

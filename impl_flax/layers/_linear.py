@@ -1,6 +1,6 @@
-"""Linear layers of Equinox: with sizes that are "scalar", and its MLP.
+"""Linear layers of Equinox: with `"scalar"` sizes, and the MLP.
 
-They act on a batch, like any stock layer.
+The layers act on a batch like the stock layers.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,24 @@ Size = int | Literal["scalar"]
 
 
 class ScalarLinear(nnx.Linear):
-    """A Linear whose sizes may be `"scalar"`: 1, without an axis.
+    r"""A linear layer whose inputs or outputs may be scalars.
 
-    Reference: `equinox.nn.Linear`.
+    .. math::
+        y = x W + b
+
+    A size of `"scalar"` is a size of 1 without an axis for it.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from impl_flax.layers import ScalarLinear
+        >>> linear = ScalarLinear(3, "scalar", rngs=nnx.Rngs(0))
+        >>> linear(jnp.ones((5, 3))).shape
+        (5,)
+
+    References:
+        Counterpart: `equinox.nn.Linear`.
     """
 
     def __init__(
@@ -27,13 +42,13 @@ class ScalarLinear(nnx.Linear):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        """Makes a layer.
+        """Creates the layer.
 
         Args:
-            in_features: size of the input's last axis, or `"scalar"`.
-            out_features: size of the output's last axis, or `"scalar"`.
-            rngs: draws the parameters.
-            options: those of `nnx.Linear`.
+            in_features: the size of the input's last axis, or `"scalar"`.
+            out_features: the size of the output's last axis, or `"scalar"`.
+            rngs: the streams of the initial parameters.
+            options: further arguments of `nnx.Linear`.
         """
         super().__init__(
             1 if in_features == "scalar" else in_features,
@@ -55,11 +70,27 @@ class ScalarLinear(nnx.Linear):
 
 
 class MLP(nnx.Module):
-    """Linears with activations between them.
+    r"""Linear layers with an activation after each hidden layer.
 
-    Without hidden layers there is no final activation either.
+    .. math::
+        h_0 = x, \qquad
+        h_{i+1} = \phi(h_i W_i + b_i), \qquad
+        y = \psi(h_d W_d + b_d)
 
-    Reference: `equinox.nn.MLP`.
+    for :math:`d` hidden layers, activation :math:`\phi` and final activation
+    :math:`\psi`. Without hidden layers, the final activation is not applied.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from impl_flax.layers import MLP
+        >>> mlp = MLP(3, "scalar", width_size=8, depth=2, rngs=nnx.Rngs(0))
+        >>> mlp(jnp.ones((5, 3))).shape
+        (5,)
+
+    References:
+        Counterpart: `equinox.nn.MLP`.
     """
 
     def __init__(
@@ -76,19 +107,20 @@ class MLP(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        """Makes a network of `depth` hidden layers.
+        """Creates a network with `depth` hidden layers.
 
         Args:
-            in_size: size of the input's last axis, or `"scalar"`.
-            out_size: size of the output's last axis, or `"scalar"`.
-            width_size: size of each hidden layer.
-            depth: number of hidden layers.
-            activation: after each hidden layer.
-            final_activation: after the last layer, if there is a hidden one.
+            in_size: the size of the input's last axis, or `"scalar"`.
+            out_size: the size of the output's last axis, or `"scalar"`.
+            width_size: the size of each hidden layer.
+            depth: the number of hidden layers.
+            activation: applied after each hidden layer.
+            final_activation: applied after the last layer, if there are
+                hidden layers.
             use_bias: whether hidden layers have a bias.
             use_final_bias: whether the last layer has a bias.
-            param_dtype: of the parameters.
-            rngs: draws the parameters.
+            param_dtype: the dtype of the parameters.
+            rngs: the streams of the initial parameters.
         """
         sizes = [in_size, *[width_size] * depth, out_size]
         self.layers = nnx.List(

@@ -1,4 +1,4 @@
-"""Equinox's GRUCell, which `nnx.RNN` takes like any stock cell."""
+"""The GRU cell of Equinox, which `nnx.RNN` accepts like a stock cell."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,31 @@ from jaxtyping import Array, Float
 
 
 class GRUCell(nnx.GRUCell):
-    """An `nnx.GRUCell` with the bias that the reset gate acts on.
+    r"""A gated recurrent unit with a bias inside the reset gate.
 
-    `nnx.GRUCell` shows it in its formula, as b_hn, but has no such
-    parameter. Here it is `bias_n`, and starts at zero.
+    .. math::
+        r &= \sigma(W_{ir} x + b_{ir} + W_{hr} h) \\
+        z &= \sigma(W_{iz} x + b_{iz} + W_{hz} h) \\
+        n &= \tanh(W_{in} x + b_{in} + r (W_{hn} h + b_{hn})) \\
+        h' &= (1 - z) n + z h
 
-    Reference: `torch.nn.GRUCell`; `equinox.nn.GRUCell`.
+    `nnx.GRUCell` has :math:`b_{hn}` in its formula, but not as a parameter.
+    Here it is `bias_n`, which is initialized to zero.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from impl_flax.layers import GRUCell
+        >>> rnn = nnx.RNN(GRUCell(3, 4, rngs=nnx.Rngs(0)))
+        >>> rnn(jnp.ones((2, 5, 3), "float32")).shape
+        (2, 5, 4)
+
+    References:
+        Cho et al., "Learning Phrase Representations using RNN
+        Encoder-Decoder for Statistical Machine Translation", 2014,
+        arXiv:1406.1078. Counterparts: `equinox.nn.GRUCell`,
+        `torch.nn.GRUCell`.
     """
 
     def __init__(
@@ -29,18 +48,19 @@ class GRUCell(nnx.GRUCell):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        """Makes a cell.
+        """Creates a cell.
 
         Args:
-            in_features: features of an input.
-            hidden_features: features of the hidden state.
+            in_features: the number of input features.
+            hidden_features: the number of features of the hidden state.
             use_bias: whether to add biases.
-            gate_fn: of the gates r and z.
-            activation_fn: of the new state n.
-            dtype: to compute in; that of inputs and parameters if `None`.
-            param_dtype: of the parameters, and of the carry that
-                `initialize_carry` makes.
-            rngs: draws the initial values.
+            gate_fn: the activation function of the gates r and z.
+            activation_fn: the activation function of the candidate state n.
+            dtype: the dtype of the computation, by default inferred from the
+                inputs and the parameters.
+            param_dtype: the dtype of the parameters, and of the carry that
+                `initialize_carry` returns.
+            rngs: the streams of the initial parameters.
         """
         super().__init__(
             in_features,
@@ -51,6 +71,7 @@ class GRUCell(nnx.GRUCell):
             param_dtype=param_dtype,
             rngs=rngs,
         )
+        self.bias_n: nnx.Param[Array] | None
         if use_bias:
             self.bias_n = nnx.Param(jnp.zeros(hidden_features, param_dtype))
         else:
@@ -61,7 +82,12 @@ class GRUCell(nnx.GRUCell):
     def __call__(
         self, carry: Float[Array, "*B H"], inputs: Float[Array, "*B I"]
     ) -> tuple[Float[Array, "*B H"], Float[Array, "*B H"]]:
-        """Takes one step; returns the new h as the carry and as the output."""
+        """Returns the new hidden state, as the carry and as the output.
+
+        Args:
+            carry: the hidden state.
+            inputs: the inputs of this step.
+        """
         x_r, x_z, x_n = jnp.split(self.dense_i(inputs), 3, axis=-1)
         h_r, h_z, h_n = jnp.split(self.dense_h(carry), 3, axis=-1)
         if self.bias_n is not None:

@@ -1,1 +1,1 @@
-"""The models, one file each, by the name of their spec."""
+"""The models, one file for each, named after its spec."""

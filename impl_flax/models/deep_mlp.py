@@ -1,12 +1,9 @@
-"""Submodules in a list: `nnx.List`, which marks its items as part of the
-graph.
-"""
-
-from typing import Literal
+"""Submodules in a list: an `nnx.List`, whose items are part of the graph."""
 
 from flax import nnx
 from jaxtyping import Array, Float
 
+from common.layers import BatchNormDialect
 from impl_flax import layers
 
 
@@ -17,29 +14,40 @@ class Block(nnx.Module):
         self,
         size: int,
         *,
-        batch_norm: Literal["ema", "batch", "standard", "torch"],
+        batch_norm: BatchNormDialect,
         momentum: float,
         eps: float,
         rngs: nnx.Rngs,
     ):
         self.linear = nnx.Linear(size, size, use_bias=False, rngs=rngs)
-        self.norm = layers.batch_norm(
-            size, batch_norm, momentum=momentum, epsilon=eps, rngs=rngs
+        self.norm = nnx.BatchNorm(
+            num_features=size,
+            momentum=momentum,
+            epsilon=eps,
+            use_fast_variance=False,
+            rngs=rngs,
         )
+        if batch_norm != "standard":
+            self.norm = layers.batch_norm(
+                size, batch_norm, momentum=momentum, epsilon=eps, rngs=rngs
+            )
 
     def __call__(self, x: Float[Array, "B size"]) -> Float[Array, "B size"]:
-        return nnx.relu(self.norm(self.linear(x)))
+        x = self.linear(x)
+        x = self.norm(x)
+        x = nnx.relu(x)
+        return x
 
 
 class DeepMLP(nnx.Module):
-    """A stack of equal blocks and a Linear on top."""
+    """A stack of identical blocks, followed by a linear layer."""
 
     def __init__(
         self,
         depth: int = 2,
         size: int = 8,
         *,
-        batch_norm: Literal["ema", "batch", "standard", "torch"] = "standard",
+        batch_norm: BatchNormDialect = "standard",
         momentum: float = 0.99,
         eps: float = 1e-5,
         rngs: nnx.Rngs,

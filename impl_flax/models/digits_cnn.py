@@ -1,15 +1,14 @@
-"""A batch, channels last; dropout draws from the `rngs` of the call.
+"""A batch, channels last; dropout takes its key from the `rngs` of the call.
 
-The features are flattened as (C, H, W), so that the Linear behind them has
-the same weight as in a channels-first library.
+The features are flattened in the order (C, H, W), so that the weight of the
+linear layer is the same as in a channels-first library.
 """
-
-from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from common.layers import BatchNormDialect
 from impl_flax import layers
 
 
@@ -22,20 +21,46 @@ class DigitsCNN(nnx.Module):
         classes: int = 10,
         dropout: float = 0.25,
         *,
-        batch_norm: Literal["ema", "batch", "standard", "torch"] = "standard",
+        batch_norm: BatchNormDialect = "standard",
         momentum: float = 0.9,
         eps: float = 1e-5,
         rngs: nnx.Rngs,
     ):
         c1, c2 = channels
-        conv = {"kernel_size": (3, 3), "use_bias": False, "rngs": rngs}
-        norm = {"momentum": momentum, "epsilon": eps, "rngs": rngs}
-        self.conv1 = nnx.Conv(1, c1, **conv)
-        self.norm1 = layers.batch_norm(c1, batch_norm, **norm)
-        self.conv2 = nnx.Conv(c1, c2, **conv)
-        self.norm2 = layers.batch_norm(c2, batch_norm, **norm)
+        self.conv1 = nnx.Conv(
+            1, c1, kernel_size=(3, 3), use_bias=False, rngs=rngs
+        )
+        self.norm1 = nnx.BatchNorm(
+            num_features=c1,
+            momentum=momentum,
+            epsilon=eps,
+            use_fast_variance=False,
+            rngs=rngs,
+        )
+        self.conv2 = nnx.Conv(
+            c1, c2, kernel_size=(3, 3), use_bias=False, rngs=rngs
+        )
+        self.norm2 = nnx.BatchNorm(
+            num_features=c2,
+            momentum=momentum,
+            epsilon=eps,
+            use_fast_variance=False,
+            rngs=rngs,
+        )
         self.dropout = nnx.Dropout(dropout)
         self.linear = nnx.Linear(c2 * 4 * 4, classes, rngs=rngs)
+
+        if batch_norm != "standard":  # replace the norms, and nothing else
+            self.norm1, self.norm2 = (
+                layers.batch_norm(
+                    size,
+                    batch_norm,
+                    momentum=momentum,
+                    epsilon=eps,
+                    rngs=rngs,
+                )
+                for size in channels
+            )
 
     def __call__(
         self, x: Float[Array, "B 8 8 1"], rngs: nnx.Rngs | None = None

@@ -1,19 +1,18 @@
-"""Mutable state: a stateful layer updates its own `nnx.BatchStat`s in place.
+"""Mutable state: a stateful layer updates its `nnx.BatchStat`s in place.
 
-A model acts on a batch; BatchNorm takes its statistics over all axes but the
-last.
+The model acts on a batch, and BatchNorm computes its statistics over all axes
+but the last.
 """
-
-from typing import Literal
 
 from flax import nnx
 from jaxtyping import Array, Float
 
+from common.layers import BatchNormDialect
 from impl_flax import layers
 
 
 class StatefulMLP(nnx.Module):
-    """A mish-mash of stateful and stateless layers, for demonstration."""
+    """A mix of stateful and stateless layers, for demonstration only."""
 
     def __init__(
         self,
@@ -21,19 +20,42 @@ class StatefulMLP(nnx.Module):
         hidden_size: int = 32,
         out_size: int = 3,
         *,
-        batch_norm: Literal["ema", "batch", "standard", "torch"] = "ema",
+        batch_norm: BatchNormDialect = "ema",
         momentum: float = 0.99,
         eps: float = 1e-5,
         rngs: nnx.Rngs,
     ):
-        norm = {"momentum": momentum, "epsilon": eps, "rngs": rngs}
-        self.norm1 = layers.batch_norm(in_size, batch_norm, **norm)
+        self.norm1 = layers.BatchNorm(
+            num_features=in_size,
+            mode="ema",
+            momentum=momentum,
+            epsilon=eps,
+            rngs=rngs,
+        )
         self.spectral_linear = layers.SpectralNorm(
             nnx.Linear(in_size, hidden_size, rngs=rngs), rngs=rngs
         )
-        self.norm2 = layers.batch_norm(hidden_size, batch_norm, **norm)
+        self.norm2 = layers.BatchNorm(
+            num_features=hidden_size,
+            mode="ema",
+            momentum=momentum,
+            epsilon=eps,
+            rngs=rngs,
+        )
         self.linear1 = nnx.Linear(hidden_size, hidden_size, rngs=rngs)
         self.linear2 = nnx.Linear(hidden_size, out_size, rngs=rngs)
+
+        if batch_norm != "ema":  # replace the norms, and nothing else
+            self.norm1, self.norm2 = (
+                layers.batch_norm(
+                    size,
+                    batch_norm,
+                    momentum=momentum,
+                    epsilon=eps,
+                    rngs=rngs,
+                )
+                for size in (in_size, hidden_size)
+            )
 
     def __call__(
         self, x: Float[Array, "B in_size"], rngs: nnx.Rngs | None = None

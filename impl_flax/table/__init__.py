@@ -1,53 +1,46 @@
-"""Flax's column of the layer table: a function for each row, which takes the
-row's hyper-parameters and returns the layer of the same meaning.
+"""Flax's column of the layer table: a constructor for each row.
+
+Each module registers the constructors of one family; see `column.py`.
 """
 
-import importlib
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
-from common.layers.table import Layer, name_of, require_variables, stem
+from common.layers import Layer
+from common.layers.constructors import Constructor
+from common.layers.table import require_variables
+from common.layouts import Role
 from common.protocol import Arrays
-from impl_flax import canonical
-from impl_flax.table import calls
+from impl_flax.canonical import Layouts, abstract
 
 
 class Counterpart:
-    """A row of the table in Flax NNX, as a function of canonical arrays."""
+    """A row's layer in Flax NNX, as a function of canonical arrays."""
 
-    def __init__(self, layer: Layer):
-        """Builds the layer, with shapes in place of arrays.
+    def __init__(self, layer: Layer, constructor: Constructor):
+        """Constructs the layer, with shapes in place of arrays.
+
+        Args:
+            layer: the row.
+            constructor: constructs and calls the Flax layer.
 
         Raises:
-            ValueError: if its arrays are not those that the row names.
+            ValueError: if its arrays are not those that the row declares.
         """
-        name = name_of(type(layer))
-        table = importlib.import_module(f"impl_flax.table.{stem(layer)}")
-        self.call = getattr(table, "CALLS", {}).get(name, calls.on_batch)
-        make = getattr(table, name)
-        constants = {}
-
-        def build():
-            module = _as_module(make(**layer.options(), rngs=nnx.Rngs(0)))
-            for path, leaf in nnx.to_flat_state(nnx.state(module)):
-                if isinstance(leaf, np.ndarray):  # a mask, say
-                    constants[path] = leaf
-            return module
-
-        module = nnx.eval_shape(build)
-        self.parameters = canonical.layouts(module, nnx.Param)
-        self.buffers = canonical.layouts(module, nnx.BatchStat)
-        self.graphdef, abstract = nnx.split(module)
-        self.abstract = nnx.from_flat_state(
-            dict(nnx.to_flat_state(abstract)) | constants
+        self.call = constructor.call
+        module = abstract(
+            lambda: _as_module(
+                constructor.make(**layer.options(), rngs=nnx.Rngs(0))
+            )
         )
+        self.layouts = Layouts(module)
+        self.graphdef, self.abstract = nnx.split(module)
         require_variables(
             layer,
-            canonical.names(self.parameters),
-            canonical.names(self.buffers),
+            self.layouts.names(Role.PARAMETER),
+            self.layouts.names(Role.BUFFER),
         )
 
     def forward(
@@ -66,27 +59,26 @@ class Counterpart:
             module.eval()
         layer = module.function if isinstance(module, _Function) else module
         outputs = self.call(layer, *inputs, key=key)
-        return outputs, canonical.read(module, self.buffers)
+        return outputs, self.layouts.read(module, Role.BUFFER)
 
     def write(self, params: Any, buffers: Any) -> nnx.Module:
-        """Returns the layer that holds these arrays."""
-        # The map makes Variables that this trace may write to.
+        """Returns the layer with the given arrays."""
+        # Copies the Variables, so that this trace can write to them.
         abstract = jax.tree.map(lambda x: x, self.abstract)
         module = nnx.merge(self.graphdef, abstract)
-        canonical.write(module, self.parameters, params)
-        canonical.write(module, self.buffers, buffers)
-        return module
+        arrays, roles = {**params, **buffers}, (Role.PARAMETER, Role.BUFFER)
+        return self.layouts.write(module, arrays, *roles)
 
     def read(self, native: nnx.Module) -> tuple[Arrays, Arrays]:
         """Inverts `write`."""
         return (
-            canonical.read(native, self.parameters),
-            canonical.read(native, self.buffers),
+            self.layouts.read(native, Role.PARAMETER),
+            self.layouts.read(native, Role.BUFFER),
         )
 
 
 class _Function(nnx.Module):
-    """A plain function, such as `nnx.avg_pool`, in a module's place."""
+    """Wraps a function such as `nnx.avg_pool` in a module."""
 
     def __init__(self, function: Any):
         self.function = function

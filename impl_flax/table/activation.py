@@ -1,21 +1,31 @@
-"""Flax's activations."""
+"""Flax's activation functions and layers."""
 
 import functools
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
+
+from common.layers import ACTIVATIONS
+from impl_flax.table.column import constructs
 
 SETTINGS = {
-    # Integers, whatever the dtype of the model.
+    # Always int32, whatever the dtype of the model.
     "one_hot": {"num_classes": 5, "dtype": jnp.int32},
     "logsumexp": {"axis": -1},
-    # E[x^2] - E[x]^2 loses all digits where the mean is large.
+    # The default, E[x^2] - E[x]^2, cancels when the mean is large.
     "standardize": {"algorithm": "stable"},
 }
 
 
-def activation(function, *, approximate, rngs):
-    """Returns a function that both libraries take from JAX."""
+@constructs(
+    "activation", stock=tuple(ACTIVATIONS), kind="settings", page="activations"
+)
+def activation(
+    function: str, *, approximate: bool, rngs: nnx.Rngs
+) -> Callable[..., Array]:
+    """Returns an activation function of `flax.nnx`."""
     del rngs
     settings = SETTINGS.get(function, {})
     if function == "gelu":
@@ -23,11 +33,20 @@ def activation(function, *, approximate, rngs):
     return functools.partial(getattr(nnx, function), **settings)
 
 
-def prelu(features, *, num_spatial_dims, rngs):
-    """Makes a leaky relu whose slope is learned."""
+@constructs(
+    "prelu",
+    stock=("PReLU",),
+    kind="settings",
+    page="activations",
+    keywords={"negative_slope": "negative_slope_init"},
+)
+def prelu(
+    features: int | None, *, num_spatial_dims: int, rngs: nnx.Rngs
+) -> nnx.PReLU:
+    """Returns a leaky ReLU with a trainable slope."""
     del num_spatial_dims, rngs
     layer = nnx.PReLU(0.25)
     if features is not None:
-        # Channels last: one slope a channel broadcasts as it is.
+        # The channels come last, so one slope per channel broadcasts.
         layer.negative_slope = nnx.Param(jnp.full(features, 0.25))
     return layer

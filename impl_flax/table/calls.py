@@ -2,22 +2,19 @@
 
 from typing import Any
 
-import jax.random as jr
-from flax import nnx
-
 
 def on_batch(layer: Any, *inputs: Any, key: Any) -> Any:
-    """Calls the layer as it is."""
+    """Calls the layer on the batch."""
     del key
     return layer(*inputs)
 
 
-def with_keys(layer: Any, *inputs: Any, key: Any) -> Any:
-    """Maps the layer over the batch and over keys split from one."""
-    keys = jr.split(key, len(inputs[0]))
+def with_key(layer: Any, *inputs: Any, key: Any) -> Any:
+    """Calls the layer on the batch with a random key."""
+    return layer(*inputs, rngs=key)
 
-    def call(*inputs_and_key: Any) -> Any:
-        *inputs, key = inputs_and_key
-        return layer(*inputs, rngs=key)
 
-    return nnx.vmap(call)(*inputs, keys)
+def with_mask(layer: Any, x: Any, *mask: Any, key: Any) -> Any:
+    """Calls the layer on the batch, with a mask if there is one."""
+    del key
+    return layer(x, mask=mask[0]) if mask else layer(x)

@@ -1,58 +1,33 @@
 """Flax's convolutions."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jaxtyping import Array
 
+from common.layers import Padding, PaddingMode
 from impl_flax import layers
+from impl_flax.table.column import constructs
 
 MODES = {"REFLECT": "reflect", "REPLICATE": "edge", "CIRCULAR": "wrap"}
 
 
-def conv(
-    in_channels,
-    out_channels,
-    *,
-    kernel_size,
-    stride,
-    padding,
-    padding_mode,
-    dilation,
-    groups,
-    use_bias,
-    rngs,
-):
-    """Makes a convolution, with any padding in any mode."""
-    convolve = lax.conv_general_dilated
-    if padding_mode in ("CIRCULAR", "REFLECT") and (padding, stride) == (
-        "SAME",
-        1,
-    ):
-        padding = padding_mode  # the one padding that Flax has in that mode
-    elif padding_mode != "ZEROS":
-        convolve = _padded(padding, MODES[padding_mode])
-        padding = "VALID"
-    return nnx.Conv(
-        in_channels,
-        out_channels,
-        kernel_size,
-        strides=stride,
-        padding=padding,  # "SAME", unless told otherwise
-        kernel_dilation=dilation,
-        feature_group_count=groups,
-        use_bias=use_bias,
-        conv_general_dilated=convolve,
-        rngs=rngs,
-    )
+def _padded(padding: Any, mode: str) -> Callable[..., Array]:
+    """Returns a convolution that pads its input in a mode of `jnp.pad`."""
 
-
-def _padded(padding, mode):
-    """Returns a convolution that pads its input with other than zeros."""
-
-    def convolve(x, kernel, strides, valid, *, rhs_dilation, **options):
+    def convolve(
+        x: Array,
+        kernel: Array,
+        strides: Any,
+        valid: Any,
+        *,
+        rhs_dilation: Any,
+        **options: Any,
+    ) -> Array:
         sizes, window = x.shape[1:-1], kernel.shape[:-2]
         pads = padding
         if isinstance(padding, str):
@@ -69,28 +44,85 @@ def _padded(padding, mode):
     return convolve
 
 
-def _mask(mask, kernel_size, channels) -> Any:
-    """Returns the mask in the kernel's shape, the same for all channels."""
+def _mask(
+    mask: tuple[int, ...] | None,
+    kernel_size: tuple[int, ...],
+    channels: tuple[int, int],
+) -> Any:
+    """Repeats a mask for all channels, in the kernel's shape."""
     if mask is None:
         return None
     return np.tile(np.array(mask).reshape(*kernel_size, 1, 1), channels)
 
 
-def masked_conv(
-    in_channels,
-    out_channels,
+@constructs(
+    "conv",
+    stock=("Conv",),
+    kind="settings",
+    page="linear",
+    keywords={
+        "in_channels": "in_features",
+        "out_channels": "out_features",
+        "stride": "strides",
+        "dilation": "kernel_dilation",
+        "groups": "feature_group_count",
+    },
+)
+def conv(
+    in_channels: int,
+    out_channels: int,
     *,
-    kernel_size,
-    stride,
-    padding,
-    input_dilation,
-    dilation,
-    groups,
-    mask,
-    use_bias,
-    rngs,
-):
-    """Makes a convolution with a mask in the kernel's shape."""
+    kernel_size: tuple[int, ...],
+    stride: int | tuple[int, ...],
+    padding: Padding,
+    padding_mode: PaddingMode,
+    dilation: int | tuple[int, ...],
+    groups: int,
+    use_bias: bool,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """Returns a Conv, with any padding in any mode."""
+    convolve = lax.conv_general_dilated
+    if padding_mode in ("CIRCULAR", "REFLECT") and (padding, stride) == (
+        "SAME",
+        1,
+    ):
+        padding = (
+            padding_mode  # the only padding of this mode that Flax offers
+        )
+    elif padding_mode != "ZEROS":
+        convolve = _padded(padding, MODES[padding_mode])
+        padding = "VALID"
+    return nnx.Conv(
+        in_channels,
+        out_channels,
+        kernel_size,
+        strides=stride,
+        padding=padding,  # "SAME" by default
+        kernel_dilation=dilation,
+        feature_group_count=groups,
+        use_bias=use_bias,
+        conv_general_dilated=convolve,
+        rngs=rngs,
+    )
+
+
+@constructs("masked_conv", stock=("Conv",), kind="settings", page="linear")
+def masked_conv(
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    input_dilation: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    mask: tuple[int, ...] | None,
+    use_bias: bool,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """Returns a Conv with a masked kernel or a dilated input."""
     channels = (in_channels // groups, out_channels)
     return nnx.Conv(
         in_channels,
@@ -107,21 +139,34 @@ def masked_conv(
     )
 
 
+@constructs(
+    "conv_transpose",
+    stock=("ConvTranspose",),
+    kind="custom",
+    using="ConvTranspose",
+    page="linear",
+    keywords={
+        "in_channels": "in_features",
+        "out_channels": "out_features",
+        "stride": "strides",
+        "dilation": "kernel_dilation",
+    },
+)
 def conv_transpose(
-    in_channels,
-    out_channels,
+    in_channels: int,
+    out_channels: int,
     *,
-    kernel_size,
-    stride,
-    padding,
-    padding_mode,
-    output_padding,
-    dilation,
-    groups,
-    use_bias,
-    rngs,
-):
-    """Makes a stock layer where it has the options, else an own one."""
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    padding_mode: Literal["ZEROS", "CIRCULAR"],
+    output_padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    use_bias: bool,
+    rngs: nnx.Rngs,
+) -> nnx.Module:
+    """Returns a stock layer if it has the options, otherwise a custom one."""
     if (
         groups > 1
         or any(output_padding)
@@ -141,20 +186,22 @@ def conv_transpose(
             use_bias=use_bias,
             rngs=rngs,
         )
-    # With it the kernel is stored as PyTorch does, and a circular padding
-    # has its odd entry on the other side.
+    # `transpose_kernel` stores the kernel in PyTorch's layout, and moves the
+    # extra entry of an odd circular padding to the other side.
     transpose_kernel = (padding_mode, padding) == ("CIRCULAR", "SAME_LOWER")
+    flax_padding: Any = padding
     if padding_mode == "CIRCULAR":
-        padding = "CIRCULAR"
+        flax_padding = "CIRCULAR"
     elif padding != "SAME":
-        # Flax means the padding of the dilated input, not of the convolution
-        # to transpose. Its "VALID" is larger, if windows leave gaps.
+        # Flax pads the dilated input, whereas PyTorch's padding is that of
+        # the convolution that is transposed. Flax's "VALID" makes a larger
+        # output when the stride exceeds the kernel.
         if padding == "VALID":
-            padding = [(0, 0)] * len(kernel_size)
-        padding = [
+            flax_padding = [(0, 0)] * len(kernel_size)
+        flax_padding = [
             (d * (k - 1) - lower, d * (k - 1) - upper)
             for k, d, (lower, upper) in zip(
-                kernel_size, dilation, padding, strict=True
+                kernel_size, dilation, flax_padding, strict=True
             )
         ]
     return nnx.ConvTranspose(
@@ -162,7 +209,7 @@ def conv_transpose(
         out_channels,
         kernel_size,
         strides=stride,
-        padding=padding,
+        padding=flax_padding,
         kernel_dilation=dilation,
         transpose_kernel=transpose_kernel,
         use_bias=use_bias,

@@ -1,25 +1,38 @@
 """Flax's embeddings."""
 
+from typing import Any
+
 from flax import nnx
 
+from impl_flax.table.column import constructs
 
-def _attend(layer, query, *, key):
-    """Looks up the other way, by the tied weight."""
+
+def _attend(layer: Any, query: Any, *, key: Any) -> Any:
+    """Computes logits from the weight of the embedding."""
     del key
     return layer.attend(query)
 
 
-CALLS = {"embedding_attend": _attend}
-
-
-def embedding(num_embeddings, features, *, rngs):
-    """Makes a look-up table."""
+@constructs("embedding", stock=("Embed",), kind="settings", page="linear")
+def embedding(
+    num_embeddings: int, features: int, *, rngs: nnx.Rngs
+) -> nnx.Embed:
+    """Returns an Embed."""
     layer = nnx.Embed(num_embeddings, features, rngs=rngs)
-    # Otherwise it returns float32, whatever it holds later.
+    # Embed would otherwise cast what it returns to float32.
     layer.dtype = None
     return layer
 
 
-def embedding_attend(num_embeddings, features, *, rngs):
-    """Makes a look-up table."""
+@constructs(
+    "embedding_attend",
+    call=_attend,
+    stock=("Embed",),
+    kind="settings",
+    page="linear",
+)
+def embedding_attend(
+    num_embeddings: int, features: int, *, rngs: nnx.Rngs
+) -> nnx.Embed:
+    """Returns an Embed."""
     return embedding(num_embeddings, features, rngs=rngs)

@@ -1,43 +1,58 @@
 """Flax's linear layers."""
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
 
+from common.layers import Size
 from impl_flax import layers
+from impl_flax.table.column import constructs
 
 
-def _with_groups(layer, x, *, key):
-    """Calls a layer whose groups come first, so not behind a batch axis."""
+def _with_groups(layer: Any, x: Any, *, key: Any) -> Any:
+    """Maps a layer over the batch if the group axes must come first."""
     del key
     return jax.vmap(layer)(x) if layer.batch_axis else layer(x)
 
 
-CALLS = {"linear_general": _with_groups}
-
-
-def linear(in_features, out_features, *, use_bias, rngs):
-    """Makes an affine map of the last axis."""
-    kind = nnx.Linear
+@constructs("linear", stock=("Linear",), page="linear")
+def linear(
+    in_features: Size, out_features: Size, *, use_bias: bool, rngs: nnx.Rngs
+) -> nnx.Module:
+    """Returns an affine map of the last axis."""
+    kind: Any = nnx.Linear
     if "scalar" in (in_features, out_features):
-        kind = layers.ScalarLinear  # 1, without an axis
+        kind = layers.ScalarLinear  # a size of 1 without an axis
     return kind(in_features, out_features, use_bias=use_bias, rngs=rngs)
 
 
-def identity(*, rngs):
-    """Returns the function that does nothing."""
+@constructs("identity", stock=("identity",), page="activations")
+def identity(*, rngs: nnx.Rngs) -> Callable[..., Array]:
+    """Returns the identity function."""
     del rngs
     return nnx.identity
 
 
-def function(function, *, rngs):
-    """Makes a layer of a plain function."""
+@constructs(
+    "function", kind="composition", using="a function in nnx.Sequential"
+)
+def function(
+    function: Literal["tanh", "square"], *, rngs: nnx.Rngs
+) -> nnx.Sequential:
+    """Wraps a function in a module."""
     del rngs
     return nnx.Sequential(getattr(jnp, function))
 
 
-def sequential(sizes, *, use_bias, rngs):
-    """Makes Linears with tanh between them."""
+@constructs("sequential", stock=("Sequential",), page="../helpers")
+def sequential(
+    sizes: tuple[int, ...], *, use_bias: bool, rngs: nnx.Rngs
+) -> nnx.Sequential:
+    """Returns Linear layers with tanh between them."""
     stack = []
     for i, size in enumerate(sizes[1:]):
         if i > 0:
@@ -46,21 +61,22 @@ def sequential(sizes, *, use_bias, rngs):
     return nnx.Sequential(*stack)
 
 
+@constructs("mlp", kind="custom", using="MLP")
 def mlp(
-    in_size,
-    out_size,
+    in_size: Size,
+    out_size: Size,
     *,
-    width_size,
-    depth,
-    activation,
-    final_activation,
-    use_bias,
-    use_final_bias,
-    scan,
-    rngs,
-):
-    """Makes Linears with activations between them."""
-    del scan  # how Equinox compiles it
+    width_size: int,
+    depth: int,
+    activation: str,
+    final_activation: str,
+    use_bias: bool,
+    use_final_bias: bool,
+    scan: bool,
+    rngs: nnx.Rngs,
+) -> layers.MLP:
+    """Returns Linear layers with activations between them."""
+    del scan  # only affects how Equinox compiles the layer
     return layers.MLP(
         in_size,
         out_size,
@@ -74,8 +90,22 @@ def mlp(
     )
 
 
-def linear_general(in_features, out_features, *, axis, groups, use_bias, rngs):
-    """Makes an affine map of several axes."""
+@constructs(
+    "linear_general",
+    call=_with_groups,
+    stock=("LinearGeneral",),
+    page="linear",
+)
+def linear_general(
+    in_features: tuple[int, ...],
+    out_features: tuple[int, ...],
+    *,
+    axis: tuple[int, ...],
+    groups: tuple[int, ...],
+    use_bias: bool,
+    rngs: nnx.Rngs,
+) -> nnx.LinearGeneral:
+    """Returns an affine map of several axes."""
     return nnx.LinearGeneral(
         in_features,
         out_features,
@@ -86,6 +116,13 @@ def linear_general(in_features, out_features, *, axis, groups, use_bias, rngs):
     )
 
 
-def einsum(equation, *, shape, bias_shape, rngs):
-    """Makes an affine map that an equation describes."""
+@constructs("einsum", stock=("Einsum",), page="linear")
+def einsum(
+    equation: str,
+    *,
+    shape: tuple[int, ...],
+    bias_shape: tuple[int, ...] | None,
+    rngs: nnx.Rngs,
+) -> nnx.Einsum:
+    """Returns an affine map that is written as an einsum equation."""
     return nnx.Einsum(equation, shape, bias_shape, rngs=rngs)

@@ -2,9 +2,19 @@
 
 from flax import nnx
 
+from impl_flax.table.column import constructs
 
-def lora(in_features, rank, out_features, *, has_base, rngs):
-    """Makes an update of low rank, of a Linear if there is one."""
+
+@constructs("lora", stock=("LoRA",), page="lora")
+def lora(
+    in_features: int,
+    rank: int,
+    out_features: int,
+    *,
+    has_base: bool,
+    rngs: nnx.Rngs,
+) -> nnx.LoRA:
+    """Returns a low-rank update, added to a Linear if there is one."""
     base = nnx.Linear(in_features, out_features, rngs=rngs)
     return nnx.LoRA(
         in_features,
@@ -15,12 +25,16 @@ def lora(in_features, rank, out_features, *, has_base, rngs):
     )
 
 
-def lora_linear(in_features, out_features, *, rank, use_bias, rngs):
-    """Makes a Linear with an update of low rank."""
+@constructs("lora_linear", stock=("LoRALinear",), page="lora")
+def lora_linear(
+    in_features: int,
+    out_features: int,
+    *,
+    rank: int,
+    use_bias: bool,
+    rngs: nnx.Rngs,
+) -> nnx.LoRALinear:
+    """Returns a Linear with a low-rank update."""
     return nnx.LoRALinear(
-        in_features,
-        out_features,
-        lora_rank=rank,
-        use_bias=use_bias,
-        rngs=rngs,
+        in_features, out_features, lora_rank=rank, use_bias=use_bias, rngs=rngs
     )

@@ -1,67 +1,151 @@
 """Flax's pooling functions."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jaxtyping import Array
+
+from common.layers import Padding
+from impl_flax.table.column import constructs
+
+Pool = Callable[[Array], Array]
 
 
-def _pads(x, window, stride, padding, use_ceil) -> Any:
-    """Returns the padding, widened by a stride where some input is left."""
+def _pads(
+    x: Array,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+) -> Any:
+    """Returns the padding, plus a stride where a window would not fit."""
     if not use_ceil:
         return padding
     sizes = x.shape[1:-1]
+    pads: Any = padding
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(sizes, window, stride, padding)
+        pads = lax.padtype_to_pads(sizes, window, stride, padding)
     return [
         (lower, upper + s if (size + lower + upper - k) % s else upper)
         for size, k, s, (lower, upper) in zip(
-            sizes, window, stride, padding, strict=True
+            sizes, window, stride, pads, strict=True
         )
     ]
 
 
-def avg_pool(*, window, stride, padding, use_ceil, count_include_pad, rngs):
-    """Makes a function that takes the mean over windows."""
-    del rngs
+def _blocks(
+    target_shape: tuple[int, ...], operation: Callable[..., Array]
+) -> Pool:
+    """Returns a function that reduces disjoint blocks, axis by axis."""
 
-    def pool(x):
-        pads = _pads(x, window, stride, padding, use_ceil)
-        y = nnx.avg_pool(x, window, stride, pads, count_include_pad)
-        return y.astype(x.dtype)  # the count is of the widest float
+    def pool(x: Array) -> Array:
+        for axis, number in enumerate(target_shape, 1):
+            parts = jnp.array_split(x, number, axis)
+            x = jnp.stack([operation(part, axis=axis) for part in parts], axis)
+        return x
 
     return pool
 
 
-def max_pool(*, window, stride, padding, use_ceil, rngs):
-    """Makes a function that takes the maximum over windows."""
+@constructs(
+    "avg_pool",
+    stock=("avg_pool",),
+    kind="settings",
+    page="pooling",
+    keywords={"window": "window_shape", "stride": "strides"},
+)
+def avg_pool(
+    *,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+    count_include_pad: bool,
+    rngs: nnx.Rngs,
+) -> Pool:
+    """Returns a function that takes the mean over windows."""
     del rngs
 
-    def pool(x):
+    def pool(x: Array) -> Array:
+        pads = _pads(x, window, stride, padding, use_ceil)
+        y = nnx.avg_pool(x, window, stride, pads, count_include_pad)
+        return y.astype(x.dtype)  # nnx counts in the widest float dtype
+
+    return pool
+
+
+@constructs(
+    "max_pool",
+    stock=("max_pool",),
+    kind="settings",
+    page="pooling",
+    keywords={"window": "window_shape", "stride": "strides"},
+)
+def max_pool(
+    *,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+    rngs: nnx.Rngs,
+) -> Pool:
+    """Returns a function that takes the maximum over windows."""
+    del rngs
+
+    def pool(x: Array) -> Array:
         pads = _pads(x, window, stride, padding, use_ceil)
         return nnx.max_pool(x, window, stride, pads)
 
     return pool
 
 
-def min_pool(*, window, stride, padding, use_ceil, rngs):
-    """Makes a function that takes the minimum over windows."""
+@constructs("min_pool", stock=("min_pool",), kind="settings", page="pooling")
+def min_pool(
+    *,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+    rngs: nnx.Rngs,
+) -> Pool:
+    """Returns a function that takes the minimum over windows."""
     del rngs
 
-    def pool(x):
+    def pool(x: Array) -> Array:
         pads = _pads(x, window, stride, padding, use_ceil)
         return nnx.min_pool(x, window, stride, pads)
 
     return pool
 
 
-def pool(*, window, stride, padding, use_ceil, operation, rngs):
-    """Makes a function that reduces windows by an operation of `lax`."""
+@constructs(
+    "pool",
+    stock=("pool",),
+    kind="settings",
+    page="pooling",
+    keywords={
+        "window": "window_shape",
+        "stride": "strides",
+        "operation": "reduce_fn",
+    },
+)
+def pool(
+    *,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+    operation: Literal["add", "max", "min"],
+    rngs: nnx.Rngs,
+) -> Pool:
+    """Returns a function that reduces windows by a `jax.lax` operation."""
     del rngs
     init = {"add": 0.0, "max": -jnp.inf, "min": jnp.inf}[operation]
 
-    def pool(x):
+    def pool(x: Array) -> Array:
         pads = _pads(x, window, stride, padding, use_ceil)
         reduce = getattr(lax, operation)
         return nnx.pool(x, init, reduce, window, stride, pads)
@@ -69,31 +153,43 @@ def pool(*, window, stride, padding, use_ceil, operation, rngs):
     return pool
 
 
-def _blocks(target_shape, operation):
-    """Returns a function that reduces disjoint blocks, axis by axis."""
-
-    def pool(x):
-        for axis, number in enumerate(target_shape, 1):
-            parts = jnp.array_split(x, number, axis)
-            x = jnp.stack([operation(it, axis=axis) for it in parts], axis)
-        return x
-
-    return pool
-
-
-def adaptive_avg_pool(*, target_shape, rngs):
-    """Makes a function that takes the mean of blocks."""
+@constructs(
+    "adaptive_avg_pool",
+    kind="composition",
+    using="jnp.array_split and a reduction of each part",
+)
+def adaptive_avg_pool(
+    *, target_shape: tuple[int, ...], rngs: nnx.Rngs
+) -> Pool:
+    """Returns a function that takes the mean of disjoint blocks."""
     del rngs
     return _blocks(target_shape, jnp.mean)
 
 
-def adaptive_max_pool(*, target_shape, rngs):
-    """Makes a function that takes the maximum of blocks."""
+@constructs(
+    "adaptive_max_pool",
+    kind="composition",
+    using="jnp.array_split and a reduction of each part",
+)
+def adaptive_max_pool(
+    *, target_shape: tuple[int, ...], rngs: nnx.Rngs
+) -> Pool:
+    """Returns a function that takes the maximum of disjoint blocks."""
     del rngs
     return _blocks(target_shape, jnp.max)
 
 
-def adaptive_pool(*, target_shape, operation, rngs):
-    """Makes a function that reduces blocks by one of `jax.numpy`."""
+@constructs(
+    "adaptive_pool",
+    kind="composition",
+    using="jnp.array_split and a reduction of each part",
+)
+def adaptive_pool(
+    *,
+    target_shape: tuple[int, ...],
+    operation: Literal["sum", "min", "median"],
+    rngs: nnx.Rngs,
+) -> Pool:
+    """Returns a function that applies a `jax.numpy` reduction to blocks."""
     del rngs
     return _blocks(target_shape, getattr(jnp, operation))

@@ -6,14 +6,14 @@ from typing import Any
 from flax import nnx
 from flax.nnx.nn import activations
 
-# What `nnx` has besides layers, among its modules and its layers' functions.
+# Public modules and functions of `flax.nnx` that are not layers.
 NOT_LAYERS = {
     "Module": "the class of all modules",
     "RNNCellBase": "the abstract class of cells",
-    "LoRAParam": "the type of LoRA's Variables",
+    "LoRAParam": "the Variable type of LoRA",
     "Dict": "a container of modules",
     "List": "a container of modules",
-    "dot_product_attention": "what MultiHeadAttention calls",
+    "dot_product_attention": "the function that MultiHeadAttention calls",
     "make_attention_mask": "makes a mask",
     "make_causal_mask": "makes a mask",
     "combine_masks": "makes a mask",
@@ -23,14 +23,14 @@ NOT_LAYERS = {
 def public_layers() -> list[str]:
     """Returns the names of the layers in `flax.nnx`.
 
-    They are its modules, and the functions that its layers' files export.
+    A layer is a module, or a function exported by a file of layers.
     """
     return [
         name
-        for name, it in vars(nnx).items()
+        for name, value in vars(nnx).items()
         if not name.startswith("_")
         and name not in NOT_LAYERS
-        and (_is_layer(it) or name in activations.__all__)
+        and (_is_layer(value) or name in activations.__all__)
     ]
 
 
@@ -39,10 +39,10 @@ def find(name: str) -> Any:
     return getattr(nnx, name)
 
 
-def _is_layer(it: Any) -> bool:
-    home = getattr(it, "__module__", None) or ""
-    if inspect.isclass(it):
-        return issubclass(it, nnx.Module)
-    return inspect.isfunction(it) and home.startswith(
+def _is_layer(value: Any) -> bool:
+    module = getattr(value, "__module__", None) or ""
+    if inspect.isclass(value):
+        return issubclass(value, nnx.Module)
+    return inspect.isfunction(value) and module.startswith(
         ("flax.nnx.nn.", "flax.linen.pooling")
     )

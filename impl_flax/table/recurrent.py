@@ -1,10 +1,14 @@
 """Flax's recurrent layers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from common.layers import Cell
 from impl_flax import layers
+from impl_flax.table.column import constructs
 
 CELLS = {
     "lstm": nnx.OptimizedLSTMCell,
@@ -13,93 +17,39 @@ CELLS = {
 }
 
 
-def lstm_cell(input_size, hidden_size, *, use_bias, rngs):
-    """Makes a long short-term memory, which takes `((c, h), x)`."""
-    cell = nnx.LSTMCell(input_size, hidden_size, rngs=rngs)
-    if not use_bias:
-        for gate in (cell.hi, cell.hf, cell.hg, cell.ho):
-            _drop_bias(gate)
-    return cell
-
-
-def optimized_lstm_cell(input_size, hidden_size, *, use_bias, rngs):
-    """Makes a long short-term memory, which takes `((c, h), x)`."""
-    cell = nnx.OptimizedLSTMCell(input_size, hidden_size, rngs=rngs)
-    if not use_bias:
-        _drop_bias(cell.dense_h)
-    return cell
-
-
-def _drop_bias(linear):
-    """The cells have no such option; a zero bias would still be trained."""
+def _drop_bias(linear: nnx.Linear) -> None:
+    """Removes a bias, for which the cells have no option."""
     linear.use_bias = False
     linear.bias = nnx.data(None)
 
 
-def gru_cell(input_size, hidden_size, *, use_bias, rngs):
-    """Makes a gated recurrent unit, which takes `(h, x)`."""
-    return layers.GRUCell(
-        input_size, hidden_size, use_bias=use_bias, rngs=rngs
-    )
-
-
-def simple_cell(input_size, hidden_size, *, residual, rngs):
-    """Makes a plain recurrent cell, which takes `(h, x)`."""
-    return nnx.SimpleCell(
-        input_size,
-        hidden_size,
-        residual=residual,
-        # By default it computes in float32, whatever it is given.
-        dtype=None,  # pyright: ignore[reportArgumentType]
-        rngs=rngs,
-    )
-
-
-def rnn(
-    input_size, hidden_size, *, cell, reverse, keep_order, return_carry, rngs
-):
-    """Makes a layer that runs a cell along a sequence."""
-    return nnx.RNN(
-        _cell(cell, input_size, hidden_size, rngs),
-        reverse=reverse,
-        keep_order=keep_order,
-        return_carry=return_carry,
-    )
-
-
-def bidirectional(input_size, hidden_size, *, cell, return_carry, rngs):
-    """Makes a layer that runs two cells along a sequence, one backwards."""
-    return nnx.Bidirectional(
-        nnx.RNN(_cell(cell, input_size, hidden_size, rngs)),
-        nnx.RNN(_cell(cell, input_size, hidden_size, rngs)),
-        return_carry=return_carry,
-    )
-
-
-def _cell(cell, input_size, hidden_size, rngs):
-    # A SimpleCell computes in float32 by default, whatever it is given.
+def _cell(
+    cell: Cell, input_size: int, hidden_size: int, rngs: nnx.Rngs
+) -> nnx.RNNCellBase:
+    # A SimpleCell computes in float32 by default, whatever its input.
     return CELLS[cell](input_size, hidden_size, dtype=None, rngs=rngs)
 
 
-def _call_lstm_cell(layer, x, h, c, *, key):
+def _call_lstm_cell(layer: Any, x: Any, h: Any, c: Any, *, key: Any) -> Any:
+    """Calls the cell, whose carry is the pair (c, h)."""
     del key
     (c, h), _ = layer((c, h), x)
     return h, c
 
 
-def _call_cell(layer, x, h, *, key):
+def _call_cell(layer: Any, x: Any, h: Any, *, key: Any) -> Any:
+    """Calls a cell whose carry is h, and drops the copy it returns."""
     del key
     h, _ = layer(h, x)
     return h
 
 
-def _call_rnn(layer, xs, *rest, key):
+def _call_rnn(layer: Any, xs: Any, *rest: Any, key: Any) -> Any:
+    """Calls the layer, with lengths and a carry if given."""
     del key
     lengths, carry = _split(rest)
     outputs = layer(
-        xs,
-        initial_carry=_carry(layer.cell, xs, carry),
-        seq_lengths=lengths,
+        xs, initial_carry=_carry(layer.cell, xs, carry), seq_lengths=lengths
     )
     if layer.return_carry:
         carry, outputs = outputs
@@ -107,7 +57,8 @@ def _call_rnn(layer, xs, *rest, key):
     return outputs
 
 
-def _call_bidirectional(layer, xs, *rest, key):
+def _call_bidirectional(layer: Any, xs: Any, *rest: Any, key: Any) -> Any:
+    """Calls the layer, with lengths and carries if given."""
     del key
     lengths, carry = _split(rest)
     half = len(carry) // 2
@@ -125,31 +76,138 @@ def _call_bidirectional(layer, xs, *rest, key):
     return outputs
 
 
-def _split(rest):
-    """Returns the lengths, or `None`, and the arrays of a carry, or none."""
+def _split(rest: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """Separates the lengths, or None, from the arrays of the carry."""
     if rest and jnp.issubdtype(rest[0].dtype, jnp.integer):
         return rest[0], rest[1:]
     return None, rest
 
 
-def _carry(cell, xs, arrays):
-    """What a cell takes: h or (c, h), where `arrays` are (h,) or (h, c)."""
+def _carry(cell: Any, xs: Any, arrays: tuple[Any, ...]) -> Any:
+    """Returns the carry as a cell takes it: h or (c, h)."""
     if not arrays:
-        # It comes in the cell's `param_dtype`, and the scan must be all one.
+        # The cell makes it in its `param_dtype`; a scan needs one dtype.
         zeros = cell.initialize_carry(xs[:, 0].shape, nnx.Rngs(0))
         return jax.tree.map(lambda x: x.astype(xs.dtype), zeros)
     return arrays[0] if len(arrays) == 1 else arrays[::-1]
 
 
-def _arrays(carry):
+def _arrays(carry: Any) -> tuple[Any, ...]:
     return carry[::-1] if isinstance(carry, tuple) else (carry,)
 
 
-CALLS = {
-    "lstm_cell": _call_lstm_cell,
-    "optimized_lstm_cell": _call_lstm_cell,
-    "gru_cell": _call_cell,
-    "simple_cell": _call_cell,
-    "rnn": _call_rnn,
-    "bidirectional": _call_bidirectional,
-}
+@constructs(
+    "lstm_cell",
+    call=_call_lstm_cell,
+    stock=("LSTMCell",),
+    page="recurrent",
+    keywords={"input_size": "in_features", "hidden_size": "hidden_features"},
+)
+def lstm_cell(
+    input_size: int, hidden_size: int, *, use_bias: bool, rngs: nnx.Rngs
+) -> nnx.LSTMCell:
+    """Returns a long short-term memory cell, called as `cell((c, h), x)`."""
+    cell = nnx.LSTMCell(input_size, hidden_size, rngs=rngs)
+    if not use_bias:
+        for gate in (cell.hi, cell.hf, cell.hg, cell.ho):
+            _drop_bias(gate)
+    return cell
+
+
+@constructs(
+    "optimized_lstm_cell",
+    call=_call_lstm_cell,
+    stock=("OptimizedLSTMCell",),
+    page="recurrent",
+    keywords={"input_size": "in_features", "hidden_size": "hidden_features"},
+)
+def optimized_lstm_cell(
+    input_size: int, hidden_size: int, *, use_bias: bool, rngs: nnx.Rngs
+) -> nnx.OptimizedLSTMCell:
+    """Returns a long short-term memory cell, called as `cell((c, h), x)`."""
+    cell = nnx.OptimizedLSTMCell(input_size, hidden_size, rngs=rngs)
+    if not use_bias:
+        _drop_bias(cell.dense_h)
+    return cell
+
+
+@constructs(
+    "gru_cell",
+    call=_call_cell,
+    stock=("GRUCell",),
+    kind="custom",
+    using="GRUCell",
+    page="recurrent",
+    keywords={"input_size": "in_features", "hidden_size": "hidden_features"},
+)
+def gru_cell(
+    input_size: int, hidden_size: int, *, use_bias: bool, rngs: nnx.Rngs
+) -> layers.GRUCell:
+    """Returns a gated recurrent unit, called as `cell(h, x)`."""
+    return layers.GRUCell(
+        input_size, hidden_size, use_bias=use_bias, rngs=rngs
+    )
+
+
+@constructs(
+    "simple_cell",
+    call=_call_cell,
+    stock=("SimpleCell",),
+    kind="settings",
+    page="recurrent",
+    keywords={"input_size": "in_features", "hidden_size": "hidden_features"},
+)
+def simple_cell(
+    input_size: int, hidden_size: int, *, residual: bool, rngs: nnx.Rngs
+) -> nnx.SimpleCell:
+    """Returns a plain recurrent cell, called as `cell(h, x)`."""
+    return nnx.SimpleCell(
+        input_size,
+        hidden_size,
+        residual=residual,
+        # The cell computes in float32 by default, whatever its input.
+        dtype=None,  # pyright: ignore[reportArgumentType]
+        rngs=rngs,
+    )
+
+
+@constructs("rnn", call=_call_rnn, stock=("RNN",), page="recurrent")
+def rnn(
+    input_size: int,
+    hidden_size: int,
+    *,
+    cell: Cell,
+    reverse: bool,
+    keep_order: bool,
+    return_carry: bool,
+    rngs: nnx.Rngs,
+) -> nnx.RNN:
+    """Returns a layer that runs a cell along a sequence."""
+    return nnx.RNN(
+        _cell(cell, input_size, hidden_size, rngs),
+        reverse=reverse,
+        keep_order=keep_order,
+        return_carry=return_carry,
+    )
+
+
+@constructs(
+    "bidirectional",
+    call=_call_bidirectional,
+    stock=("Bidirectional",),
+    page="recurrent",
+)
+def bidirectional(
+    input_size: int,
+    hidden_size: int,
+    *,
+    cell: Cell,
+    return_carry: bool,
+    rngs: nnx.Rngs,
+) -> nnx.Bidirectional:
+    """Returns a layer that runs one cell forward and one backward."""
+    return nnx.Bidirectional(
+        nnx.RNN(_cell(cell, input_size, hidden_size, rngs)),
+        nnx.RNN(_cell(cell, input_size, hidden_size, rngs)),
+        return_carry=return_carry,
+    )

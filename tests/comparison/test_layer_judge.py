@@ -1,4 +1,4 @@
-"""The judge of the layer matrix sees what it should: planted faults."""
+"""The layer judge detects faults that are planted in a layer."""
 
 import dataclasses
 
@@ -8,9 +8,6 @@ import pytest
 
 from common.comparison import layer_judge as judge
 from common.layers.table import BatchNorm, Linear
-from common.registry import find_counterpart
-
-pytestmark = pytest.mark.usefixtures("forgets")
 
 
 @pytest.fixture(params=judge.DTYPES)
@@ -20,30 +17,25 @@ def dtype(request) -> str:
 
 @pytest.fixture
 def plant(monkeypatch):
-    """Judges a row whose counterpart's forward is another function."""
+    """Measures a row with a wrapped definition as the library's layer."""
 
     def plant(layer, dtype, forward, measure=judge.measure):
         class Counterpart:
-            def __init__(self, forward):
-                self.forward = forward
+            def __init__(self, backend, layer):
+                self.definition = layer.forward
 
-        def find(backend, layer):
-            counterpart = find_counterpart("reference", layer)
-            if backend == "reference":
-                return counterpart
-            return Counterpart(
-                lambda *args, **kwargs: forward(
-                    counterpart.forward, *args, **kwargs
-                )
-            )
+            def forward(self, *args, **kwargs):
+                return forward(self.definition, *args, **kwargs)
 
-        monkeypatch.setattr(judge, "find_counterpart", find)
+        monkeypatch.setattr(judge, "find_counterpart", Counterpart)
         judge.compiled.cache_clear()
         arguments = () if measure is judge.curvature else (dtype,)
         findings = measure(layer, "planted", *arguments)
         judge.compiled.cache_clear()
         return {
-            (it.quantity, it.mode, it.what) for it in findings if not it.ok
+            (finding.quantity, finding.mode, finding.array)
+            for finding in findings
+            if not finding.ok
         }
 
     return plant
@@ -53,28 +45,28 @@ LINEAR = Linear()
 NORM = BatchNorm()
 
 
-def same(forward, *args, **kwargs):
-    return forward(*args, **kwargs)
+def unchanged(definition, *args, **kwargs):
+    return definition(*args, **kwargs)
 
 
-def test_the_definition_itself_agrees(plant, dtype):
-    assert plant(LINEAR, dtype, same) == set()
+def test_the_definition_agrees_with_itself(plant, dtype):
+    assert plant(LINEAR, dtype, unchanged) == set()
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_the_definition_of_a_norm_agrees(plant, dtype):
-    """In bfloat16 it does not: it takes its statistics in that, too."""
-    assert plant(NORM, dtype, same) == set()
+def test_the_definition_of_batch_norm_agrees_with_itself(plant, dtype):
+    """In bfloat16 its statistics are in bfloat16 too; see the next test."""
+    assert plant(NORM, dtype, unchanged) == set()
 
 
-def test_statistics_in_bfloat16_are_seen(plant):
-    found = plant(NORM, "bfloat16", same)
+def test_statistics_in_bfloat16_are_detected(plant):
+    found = plant(NORM, "bfloat16", unchanged)
     assert ("buffers", "train", "running_var") in found
 
 
-def test_wrong_output(plant, dtype):
-    def scaled(forward, *args, **kwargs):
-        y, buffers = forward(*args, **kwargs)
+def test_a_wrong_output_is_detected(plant, dtype):
+    def scaled(definition, *args, **kwargs):
+        y, buffers = definition(*args, **kwargs)
         return y * 1.5, buffers
 
     found = plant(LINEAR, dtype, scaled)
@@ -83,24 +75,24 @@ def test_wrong_output(plant, dtype):
     assert ("gradients", "train", "weight") in found
 
 
-def test_wrong_eps_in_float64(plant):
-    """The classic: ten times the eps, seen in every quantity."""
+def test_a_wrong_epsilon_is_detected_in_float64(plant):
+    """An epsilon ten times too small changes outputs and gradients."""
 
-    def careless(forward, *args, **kwargs):
-        del forward
+    def wrong_eps(definition, *args, **kwargs):
+        del definition
         wrong = dataclasses.replace(NORM, eps=NORM.eps / 10)
         return wrong.forward(*args, **kwargs)
 
-    found = plant(NORM, "float64", careless)
+    found = plant(NORM, "float64", wrong_eps)
     assert {quantity for quantity, _, _ in found} == {"output", "gradients"}
 
 
-def test_missing_gradient(plant, dtype):
-    """The output is right, and only one gradient is not."""
+def test_a_missing_gradient_is_detected(plant, dtype):
+    """The output is correct, and so are all gradients but one."""
 
-    def stopped(forward, params, *args, **kwargs):
+    def stopped(definition, params, *args, **kwargs):
         bias = jax.lax.stop_gradient(params["bias"])
-        return forward(params | {"bias": bias}, *args, **kwargs)
+        return definition(params | {"bias": bias}, *args, **kwargs)
 
     found = plant(LINEAR, dtype, stopped)
     assert found == {
@@ -109,59 +101,59 @@ def test_missing_gradient(plant, dtype):
     }
 
 
-def test_buffers_that_are_not_updated(plant, dtype):
-    def forgetful(forward, params, buffers, x, **kwargs):
-        y, _ = forward(params, buffers, x, **kwargs)
+def test_buffers_that_are_not_updated_are_detected(plant, dtype):
+    def without_update(definition, params, buffers, x, **kwargs):
+        y, _ = definition(params, buffers, x, **kwargs)
         return y, buffers
 
-    found = plant(NORM, dtype, forgetful)
+    found = plant(NORM, dtype, without_update)
     assert ("buffers", "train", "running_mean") in found
     assert ("buffers", "train", "running_var") in found
     assert not any(key[:2] == ("output", "train") for key in found)
 
 
-def test_inference_that_writes(plant):
-    """One bit is enough, where the tolerance would let it pass."""
+def test_inference_that_changes_a_buffer_is_detected(plant):
+    """A change of one bit is detected, though it is within the tolerance."""
 
-    def restless(forward, *args, training, **kwargs):
-        y, buffers = forward(*args, training=training, **kwargs)
+    def changing_inference(definition, *args, training, **kwargs):
+        y, buffers = definition(*args, training=training, **kwargs)
         if not training:
             mean = buffers["running_mean"]
             buffers = buffers | {"running_mean": mean * (1 + 2**-52)}
         return y, buffers
 
-    found = plant(NORM, "float64", restless)
+    found = plant(NORM, "float64", changing_inference)
     assert found == {("buffers", "eval", "running_mean")}
 
 
-def test_other_dtype(plant):
-    def promoted(forward, *args, **kwargs):
-        y, buffers = forward(*args, **kwargs)
+def test_a_wrong_dtype_is_detected(plant):
+    def promoted(definition, *args, **kwargs):
+        y, buffers = definition(*args, **kwargs)
         return y.astype(jnp.float32), buffers
 
     found = plant(LINEAR, "bfloat16", promoted)
     assert found == {("output", "train", ""), ("output", "eval", "")}
 
 
-def test_nan(plant, dtype):
-    def broken(forward, *args, training, **kwargs):
-        y, buffers = forward(*args, training=training, **kwargs)
+def test_nan_is_detected(plant, dtype):
+    def broken(definition, *args, training, **kwargs):
+        y, buffers = definition(*args, training=training, **kwargs)
         return y.at[0].set(jnp.nan) if not training else y, buffers
 
     assert ("output", "eval", "") in plant(LINEAR, dtype, broken)
 
 
-def test_other_structure(plant):
-    def paired(forward, *args, **kwargs):
-        y, buffers = forward(*args, **kwargs)
+def test_a_wrong_structure_raises(plant):
+    def paired(definition, *args, **kwargs):
+        y, buffers = definition(*args, **kwargs)
         return y, buffers | {"steps": jnp.int32(1)}
 
     with pytest.raises(ValueError, match="linear: got results of the struct"):
         plant(LINEAR, "float64", paired)
 
 
-def test_wrong_second_derivative(plant):
-    """The output and the first derivative are right; the second is not."""
+def test_a_wrong_second_derivative_is_detected(plant):
+    """The output and the first derivative are correct."""
 
     @jax.custom_jvp
     def square(x):
@@ -172,8 +164,8 @@ def test_wrong_second_derivative(plant):
         (x,), (t,) = primals, tangents
         return x * x, 2 * jax.lax.stop_gradient(x) * t
 
-    def flat(forward, params, buffers, x, **kwargs):
-        y, buffers = forward(params, buffers, x, **kwargs)
+    def flat(definition, params, buffers, x, **kwargs):
+        y, buffers = definition(params, buffers, x, **kwargs)
         return y + square(x) - x * x, buffers
 
     assert plant(NORM, "float64", flat) == set()

@@ -1,6 +1,8 @@
-"""Layer x backend x dtype x {train, eval}, against the row's own function.
+"""Every layer, in both libraries and all dtypes, against its definition.
 
 Hypothesis draws hyper-parameters and shapes; the data follow from the seed.
+By default each check runs on the example of its row, and in float64 also on a
+draw. The tests marked `exhaustive` run on many draws.
 """
 
 import hypothesis
@@ -8,87 +10,143 @@ import numpy as np
 import pytest
 
 from common.comparison import layer_judge as judge
-from common.differences import DIFFERENCES, excused
+from common.differences import excused, known_differences
 from common.layers.table import LAYERS
 from common.registry import find_counterpart
 from tests.layers.draws import DRAWS
 
-pytestmark = pytest.mark.usefixtures("forgets")
-
 LIBRARIES = ("equinox", "flax")
-# In float64 the formula is on trial, for every example. The narrower dtypes
-# are about rounding, for which a share of the examples will do.
-SHARES = {"float64": 1, "float32": 4, "bfloat16": 4}
+# Draws in addition to the example of the row. Errors in a formula show in
+# float64; the other dtypes test the rounding.
+FEW_DRAWS = {"float64": 1, "float32": 0, "bfloat16": 0}
+# The fraction of the draws of the Hypothesis profile in an exhaustive test.
+FRACTIONS = {"float64": 1, "float32": 1 / 4, "bfloat16": 1 / 4}
 
-# The last decorator varies slowest: what is compiled of a row is shared by its
-# libraries and dtypes, and then forgotten.
-rows = pytest.mark.parametrize("name", LAYERS)
+
+@pytest.fixture(scope="module")
+def row(request):
+    """The name of a row.
+
+    pytest groups the tests of a module-scoped parameter, so that all tests of
+    a row share what they compile, and the programs are dropped after them.
+    The programs of all rows together would take gigabytes.
+    """
+    yield request.param
+    judge.clear_caches()
+
+
+rows = pytest.mark.parametrize("row", LAYERS, indirect=True, scope="module")
 libraries = pytest.mark.parametrize("backend", LIBRARIES)
+dtypes = pytest.mark.parametrize("dtype", judge.DTYPES)
 
 
-def check(layer, backend, findings, dtype):
+def assert_agrees(layer, backend, findings, dtype):
+    """Asserts that all errors are small or due to a known difference."""
     known = excused(layer, backend, dtype)
-    problems = [
-        str(it) for it in findings if not it.ok and it.quantity not in known
+    mismatches = [
+        str(finding)
+        for finding in findings
+        if not finding.ok and finding.quantity not in known
     ]
-    assert not problems, "\n".join([f"{backend} {layer!r}", *problems])
+    assert not mismatches, "\n".join([f"{backend} {layer!r}", *mismatches])
 
 
-def for_examples(name, share, function):
-    """Calls a function with the rows whose fields Hypothesis draws."""
-    profile = hypothesis.settings()
+def for_draws(row, draws, function):
+    """Calls a function with layers whose fields Hypothesis draws."""
 
-    # The row is made out here: type-checked code in a strategy uses `random`.
+    # The layer is made outside of the strategy, because the type checker uses
+    # `random`, which Hypothesis would report.
     def call(fields):
-        function(LAYERS[name](**fields))
+        function(LAYERS[row](**fields))
 
-    run = hypothesis.given(fields=DRAWS[name])(call)
-    examples = max(1, profile.max_examples // share)
-    return hypothesis.settings(profile, max_examples=examples)(run)()
+    run = hypothesis.given(fields=DRAWS[row])(call)
+    hypothesis.settings(hypothesis.settings(), max_examples=draws)(run)()
 
 
-@pytest.mark.parametrize("dtype", judge.DTYPES)
+def measure_and_assert(layer, backend, dtype):
+    findings = judge.measure(layer, backend, dtype, quick=True)
+    assert_agrees(layer, backend, findings, dtype)
+
+
+def assert_round_trip(layer, backend):
+    """Asserts that arrays are written and read back bit for bit."""
+    case = judge.draw(layer, 2, seed=0)
+    counterpart = find_counterpart(backend, layer)
+    native = counterpart.write(case.params, case.buffers)
+    params, buffers = counterpart.read(native)
+    for got, expected in ((params, case.params), (buffers, case.buffers)):
+        assert got.keys() == expected.keys()
+        for name in expected:
+            assert np.shape(got[name]) == expected[name].shape
+            assert np.array_equal(got[name], expected[name]), name
+
+
+# --- each check at least once -----------------------------------------------
+
+
+@dtypes
 @libraries
 @rows
-def test_layer_is_its_definition(name, backend, dtype):
-    def check_one(layer):
-        findings = judge.measure(layer, backend, dtype, quick=True)
-        check(layer, backend, findings, dtype)
+def test_layer_agrees_with_its_definition(row, backend, dtype):
+    def check(layer):
+        measure_and_assert(layer, backend, dtype)
 
-    for_examples(name, SHARES[dtype], check_one)
+    check(LAYERS[row]())
+    if FEW_DRAWS[dtype]:
+        for_draws(row, FEW_DRAWS[dtype], check)
 
 
 @libraries
 @rows
-def test_example_as_users_compile_it(name, backend):
-    layer = LAYERS[name]()
+def test_optimized_layer_agrees_with_its_definition(row, backend):
+    """The other tests compile with little optimization."""
+    layer = LAYERS[row]()
     findings = judge.measure(layer, backend, "float32")
-    check(layer, backend, findings, "float32")
+    assert_agrees(layer, backend, findings, "float32")
 
 
 @libraries
 @rows
-def test_second_derivatives(name, backend):
-    layer = LAYERS[name]()
+def test_second_derivatives_agree(row, backend):
+    layer = LAYERS[row]()
     findings = judge.curvature(layer, backend)
-    check(layer, backend, findings, "float64")
+    assert_agrees(layer, backend, findings, "float64")
 
 
 @libraries
 @rows
-def test_arrays_come_back_bit_for_bit(name, backend):
-    def check_one(layer):
-        case = judge.draw(layer, 2, seed=0)
-        counterpart = find_counterpart(backend, layer)
-        native = counterpart.write(case.params, case.buffers)
-        params, buffers = counterpart.read(native)
-        for got, want in ((params, case.params), (buffers, case.buffers)):
-            assert got.keys() == want.keys()
-            for leaf in want:
-                assert np.shape(got[leaf]) == want[leaf].shape
-                assert np.array_equal(got[leaf], want[leaf]), leaf
+def test_arrays_make_a_round_trip(row, backend):
+    assert_round_trip(LAYERS[row](), backend)
+    for_draws(row, 1, lambda layer: assert_round_trip(layer, backend))
 
-    for_examples(name, 4, check_one)
+
+# --- many draws -------------------------------------------------------------
+
+
+def many_draws(fraction):
+    return max(1, int(hypothesis.settings().max_examples * fraction))
+
+
+@pytest.mark.exhaustive
+@dtypes
+@libraries
+@rows
+def test_many_layers_agree_with_their_definition(row, backend, dtype):
+    def check(layer):
+        measure_and_assert(layer, backend, dtype)
+
+    for_draws(row, many_draws(FRACTIONS[dtype]), check)
+
+
+@pytest.mark.exhaustive
+@libraries
+@rows
+def test_arrays_of_many_layers_make_a_round_trip(row, backend):
+    draws = many_draws(1 / 4)
+    for_draws(row, draws, lambda layer: assert_round_trip(layer, backend))
+
+
+# --- the table itself -------------------------------------------------------
 
 
 def test_every_row_has_a_strategy():
@@ -96,16 +154,18 @@ def test_every_row_has_a_strategy():
 
 
 EXCUSES = [
-    pytest.param(row, cell, id=f"{row.name}-{cell.layer}")
-    for row in DIFFERENCES
-    for cell in row.cells
+    pytest.param(row, excuse, id=f"{row.name}-{excuse.layer}")
+    for row in known_differences()
+    for excuse in row.excuses
 ]
 
 
-@pytest.mark.parametrize(("row", "cell"), EXCUSES)
-def test_an_excuse_is_needed(row, cell):
-    layer = LAYERS[cell.layer](**cell.options)
-    for dtype in cell.dtypes:
+@pytest.mark.parametrize(("row", "excuse"), EXCUSES)
+def test_an_excuse_is_needed(row, excuse):
+    layer = LAYERS[excuse.layer](**excuse.options)
+    for dtype in excuse.dtypes:
         findings = judge.measure(layer, row.backend, dtype, quick=True)
-        differing = {it.quantity for it in findings if not it.ok}
-        assert set(cell.quantities) <= differing, dtype
+        differing = {
+            finding.quantity for finding in findings if not finding.ok
+        }
+        assert set(excuse.quantities) <= differing, dtype

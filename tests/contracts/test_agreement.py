@@ -1,4 +1,4 @@
-"""The ruler itself: it must see what is there, and raise."""
+"""`relative_error` finds every kind of error, and `assert_close` raises."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ from common.agreement import (
 ONE = np.array([1.0, 2.0, -4.0])
 
 
-def test_difference_is_relative_to_the_largest_magnitude():
+def test_error_is_relative_to_the_largest_magnitude():
     assert relative_error(ONE, ONE) == 0
     assert relative_error(ONE + [0, 0, 1e-3], ONE) == pytest.approx(1e-3 / 4)
     assert relative_error(
@@ -39,15 +39,15 @@ def test_difference_is_relative_to_the_largest_magnitude():
     ],
     ids=["dtype", "shape", "rank", "nan", "inf"],
 )
-def test_difference_of_another_kind_is_infinite(other):
+def test_error_of_a_different_kind_of_array_is_infinite(other):
     assert relative_error(ONE, other) == np.inf
     assert relative_error(other, ONE) == np.inf
 
 
-def test_difference_of_equal_nans_and_infinities_is_zero():
-    odd = np.array([np.nan, np.inf, -np.inf, 1.0])
-    assert relative_error(odd, odd) == 0
-    assert relative_error(odd, odd * [1, 1, -1, 1]) == np.inf
+def test_error_of_equal_nans_and_infinities_is_zero():
+    special = np.array([np.nan, np.inf, -np.inf, 1.0])
+    assert relative_error(special, special) == 0
+    assert relative_error(special, special * [1, 1, -1, 1]) == np.inf
 
 
 @pytest.mark.parametrize(
@@ -55,42 +55,43 @@ def test_difference_of_equal_nans_and_infinities_is_zero():
     [(np.int32(3), np.int32(4)), (np.True_, np.False_)],
     ids=["int", "bool"],
 )
-def test_anything_but_floats_must_be_equal(left, right):
+def test_values_that_are_not_floats_must_be_equal(left, right):
     assert relative_error(left, left) == 0
     assert relative_error(left, right) == np.inf
 
 
-def test_zeros_against_something_is_the_whole_difference():
+def test_error_of_zeros_and_of_empty_arrays():
     assert relative_error(np.zeros(3), ONE) == 1
     assert relative_error(np.zeros(3), np.zeros(3)) == 0
     assert relative_error(np.zeros(0), np.zeros(0)) == 0
 
 
-def test_differences_counts_a_missing_name():
+def test_error_of_an_array_that_one_side_lacks_is_infinite():
     assert relative_errors({"a": ONE}, {"a": ONE, "b": ONE}) == {
         "a": 0,
         "b": np.inf,
     }
 
 
-def test_magnitude_ignores_what_is_not_finite():
+def test_magnitude_ignores_nans_and_infinities():
     assert magnitude(np.array([1.0, -3.0, np.nan, np.inf])) == 3
     assert magnitude(np.zeros(0)) == 0
 
 
 @pytest.mark.parametrize("quantity", TOLERANCES["float64"])
 @pytest.mark.parametrize("dtype", TOLERANCES)
-def test_assert_close_is_as_wide_as_its_tolerance(dtype, quantity):
+def test_assert_close_accepts_errors_up_to_its_tolerance(dtype, quantity):
     bound = tolerance(dtype, quantity)
     x = np.array([1.0, 0.5], dtype)
     inside = x - np.array([0, bound / 2], dtype)
     outside = x - np.array([0, 2 * bound + 2 * EPS[dtype]], dtype)
     assert_close(inside, x, dtype=dtype, quantity=quantity)
-    with pytest.raises(AssertionError, match=f"it.*{quantity}.*off by"):
-        assert_close(outside, x, dtype=dtype, quantity=quantity, what="it")
+    message = f"weight.*{quantity}.*with an error of"
+    with pytest.raises(AssertionError, match=message):
+        assert_close(outside, x, dtype=dtype, quantity=quantity, what="weight")
 
 
-def test_assert_close_names_every_leaf():
+def test_assert_close_lists_every_mismatch():
     left = {"a": jnp.ones(2), "b": jnp.ones(2), "c": jnp.ones(2)}
     right = {**left, "a": jnp.zeros(2), "c": jnp.ones(3)}
     with pytest.raises(AssertionError) as caught:
@@ -105,5 +106,5 @@ def test_assert_close_checks_the_structure():
         assert_close({"a": ONE}, {}, dtype="float64", quantity="forward")
 
 
-def test_state_must_be_exact_everywhere():
+def test_state_has_no_tolerance_in_any_dtype():
     assert {column["state"] for column in TOLERANCES.values()} == {0.0}

@@ -73,6 +73,35 @@ def test_flat_has_an_inverse(state, assert_same):
     assert_same(State.from_flat(state.flat()), state)
 
 
+def test_constants_and_keys_keep_their_dtype():
+    arrays = {
+        "params.weight": np.ones(2),
+        "buffers.count": np.ones((), np.uint32),
+        "constants.large": np.array([2**40, -1]),
+        "constants.mask": np.array([True, False]),
+        "rng.key": np.array([2**32 - 1, 0], np.uint32),
+        "rng.model.dropout.key": np.array([2**32 - 1, 0], np.uint32),
+        "rng.model.dropout.count": np.array(3),
+        "step": np.array(4),
+    }
+    state = State.from_flat(arrays).numpy()
+    assert {name: x.dtype.name for name, x in state.flat().items()} == {
+        "params.weight": "float64",
+        "buffers.count": "int32",
+        "constants.large": "int64",
+        "constants.mask": "bool",
+        "rng.key": "uint32",
+        "rng.model.dropout.key": "uint32",
+        "rng.model.dropout.count": "int32",
+        "step": "int32",
+    }
+    for name, x in state.flat().items():
+        assert np.array_equal(x, arrays[name]), name
+    assert state.model.keys() == {
+        "weight", "count", "large", "mask", "dropout.key", "dropout.count",
+    }  # fmt: skip
+
+
 # --- copies -----------------------------------------------------------------
 
 
@@ -262,6 +291,25 @@ def test_a_file_holds_the_state_and_how_to_build_it(
     }
     again = make(meta["spec"], "reference", **hyper_parameters)
     assert_same(again.load(read).state(), filled)
+
+
+def test_a_file_from_before_constants_is_read(
+    backend, make, fill, assert_same, tmp_path
+):
+    """Such a file has four groups, and the same format in its header."""
+    trainer = make("deep_mlp", backend)
+    filled = fill(trainer.state())
+    old = {
+        name: x
+        for name, x in filled.flat().items()
+        if not name.startswith("constants.")
+    }
+    header = {"format": "eqx-vs-nnx/1", "meta": json.dumps({"spec": "x"})}
+    path: pathlib.Path = tmp_path / "run.safetensors"
+    path.write_bytes(safetensors.numpy.save(old, metadata=header))
+    read, meta = State.read(path)
+    assert (dict(read.constants), meta) == ({}, {"spec": "x"})
+    assert_same(trainer.load(path).state(), filled)
 
 
 def test_an_interrupted_save_leaves_the_old_file(

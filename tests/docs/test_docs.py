@@ -1,4 +1,4 @@
-"""What the pages say: their code runs, and they say it of all there is."""
+"""The pages of the documentation: their code runs, and none is missing."""
 
 import ast
 import doctest
@@ -13,6 +13,7 @@ import pytest
 from common import cli
 from common.benchmark import report as bench_report
 from common.benchmark import suite as bench
+from common.commands import COMMANDS
 from common.layers.table import LAYERS
 from common.models import find_spec, specs
 
@@ -43,7 +44,7 @@ def test_snippets_run(page):
 
 
 def _only(page: pathlib.Path, language: str) -> str:
-    """Blanks all lines but those in the fences of a language."""
+    """Returns a page with every line blank that is not in a given language."""
     text, end, kept = page.read_text(), 0, []
     for match in FENCE.finditer(text):
         if match[1] == language:
@@ -53,7 +54,7 @@ def _only(page: pathlib.Path, language: str) -> str:
 
 
 @each_page
-def test_no_code_is_untested(page):
+def test_every_code_block_is_tested(page):
     languages = {match[1] for match in FENCE.finditer(page.read_text())}
     assert languages <= {
         "pycon",
@@ -68,9 +69,10 @@ def test_no_code_is_untested(page):
 
 @each_page
 def test_commands_exist(page, monkeypatch):
-    for name in cli.COMMANDS:
-        monkeypatch.setitem(cli.COMMANDS, name, lambda options, console: 0)
-    for words in re.findall(r"-m common(.*)", _only(page, "console")):
+    for command in COMMANDS.values():
+        monkeypatch.setattr(command, "run", lambda options, console: 0)
+    console = _only(page, "console")
+    for words in re.findall(r"(?:-m common|eqx-vs-nnx)(.*)", console):
         assert cli.main(words.split()) == 0
 
 
@@ -115,7 +117,7 @@ def _defines(path: pathlib.Path, dotted: str) -> bool:
 
 
 @each_page
-def test_generated_files_are_made(page):
+def test_included_files_are_generated(page):
     made = "".join(path.read_text() for path in DOCS.glob("*.py"))
     families = {f"layers_{row.family}.md" for row in LAYERS.values()}
     for name in re.findall(r"_generated/(\S+)", page.read_text()):
@@ -126,7 +128,8 @@ def test_model_has_a_page(model):
     page = DOCS / "models" / f"{model}.md"
     assert page.is_file(), f"write {page.relative_to(ROOT)}"
     text = page.read_text()
-    for source in (f"impl_{it}/models/{model}.py" for it in LIBRARIES):
+    for library in LIBRARIES:
+        source = f"impl_{library}/models/{model}.py"
         assert f"{{literalinclude}} ../../{source}\n" in text
     name = type(find_spec(model, {})).__name__
     assert f"../../common/models/{model}.py\n" in text
@@ -139,7 +142,7 @@ def test_every_model_page_has_a_model():
     assert pages == set(specs())
 
 
-def test_model_page_says_three_differences(model):
+def test_model_page_lists_three_differences(model):
     text = (DOCS / "models" / f"{model}.md").read_text()
     section = text.split("## What differs\n")[1].split("\n## ")[0]
     assert len(re.findall(r"^- ", section, re.M)) == 3
@@ -156,7 +159,7 @@ def test_every_family_of_layers_has_a_page():
         assert f"../_generated/layers_{family}.md\n" in text
 
 
-def test_checklist_of_the_example_is_whole():
+def test_checklist_of_the_example_is_complete():
     text = (DOCS / "training_step.md").read_text()
     rows = re.findall(r"^\| (?!:-)(.+?) \| (.+?) \| (.+?) \|$", text, re.M)
     shown = {what for what, *_ in rows}
@@ -180,15 +183,15 @@ def test_checklist_of_the_example_is_whole():
 @pytest.mark.parametrize(
     "name", ["benchmark", "batch_norm", "agreement", "layers/index"]
 )
-def test_no_measured_number_is_typed(name):
+def test_measured_numbers_are_generated(name):
     text = (DOCS / f"{name}.md").read_text()
     assert re.search(r"{include} (\.\./)?_generated/", text)
-    # Options of directives and code are no claims.
+    # Options of directives and code state no measurement.
     prose = re.sub(r"^:.*$|`[^`]*`", "", FENCE.sub("", text), flags=re.M)
     assert not re.search(r"(?<![\w#])\d", prose)
 
 
-def test_no_version_is_typed():
+def test_versions_are_generated():
     for page in PAGES:
         prose = FENCE.sub("", page.read_text())
         assert not re.search(r"\d+\.\d+\.\d+", prose), page
@@ -221,8 +224,8 @@ def test_plots_are_well_formed(monkeypatch):
         assert len(root.findall(".//circle")) == len(race.timings)
 
 
-def test_the_benchmark_is_a_full_run():
-    """Not the quick one, whose figures mean nothing."""
+def test_stored_benchmark_is_a_full_run():
+    """The figures of a quick run are not reliable."""
     settings = json.loads((DOCS / "data" / "bench.json").read_text())[
         "settings"
     ]

@@ -1,4 +1,4 @@
-"""Every layer, against vectors that NumPy computed from the definitions."""
+"""Every layer agrees with stored vectors that were computed in NumPy."""
 
 import functools
 import subprocess
@@ -15,17 +15,23 @@ from common.layers.table import LAYERS
 from tests.layers.golden.case import FOLDER, Case, complete, draw, load, save
 from tests.layers.golden.check import check, compare
 
-pytestmark = pytest.mark.usefixtures("forgets")
-
-STORED = sorted(it.stem for it in FOLDER.glob("*.json"))
+STORED = sorted(path.stem for path in FOLDER.glob("*.json"))
 BACKENDS = ("reference", "equinox", "flax")
 KEY = np.asarray(jr.key_data(jr.key(0)))
 
-stored = pytest.mark.parametrize("name", STORED)
+
+@pytest.fixture(scope="module")
+def name(request):
+    """The name of a row; drops what was compiled for it in the end."""
+    yield request.param
+    judge.clear_caches()
+
+
+stored = pytest.mark.parametrize("name", STORED, indirect=True, scope="module")
 
 
 def row_of(name, case):
-    """Makes the row of a case; JSON has no tuples, and rows no lists."""
+    """Returns the row of a case, with tuples in place of JSON's lists."""
     fields = {key: hashable(x) for key, x in case["fields"].items()}
     return LAYERS[name](**fields)
 
@@ -35,7 +41,7 @@ def hashable(x: Any) -> Any:
 
 
 def results(layer, backend, case):
-    """Calls a layer as a case says, one call after the other."""
+    """Runs the calls of a case on a layer, one after the other."""
     params, buffers = case["params"], case["buffers"]
     for call in case["calls"]:
         training, inputs = call["training"], call["inputs"]
@@ -51,50 +57,51 @@ def results(layer, backend, case):
         yield {**got, "outputs": jax.tree.leaves(got["output"])}
 
 
-def problems(name, backend, stored):
-    """Names every array of a layer's that is not the golden one."""
+def mismatches(name, backend, stored):
+    """Describes every array of a layer that differs from the stored one."""
     for case in stored:
         layer = row_of(name, case)
         calls = zip(results(layer, backend, case), case["calls"], strict=True)
-        for i, (got, want) in enumerate(calls):
-            what = f"{backend} {layer!r} call {i}"
-            yield from compare(got, want, what, layer.zero_gradient)
+        for i, (got, expected) in enumerate(calls):
+            where = f"{backend} {layer!r} call {i}"
+            yield from compare(got, expected, where, layer.zero_gradient)
 
 
 @stored
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_layer_gives_the_golden_vectors(name, backend):
-    found = list(problems(name, backend, load(name)))
+def test_a_layer_agrees_with_the_golden_vectors(name, backend):
+    found = list(mismatches(name, backend, load(name)))
     assert not found, "\n".join(found)
 
 
 @stored
-def test_definitions_give_the_golden_vectors(name):
+def test_the_golden_vectors_can_be_recomputed(name):
     found = check(name, load(name))
     assert not found, "\n".join(found)
 
 
-# NumPy cannot draw what a random row draws.
+# The random numbers of JAX cannot be recomputed in NumPy.
 @pytest.mark.parametrize(
-    "name", [name for name, row in LAYERS.items() if not row().random]
+    "layer", [name for name, row in LAYERS.items() if not row().random]
 )
-def test_row_has_golden_vectors(name):
-    assert name in STORED, (
-        f"tests/layers/golden/{name}.json: not there. Define the row in "
-        f"NumPy and run `python -m tests.layers.golden {name}`."
+def test_a_row_has_golden_vectors(layer):
+    assert layer in STORED, (
+        f"golden vectors of {layer!r}: got no file, expected "
+        f"tests/layers/golden/{layer}.json. Define the row in NumPy and run "
+        f"`python -m tests.layers.golden {layer}`."
     )
 
 
 @stored
-def test_golden_vectors_are_of_every_variable(name):
+def test_golden_vectors_cover_every_variable(name):
     for case in load(name):
         variables = row_of(name, case).variables()
-        shapes = {leaf: it.shape for leaf, it in variables.items()}
+        shapes = {leaf: v.shape for leaf, v in variables.items()}
         arrays = case["params"] | case["buffers"]
         assert {leaf: x.shape for leaf, x in arrays.items()} == shapes
 
 
-def test_definitions_are_of_numpy_alone():
+def test_the_golden_definitions_import_numpy_only():
     code = (
         "import sys, tests.layers.golden.cases;"
         "print({'jax', 'torch', 'scipy', 'common'} & sys.modules.keys())"
@@ -109,37 +116,37 @@ def test_definitions_are_of_numpy_alone():
     assert ran.stdout.strip() == "set()"
 
 
-# --- whether the tests would notice -----------------------------------------
+# --- the tests detect changes -----------------------------------------
 
 
 @pytest.mark.parametrize("quantity", ["outputs", "gradients", "buffers"])
-def test_one_changed_number_is_seen(quantity):
+def test_one_changed_number_is_detected(quantity):
     stored = load("batch_norm")[:1]
     arrays = stored[0]["calls"][1][quantity]
     x = arrays[0] if quantity == "outputs" else [*arrays.values()][-1]
     x.flat[-1] += 1e-10 * np.abs(x).max()
     whole = [*stored, *load("batch_norm")[1:]]
     for found in (
-        list(problems("batch_norm", "reference", stored)),
+        list(mismatches("batch_norm", "reference", stored)),
         check("batch_norm", whole),
     ):
         assert len(found) == 1
         assert f"call 1, {quantity}" in found[0]
 
 
-def test_a_changed_input_is_seen():
+def test_a_changed_input_is_detected():
     stored = load("linear")
     stored[0]["calls"][0]["inputs"][0].flat[0] += 1e-6
     assert check("linear", stored)
-    assert list(problems("linear", "reference", stored))
+    assert list(mismatches("linear", "reference", stored))
 
 
-def test_a_missing_case_is_seen():
+def test_a_missing_case_is_detected():
     assert check("linear", load("linear")[1:])
 
 
-def test_derivatives_by_complex_step():
-    """The sine of the first input, whose slope is its cosine."""
+def test_the_complex_step_gives_the_derivative():
+    """The derivative of a sine is the cosine."""
     case = Case(
         layer="sine",
         fields={},
@@ -158,7 +165,7 @@ def test_derivatives_by_complex_step():
     assert not list(compare(call, {**call, "gradients": expected}, "sine"))
 
 
-def test_a_file_keeps_every_bit(tmp_path, monkeypatch):
+def test_a_golden_file_stores_every_bit(tmp_path, monkeypatch):
     values = np.array([0.1, 1 / 3, 1e-300, -0.0, 2.0**60])
     call = {name: [values] for name in ("inputs", "weights", "outputs")}
     call |= {name: {"x": values} for name in ("gradients", "buffers")}

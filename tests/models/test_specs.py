@@ -1,4 +1,4 @@
-"""What a spec declares: names, shapes, initial values, hyper-parameters."""
+"""Specs: names, shapes, initial values and hyper-parameters."""
 
 import dataclasses
 import re
@@ -18,8 +18,8 @@ from common.registry import backends
 
 DIALECTS = layers.BATCH_NORM_DIALECTS
 dialects = pytest.mark.parametrize("batch_norm", DIALECTS)
-others = pytest.mark.parametrize(
-    "backend", [b for b in backends() if b != "reference"]
+libraries = pytest.mark.parametrize(
+    "backend", [name for name in backends() if name != "reference"]
 )
 
 
@@ -27,20 +27,28 @@ others = pytest.mark.parametrize(
 
 
 @dialects
-def test_names_and_shapes_are_the_specs(model, backend, batch_norm, make):
+def test_state_has_the_names_and_shapes_of_the_spec(
+    model, backend, batch_norm, make
+):
     trainer = make(model, backend, batch_norm=batch_norm)
     state = trainer.state()
     variables = trainer.spec.variables()
-    params = {n: v.shape for n, v in variables.items() if v.trainable}
-    buffers = {n: v.shape for n, v in variables.items() if not v.trainable}
-    assert {n: x.shape for n, x in state.params.items()} == params
-    assert {n: x.shape for n, x in state.buffers.items()} == buffers
+    params, buffers = (
+        {
+            name: variable.shape
+            for name, variable in variables.items()
+            if variable.trainable == trainable
+        }
+        for trainable in (True, False)
+    )
+    assert {name: x.shape for name, x in state.params.items()} == params
+    assert {name: x.shape for name, x in state.buffers.items()} == buffers
     for name in state.params:
         assert state.opt[f"optimizer.0.mu.{name}"].shape == params[name]
 
 
 @dialects
-def test_forward_updates_every_buffer_and_no_other(model, batch_norm):
+def test_forward_returns_every_buffer_and_no_other_array(model, batch_norm):
     spec = find_spec(model, {"batch_norm": batch_norm})
     params, buffers = jax.eval_shape(spec.init, jr.key(0))
     xs = jax.ShapeDtypeStruct((4, *spec.inputs.shape), jnp.float32)
@@ -56,10 +64,11 @@ def test_forward_updates_every_buffer_and_no_other(model, batch_norm):
         assert updated == buffers
 
 
-def test_gradients_that_are_noise_are_declared(model):
-    """A gradient whose terms cancel leaves round-off, which Adam blows up.
+def test_zero_gradients_are_declared(model):
+    """Gradients that are zero up to round-off are listed in `zero_gradient`.
 
-    Exact zeros (behind a relu that is shut) stay zero and do no harm.
+    Adam amplifies round-off to a full step. Exact zeros, such as those of a
+    relu that is inactive on the whole batch, stay zero.
     """
     spec = find_spec(model, {})
     with jax.enable_x64(True):
@@ -81,15 +90,15 @@ def test_gradients_that_are_noise_are_declared(model):
     sizes = {name: np.abs(np.asarray(g)) for name, g in gradients.items()}
     largest = max(size.max() for size in sizes.values())
     round_off = 1e3 * np.finfo("float64").eps * largest
-    noise = {
+    zero_up_to_round_off = {
         name
         for name, size in sizes.items()
         if np.any((0 < size) & (size < round_off))
     }
-    assert noise == set(spec.zero_gradient)
+    assert zero_up_to_round_off == set(spec.zero_gradient)
 
 
-def test_a_name_has_one_spec():
+def test_specs_are_registered_under_their_names():
     assert specs() == tuple(SPECS)
     assert all(name == spec.name for name, spec in SPECS.items())
 
@@ -97,9 +106,9 @@ def test_a_name_has_one_spec():
 # --- initial values ---------------------------------------------------------
 
 
-@others
+@libraries
 @dialects
-def test_the_same_seed_is_the_same_model(
+def test_initial_state_is_the_same_in_every_backend(
     model, backend, batch_norm, make, assert_same
 ):
     actual = make(model, backend, batch_norm=batch_norm).state()
@@ -107,8 +116,8 @@ def test_the_same_seed_is_the_same_model(
     assert_same(actual, expected)
 
 
-def test_initial_values_are_the_specs_in_either_dtype(model, make):
-    """Drawn in float32 and cast, so that both dtypes start equal."""
+def test_initial_values_are_the_same_in_both_dtypes(model, make):
+    """They are sampled in float32 and cast."""
     single = make(model, "reference", dtype="float32").state()
     double = make(model, "reference", dtype="float64").state()
     for name, x in (*single.params.items(), *single.buffers.items()):
@@ -116,27 +125,27 @@ def test_initial_values_are_the_specs_in_either_dtype(model, make):
         assert np.array_equal(x, y), name
 
 
-def test_another_seed_is_another_model(model, backend, make):
+def test_seed_changes_the_initial_values(model, backend, make):
     first, second = (
         make(model, backend, seed=seed).state() for seed in (0, 1)
     )
     assert not np.array_equal(first.rng["key"], second.rng["key"])
-    drawn = [
+    sampled = [
         name
         for name, variable in make(model, backend).spec.variables().items()
         if variable.trainable and "norm" not in name.split(".")[-2]
     ]
-    assert drawn
-    for name in drawn:
+    assert sampled
+    for name in sampled:
         assert not np.array_equal(first.params[name], second.params[name])
 
 
-def test_no_two_arrays_are_drawn_alike(model):
+def test_parameters_are_sampled_from_different_keys(model):
     spec = find_spec(model, {})
     params, _ = spec.init(jr.key(0))
-    drawn = [np.asarray(x) for x in params.values() if np.ptp(x)]
-    starts = {x.ravel()[0].item() for x in drawn}
-    assert len(starts) == len(drawn) > 1
+    sampled = [np.asarray(x) for x in params.values() if np.ptp(x)]
+    first_elements = {x.ravel()[0].item() for x in sampled}
+    assert len(first_elements) == len(sampled) > 1
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
@@ -148,7 +157,9 @@ def test_no_two_arrays_are_drawn_alike(model):
     ],
     ids=["linear", "conv"],
 )
-def test_weights_are_uniform_within_their_bound(make_variables, fan_in, bias):
+def test_weights_are_sampled_uniformly_within_their_bound(
+    make_variables, fan_in, bias
+):
     variables = make_variables(bias)
     assert variables.keys() == ({"weight", "bias"} if bias else {"weight"})
     bound = 1 / np.sqrt(fan_in)
@@ -157,18 +168,18 @@ def test_weights_are_uniform_within_their_bound(make_variables, fan_in, bias):
         assert (x.shape, x.dtype) == (variable.shape, np.float32), name
         assert variable.trainable
         assert np.abs(x).max() <= bound
-        # Six standard deviations of the mean, and of the mean square.
+        # Within six standard deviations of the mean and of the mean square.
         assert abs(x.mean()) < 6 * bound / np.sqrt(3 * x.size)
-        spread = 6 * bound**2 * np.sqrt(4 / 45 / x.size)
-        assert abs(np.mean(x**2) - bound**2 / 3) < spread
+        deviation = bound**2 * np.sqrt(4 / 45 / x.size)
+        assert abs(np.mean(x**2) - bound**2 / 3) < 6 * deviation
 
 
 @dialects
-def test_a_batch_norm_starts_as_the_identity(batch_norm):
+def test_initial_values_of_a_batch_norm(batch_norm):
     variables = layers.batch_norm_variables(5, batch_norm)
     values = {
-        name: np.asarray(v.init(jr.key(0), v.shape)).tolist()
-        for name, v in variables.items()
+        name: np.asarray(variable.init(jr.key(0), variable.shape)).tolist()
+        for name, variable in variables.items()
     }
     var = 0.0 if batch_norm == "ema" else 1.0
     expected: dict[str, Any] = {
@@ -184,8 +195,8 @@ def test_a_batch_norm_starts_as_the_identity(batch_norm):
     assert values == expected
 
 
-def test_spectral_estimates_start_settled(make):
-    """Of unit length, and near the largest singular value already."""
+def test_initial_spectral_norm_estimates_are_converged(make):
+    """They have unit norm, and give the spectral norm to within 1%."""
     state = make("stateful_mlp", "reference").state()
     u = state.buffers["spectral_linear.weight_u"]
     v = state.buffers["spectral_linear.weight_v"]
@@ -200,28 +211,26 @@ def test_spectral_estimates_start_settled(make):
 # --- hyper-parameters -------------------------------------------------------
 
 
-def test_a_spec_is_frozen_and_equal_by_value(model):
+def test_spec_is_frozen_and_compared_by_value(model):
     spec = find_spec(model, {})
     assert spec == SPECS[model]() and hash(spec) == hash(SPECS[model]())
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(spec, "momentum", 0.5)  # noqa: B010
 
 
-def test_a_spec_may_be_changed_on_the_way(backend, make):
+def test_build_overrides_the_hyper_parameters_of_a_spec(backend, make):
     spec = find_spec("deep_mlp", {"depth": 2, "size": 3})
     trainer = make(spec, backend, momentum=0.5)
     assert isinstance(trainer.spec, Spec)
     assert trainer.spec == dataclasses.replace(spec, momentum=0.5)
 
 
-def test_a_spec_of_ones_own_needs_no_name_in_the_registry(make, make_batch):
-    """The reference trains any spec, registered or not."""
+def test_reference_trains_a_spec_that_is_not_registered(make, make_batch):
+    class UserSpec(DeepMLP):
+        name = "user_spec"
 
-    class Own(DeepMLP):
-        name = "own"
-
-    own = Own()
-    loss = make(own, "reference").step(*make_batch(own))["loss"]
+    spec = UserSpec()
+    loss = make(spec, "reference").step(*make_batch(spec))["loss"]
     assert np.isfinite(loss)
 
 
@@ -234,7 +243,7 @@ HYPER_PARAMETERS = {
 
 
 def program(trainer, batch) -> str:
-    """The text of a trainer's training step, before it is compiled."""
+    """Returns the jaxpr of a trainer's step as text, without addresses."""
     jaxpr = jax.make_jaxpr(trainer.pure_step)(trainer.leaves, batch)
     return re.sub(r"0x[0-9a-f]+", "", str(jaxpr))
 
@@ -248,18 +257,20 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("model", "name"), CELLS)
-def test_a_hyper_parameter_reaches_the_library(
+def test_hyper_parameter_changes_the_program(
     model, name, backend, make, make_batch
 ):
-    """One that a model ignores would show in no shape."""
+    """None of them changes a shape, so a model could ignore them unnoticed."""
     default = make(model, backend)
     batch = make_batch(default.spec)
     changed = make(model, backend, **{name: HYPER_PARAMETERS[name]})
     assert program(changed, batch) != program(default, batch)
 
 
-def test_equal_hyper_parameters_make_equal_programs(backend, make, make_batch):
-    """Without which the test above could not fail."""
+def test_program_is_the_same_for_equal_hyper_parameters(
+    backend, make, make_batch
+):
+    """Otherwise the test above would pass for any model."""
     first, second = (make("deep_mlp", backend, fresh=True) for _ in range(2))
     batch = make_batch(first.spec)
     assert program(first, batch) == program(second, batch)

@@ -1,7 +1,7 @@
-"""What Hypothesis draws for each row of the layer table.
+"""Hypothesis strategies for the rows of the layer table.
 
-A strategy yields the fields of a row, within the layer's valid range. Its
-space is small on purpose: whatever is new in a field is compiled anew.
+A strategy yields valid fields of a row. It draws from few values, because
+every new combination has to be compiled.
 """
 
 from typing import Any
@@ -15,22 +15,22 @@ from tests.layers.draws import (
     convolution,
     embedding,
     linear,
-    normalisation,
+    normalization,
     pooling,
     recurrent,
-    regularisation,
-    reparametrisation,
+    regularization,
+    reparametrization,
 )
 
 DRAWS: dict[str, SearchStrategy[dict[str, Any]]] = {
     **linear.DRAWS,
     **convolution.DRAWS,
     **batch_norm.DRAWS,
-    **normalisation.DRAWS,
+    **normalization.DRAWS,
     **recurrent.DRAWS,
     **attention.DRAWS,
-    **reparametrisation.DRAWS,
-    **regularisation.DRAWS,
+    **reparametrization.DRAWS,
+    **regularization.DRAWS,
     **pooling.DRAWS,
     **embedding.DRAWS,
     **activation.DRAWS,

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 from common.layers import ATTENTION_MASKS
 from tests.layers.draws.options import options
 
-# At least two keys: the weight of a single one is 1, whatever the logits.
+# At least two keys, because the weight of a single key is always 1.
 LENGTHS = st.sampled_from((2, 3))
 HEADS = st.sampled_from((1, 2))
 SIZES = st.sampled_from((3, 4))
 MASKS = st.sampled_from(ATTENTION_MASKS)
-# Few with dropout, which takes twice as long to compile.
+# Dropout is rare, because it takes twice as long to compile.
 P = st.sampled_from((0.0, 0.0, 0.0, 0.3))
 
 DRAWS = {
@@ -44,7 +44,7 @@ DRAWS = {
         num_kv_heads=HEADS,
         kv_size=SIZES,
         head_size=SIZES,
-        # Shifted heads are worse conditioned, and more so once normalised.
+        # Biases make heads ill-conditioned, especially once normalized.
         use_bias=st.sampled_from((False, False, True)),
         normalize_qk=st.booleans(),
         dropout_p=P,

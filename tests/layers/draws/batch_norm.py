@@ -1,13 +1,13 @@
-"""Batch normalisation.
+"""Batch normalization.
 
-Two channels at least: the weight's gradient is a sum of terms of both signs,
-and a single one may cancel, so that it has no magnitude to measure it in.
+There are at least two channels. The gradient of a weight is a sum of terms of
+both signs, which may cancel. With a single channel there would be no other
+gradient to which its error is relative.
 """
 
 from hypothesis import strategies as st
 
-from common.layers import BATCH_NORM_DIALECTS
-from common.layers._batch_norm import MASKED_DIALECTS
+from common.layers import BATCH_NORM_DIALECTS, MASKED_DIALECTS
 from tests.layers.draws.options import options
 
 FIELDS = {
@@ -27,7 +27,7 @@ DRAWS = {
         **FIELDS,
         dialect=st.sampled_from(MASKED_DIALECTS),
         masked=st.just(True),
-        # Of three elements a mask would leave all.
+        # A mask keeps three elements, so there must be more.
         size=st.sampled_from(((3,), (2, 3))),
     ),
 }

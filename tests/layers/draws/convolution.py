@@ -1,10 +1,10 @@
-"""Convolutions: a few shapes, each with every option that fits it."""
+"""Convolutions: a few shapes, each with all options that are valid for it."""
 
 from hypothesis import strategies as st
 
 from tests.layers.draws.options import options
 
-# Of 1 to 4 axes; the strides, dilations and paddings differ between axes.
+# 1 to 4 axes, with different strides, dilations and paddings.
 SHAPES = (
     dict(kernel_size=(3,), stride=(2,), dilation=(1,), size=(6,)),
     dict(kernel_size=(2,), stride=(1,), dilation=(3,), size=(5,)),
@@ -24,7 +24,7 @@ CHANNELS = st.sampled_from(
 
 
 def merged(*strategies):
-    """Draws the fields of all of these."""
+    """Draws from several strategies, and merges the fields."""
 
     def merge(drawn):
         return {name: x for fields in drawn for name, x in fields.items()}
@@ -33,7 +33,7 @@ def merged(*strategies):
 
 
 def padded(shape):
-    """Draws a padding for a shape, in each mode that the shape has it in."""
+    """Draws a padding and a mode that are valid for a shape."""
     axes = len(shape["kernel_size"])
     pairs = ((1, 0), (0, 1), (1, 2), (1, 1))[:axes]
     modes = st.sampled_from(("ZEROS", "REFLECT", "REPLICATE", "CIRCULAR"))
@@ -76,7 +76,7 @@ TRANSPOSED = (
 
 
 def transposed(shape):
-    """Draws a padding of a transposed convolution of some shape."""
+    """Draws a padding and a mode for a transposed convolution."""
     axes = len(shape["kernel_size"])
     none = (0,) * axes
     most = tuple(s - 1 for s in shape["stride"])

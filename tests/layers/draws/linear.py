@@ -6,10 +6,10 @@ from tests.layers.draws.options import options
 
 ENDS = st.sampled_from(("scalar", 1, 4))
 SHAPES = st.sampled_from(((), (3,), (2, 3)))
-# A gradient that is one number may be a difference of large ones.
+# A gradient of one number may be a small difference of large terms.
 WIDE = st.sampled_from((2, 3, 5))
 LORA = {"in_features": WIDE, "rank": WIDE, "out_features": WIDE}
-# Which axes are mapped, and what the layer then expects of the input.
+# The axes that are mapped, and the shape of the input.
 AXES = (
     {"axis": (-1,), "in_features": (3,), "rest": ()},
     {"axis": (-1,), "in_features": (3,), "rest": (2,)},
@@ -58,8 +58,9 @@ EQUATIONS = (
 )
 
 
-def is_whole(fields):
-    # The stack of no hidden layers would keep its dtype, whatever is written.
+def is_valid(fields):
+    # With `scan` and one layer, Equinox keeps an empty stack of hidden layers
+    # whose dtype does not follow the parameters.
     return not (fields["scan"] and fields["depth"] == 1)
 
 
@@ -89,7 +90,7 @@ DRAWS = {
         use_bias=st.booleans(),
         use_final_bias=st.booleans(),
         scan=st.booleans(),
-    ).filter(is_whole),
+    ).filter(is_valid),
     "linear_general": st.builds(
         dict,
         st.sampled_from(AXES),

@@ -1,4 +1,4 @@
-"""How a strategy is written."""
+"""The strategy for the fields of a row."""
 
 from typing import Any
 
@@ -7,5 +7,5 @@ from hypothesis.strategies import SearchStrategy
 
 
 def options(**fields: SearchStrategy[Any]) -> SearchStrategy[dict[str, Any]]:
-    """Draws a row's fields; those left out keep their defaults."""
+    """Draws some fields of a row; the others keep their defaults."""
     return st.fixed_dictionaries(fields)

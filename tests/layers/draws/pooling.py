@@ -1,10 +1,10 @@
-"""Pooling: a few shapes, each with every option that fits it."""
+"""Pooling: a few shapes, each with all options that are valid for it."""
 
 from hypothesis import strategies as st
 
 from tests.layers.draws.options import options
 
-# A padding is smaller than its window, or whole windows would be of padding.
+# A padding is smaller than its window, so no window has only padding.
 SHAPES = (
     dict(window=(2,), stride=(2,), padding=((0, 0),), size=(5,)),
     dict(window=(3,), stride=(1,), padding=((2, 1),), size=(4,)),
@@ -21,7 +21,7 @@ SHAPES = (
 
 
 def pooling(**fields):
-    """Draws a shape and fields besides."""
+    """Draws a shape and further fields."""
     fields = options(use_ceil=st.booleans(), **fields)
     return st.tuples(st.sampled_from(SHAPES), fields).map(
         lambda drawn: drawn[0] | drawn[1]
@@ -29,7 +29,7 @@ def pooling(**fields):
 
 
 def adaptive(**fields):
-    """Draws sizes that divide and that do not, and fields besides."""
+    """Draws sizes that divide evenly or do not, and further fields."""
     shapes = st.sampled_from(
         (
             dict(target_shape=(3,), size=(6,)),

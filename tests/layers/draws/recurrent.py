@@ -4,13 +4,13 @@ from hypothesis import strategies as st
 
 from tests.layers.draws.options import options
 
-# Of one or two hidden states, the sum of a gradient over the batch is now and
-# then nothing but what two large terms leave.
+# With one or two hidden states, a gradient is sometimes a small difference of
+# large terms.
 CELL = {
     "input_size": st.sampled_from((1, 2, 3, 5)),
     "hidden_size": st.sampled_from((3, 4, 6)),
 }
-# Their scans take long to compile, so the sizes stay as they are.
+# Scans take long to compile, so the sizes are not drawn.
 SEQUENCE = {
     "cell": st.sampled_from(("lstm", "gru", "simple")),
     "return_carry": st.booleans(),

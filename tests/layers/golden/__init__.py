@@ -1,7 +1,7 @@
-"""Golden vectors: what each layer computes, by NumPy alone.
+"""Golden vectors: the results of each layer, computed in NumPy.
 
-They are a third view of every layer, beside its row's function and the two
-libraries: computed once from the definitions in the papers and in PyTorch's
-documentation, by code that shares nothing with the project's own.
-`python -m tests.layers.golden` checks them against the definitions.
+They are independent of the definitions in `common.layers` and of both
+libraries. They were computed once, from the formulas in papers and in
+PyTorch's documentation, by code that shares nothing with the rest of the
+project. `python -m tests.layers.golden` recomputes and compares them.
 """

@@ -1,9 +1,8 @@
-"""Checks the golden files, or writes some.
+"""Checks the golden files, or writes them.
 
-`python -m tests.layers.golden` recomputes what is stored from its own inputs.
-`python -m tests.layers.golden linear lstm_cell` draws these rows again and
-writes them;
-`python -m tests.layers.golden all` writes every one.
+`python -m tests.layers.golden` recomputes the results from the stored inputs.
+`python -m tests.layers.golden linear lstm_cell` draws new inputs for these
+rows and writes their files. `python -m tests.layers.golden all` writes all.
 """
 
 import sys
@@ -19,12 +18,14 @@ from tests.layers.golden.check import check
 def write(layer: str) -> None:
     """Draws, computes and stores the cases of a row."""
     found = cases()[layer]
-    save(layer, [complete(it, draw(it, i)) for i, it in enumerate(found)])
+    save(
+        layer, [complete(case, draw(case, i)) for i, case in enumerate(found)]
+    )
     print(f"{path(layer).name}: {path(layer).stat().st_size:,} bytes")
 
 
 def main() -> int:
-    # A derivative would be lost with an imaginary part.
+    # Derivatives are imaginary parts, which must not be dropped.
     warnings.simplefilter("error", np.exceptions.ComplexWarning)
     names = sys.argv[1:]
     if names == ["all"]:

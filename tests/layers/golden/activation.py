@@ -1,4 +1,4 @@
-"""Activations.
+"""Activation functions in NumPy.
 
 PyTorch: https://docs.pytorch.org/docs/stable/nn.html#non-linear-activations
 """
@@ -23,7 +23,7 @@ def erf(x):
 
 
 def clip(x, low, high):
-    """Between two bounds, by the real part."""
+    """Clips by the real part."""
     return np.where(x.real < low, low, np.where(x.real > high, high, x))
 
 
@@ -32,29 +32,29 @@ SELU_SCALE = 1.0507009873554804934193349852946
 
 
 def elu(x, alpha):
-    """x, below 0 alpha (exp(x) - 1)."""
+    """x if x > 0, otherwise alpha (exp(x) - 1)."""
     return np.where(x.real > 0, x, alpha * (np.exp(x) - 1))
 
 
 def glu(x):
-    """The first half times the sigmoid of the second."""
+    """The first half, times the sigmoid of the second half."""
     a, b = np.split(x, 2, axis=-1)
     return a * sigmoid(b)
 
 
 def log_softmax(x):
-    """log of softmax."""
+    """The logarithm of softmax."""
     return np.log(softmax(x))
 
 
 def gelu_tanh(x):
-    """Hendrycks and Gimpel, arXiv:1606.08415, by tanh."""
+    """The tanh approximation of Hendrycks and Gimpel, arXiv:1606.08415."""
     inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
     return x / 2 * (1 + np.tanh(inner))
 
 
 def gelu_erf(x):
-    """The same, by the normal distribution function."""
+    """x P(N(0, 1) <= x)."""
     return x / 2 * (1 + erf(x / math.sqrt(2)))
 
 
@@ -99,13 +99,13 @@ ACTIVATIONS = {
 
 
 def prelu(x, negative_slope, **_):
-    """x, below 0 times the slope of its channel."""
+    """x if x > 0, otherwise the slope of the channel times x."""
     return np.where(x.real > 0, x, negative_slope * x)
 
 
 # --- cases -------------------------------------------------------------------
 
-# On both sides of every corner, and on none.
+# On both sides of every kink, and none at a kink.
 POINTS = np.round(np.linspace(-7.3, 7.1, 12), 3).reshape(2, 6)
 CLASSES = np.array([[0, 4, 2], [3, 3, 1]])
 

@@ -1,7 +1,7 @@
-"""Attention and positions.
+"""Attention and rotary positional embedding in NumPy.
 
-Vaswani et al., arXiv:1706.03762; Ainslie et al., arXiv:2305.13245 (groups of
-heads that share a key); Su et al., arXiv:2104.09864 (rotary positions).
+Vaswani et al., arXiv:1706.03762; Ainslie et al., arXiv:2305.13245 (query
+heads that share a key); Su et al., arXiv:2104.09864 (rotary embedding).
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.layers.golden.linear import linear, matrix, of
 
 
 def softmax(x):
-    """exp(x) over its sum along the last axis."""
+    """exp(x) / sum(exp(x)) along the last axis."""
     e = np.exp(x - np.max(x.real, axis=-1, keepdims=True))
     return e / np.sum(e, axis=-1, keepdims=True)
 
@@ -22,8 +22,9 @@ def softmax(x):
 def attend(query, key, value, mask=None):
     """softmax(q k / sqrt(d)) v, for (B, T, H, D) and (B, S, G, D).
 
-    Head h uses key and value h // (H / G). What the mask (B, H, T, S)
-    excludes has weight 0; where it excludes everything, all weigh the same.
+    Query head h uses the key and value head h // (H / G). Keys that the mask
+    (B, H, T, S) excludes have weight 0, but if it excludes all keys of a
+    query, their weights are equal.
     """
     batch, length, heads, size = query.shape
     shared = heads // key.shape[2]
@@ -43,9 +44,9 @@ def attend(query, key, value, mask=None):
 
 
 def rotary(x, theta):
-    """Turns the pair (x_i, x_{i + d/2}) at position t by t theta^(-2i/d).
+    """Rotates (x_i, x_{i + d/2}) at position t by t theta^(-2i/d).
 
-    Positions are the second axis, features the last.
+    Positions are the second axis, and features the last one.
     """
     length, size = x.shape[1], x.shape[-1]
     half = size // 2
@@ -59,8 +60,8 @@ def rotary(x, theta):
     return y
 
 
-def normalised(x, weight):
-    """A layer norm of a head's features, without bias."""
+def normalized(x, weight):
+    """LayerNorm over the features of a head, without bias."""
     mean = np.mean(x, axis=-1, keepdims=True)
     var = np.mean((x - mean) ** 2, axis=-1, keepdims=True)
     return (x - mean) / np.sqrt(var + 1e-6) * weight
@@ -77,14 +78,14 @@ def multi_head_attention(
     theta=None,
     **arrays,
 ):
-    """Projects, attends in each head and projects the heads side by side."""
+    """Projects, attends in each head, and projects the concatenated heads."""
     shared = num_heads if num_kv_heads is None else num_kv_heads
 
     def project(x, name, heads):
         y = linear(x, **of(f"{name}_proj", arrays))
         y = y.reshape(*y.shape[:-1], heads, -1)
         if f"{name}_norm.weight" in arrays:
-            y = normalised(y, arrays[f"{name}_norm.weight"])
+            y = normalized(y, arrays[f"{name}_norm.weight"])
         if theta is not None and name != "value":
             y = rotary(y, theta)
         return y
@@ -117,7 +118,7 @@ MASKS = {
 
 
 def projections(query, key, value, output, qk, vo, heads, shared, biases):
-    """The shapes of the four projections' arrays."""
+    """The shapes of the arrays of the four projections."""
     shapes: dict[str, Any] = {}
     for name, i, o, bias in (
         ("query", query, heads * qk, biases[0]),
@@ -130,11 +131,8 @@ def projections(query, key, value, output, qk, vo, heads, shared, biases):
 
 
 def one(layer, mask, sizes, params, **fields) -> Case:
-    """Makes a case of two queries and three keys; two examples.
-
-    One mask or several, for a call each.
-    """
-    masks = [np.array(MASKS[it], bool) for it in mask if it != "none"]
+    """Returns a case of two queries and three keys, with a call per mask."""
+    masks = [np.array(MASKS[kind], bool) for kind in mask if kind != "none"]
     return Case(
         layer=layer,
         fields={**fields, "q_len": 2, "kv_len": 3, "mask": mask[0]},
@@ -187,7 +185,7 @@ def _attention() -> Iterator[Case]:
     )
     for mask, shared, norm in ((("causal",), 2, False), (("none",), 1, True)):
         size = 3 if norm else 1
-        norms = {f"{it}_norm.weight": (size,) for it in ("query", "key")}
+        norms = {f"{name}_norm.weight": (size,) for name in ("query", "key")}
         yield one(
             "grouped_query_attention",
             mask,

@@ -1,8 +1,8 @@
-"""What a golden file holds, and how it is computed and kept.
+"""The cases in a golden file, and how they are computed and stored.
 
-A definition is a NumPy function. It must be analytic in every float that it
-takes, with comparisons made on the real part: then the imaginary part of
-`f(x + ih) / h` is the derivative to round-off, with no step size to choose.
+A definition is a NumPy function that is analytic in each of its floats, and
+compares real parts only. The imaginary part of `f(x + ih) / h` is then the
+derivative to round-off, whatever the step size h.
 """
 
 import dataclasses
@@ -22,19 +22,19 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """A row of the layer table with hyper-parameters, and its definition.
+    """The hyper-parameters of a row and its definition in NumPy.
 
     Attributes:
         layer: the name of the row.
-        fields: hyper-parameters, as the row takes them.
-        define: `(*inputs, **params, **buffers, **fields) -> outputs`: an
-            array or a tuple of them. With buffers it also takes `training`
-            and returns `(outputs, new buffers)`.
-        inputs: the shape of one example of each input; or a whole batch,
-            or one for each call.
-        params: shapes by canonical name.
-        buffers: initial values by canonical name.
-        calls: whether each call is in training.
+        fields: the fields of the row.
+        define: `(*inputs, **params, **buffers, **fields) -> outputs`, which
+            returns an array or a tuple of arrays. If there are buffers, it
+            also takes `training` and returns `(outputs, new buffers)`.
+        inputs: for each input, the shape of one example, a batch, or a list
+            with one batch per call.
+        params: the shapes of parameters by canonical name.
+        buffers: the initial values of buffers by canonical name.
+        calls: for each call, whether it is in training.
     """
 
     layer: str
@@ -54,7 +54,7 @@ class Case:
         buffers: Arrays,
         training: bool,
     ) -> tuple[list[np.ndarray], Arrays]:
-        """Calls the definition; outputs as a list."""
+        """Calls the definition; returns a list of outputs and the buffers."""
         if buffers:
             outputs, new = self.define(
                 *inputs, **params, **buffers, **self.fields, training=training
@@ -75,7 +75,7 @@ def draw(case: Case, seed: int) -> dict[str, Any]:
     buffers = {name: np.asarray(x) for name, x in case.buffers.items()}
     calls, left = [], buffers
     for number, training in enumerate(case.calls):
-        inputs = [_batch(it, number, normal) for it in case.inputs]
+        inputs = [_batch(given, number, normal) for given in case.inputs]
         outputs, left = case.call(inputs, params, left, training)
         weights = [normal(*y.shape) for y in outputs]
         calls.append(
@@ -96,7 +96,7 @@ def _batch(given: Any, call: int, normal: Any) -> np.ndarray:
 
 
 def complete(case: Case, data: dict[str, Any]) -> dict[str, Any]:
-    """Adds to drawn data what the definition makes of them."""
+    """Adds the results of the definition to drawn data."""
     params, buffers = data["params"], data["buffers"]
     calls = []
     for call in data["calls"]:
@@ -117,7 +117,7 @@ def complete(case: Case, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def gradients(case, inputs, weights, params, buffers, training) -> Arrays:
-    """Differentiates sum(weights * outputs), one element at a time."""
+    """Differentiates sum(weights * outputs) by each element."""
 
     def slope(inputs, params):
         outputs, _ = case.call(inputs, params, buffers, training)
@@ -157,12 +157,12 @@ def path(layer: str) -> pathlib.Path:
 
 
 def save(layer: str, cases: list[dict[str, Any]]) -> None:
-    """Writes cases, an array a line; JSON's floats are exact in Python."""
+    """Writes cases, one array per line. JSON stores floats exactly."""
     path(layer).write_text(_text(cases, 0) + "\n")
 
 
 def load(layer: str) -> list[dict[str, Any]]:
-    """Reads the cases of a row, with arrays in place of lists."""
+    """Reads the cases of a row."""
     cases = json.loads(path(layer).read_text())
     for case in cases:
         for name in ("params", "buffers"):
@@ -180,7 +180,7 @@ def _arrays(lists: dict[str, Any]) -> Arrays:
 
 
 def _text(x: Any, depth: int) -> str:
-    """Writes dictionaries and their lists on many lines, arrays on one."""
+    """Formats dictionaries and lists on several lines, arrays on one."""
     indent = " " * (depth + 1)
     if isinstance(x, np.ndarray | np.generic):
         return json.dumps(x.tolist())

@@ -1,4 +1,4 @@
-"""The cases of every family."""
+"""The cases of all families."""
 
 import functools
 import itertools
@@ -10,19 +10,19 @@ from tests.layers.golden import (
     attention,
     convolution,
     linear,
-    normalisation,
+    normalization,
     pooling,
     recurrent,
-    reparametrisation,
+    reparametrization,
 )
 from tests.layers.golden.case import Case
 
 FAMILIES = (
     linear,
     convolution,
-    normalisation,
+    normalization,
     recurrent,
-    reparametrisation,
+    reparametrization,
     attention,
     pooling,
     activation,
@@ -31,9 +31,11 @@ FAMILIES = (
 
 @functools.cache
 def cases() -> Mapping[str, list[Case]]:
-    """Returns the cases of each row by its name."""
+    """Returns the cases of each row, by the name of the row."""
     found: dict[str, list[Case]] = {}
-    every = itertools.chain.from_iterable(it.cases() for it in FAMILIES)
+    every = itertools.chain.from_iterable(
+        family.cases() for family in FAMILIES
+    )
     for case in every:
         found.setdefault(case.layer, []).append(case)
     return types.MappingProxyType(found)

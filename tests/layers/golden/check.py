@@ -1,4 +1,4 @@
-"""Holds golden files to their definitions, and results to golden files."""
+"""Compares golden files with their definitions, and results with files."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,69 +17,71 @@ QUANTITIES = {
 
 
 def check(layer: str, stored: list[dict[str, Any]]) -> list[str]:
-    """Computes a file's results again, from the inputs that it stores.
+    """Recomputes the results in a golden file from its inputs.
 
-    To round-off: NumPy's functions differ in the last bit between builds.
+    Results may differ by round-off, because NumPy's functions differ in the
+    last bit between builds.
 
     Args:
         layer: the name of a row.
         stored: the cases in its file.
 
     Returns:
-        What is not as the definition gives it.
+        A description of every mismatch.
     """
     found = cases().get(layer, [])
-    fields = [it["fields"] for it in stored]
-    if fields != [_plain(it.fields) for it in found]:
-        return [f"{layer}: got other cases than those of the definitions"]
+    fields = [case["fields"] for case in stored]
+    expected = [_plain(case.fields) for case in found]
+    if fields != expected:
+        return [f"{layer} cases: got {fields}, expected {expected}"]
     problems = []
     for number, (case, data) in enumerate(zip(found, stored, strict=True)):
         again = complete(case, data)
-        for i, (got, want) in enumerate(
+        for i, (got, expected) in enumerate(
             zip(again["calls"], data["calls"], strict=True)
         ):
-            what = f"{layer} case {number} call {i}"
-            problems += compare(got, want, what)
+            where = f"{layer} case {number} call {i}"
+            problems += compare(got, expected, where)
     return problems
 
 
 def compare(
     got: dict[str, Any],
-    want: dict[str, Any],
-    what: str,
+    expected: dict[str, Any],
+    where: str,
     zero_gradient: frozenset[str] = frozenset(),
 ) -> Iterator[str]:
-    """Names what of a call's results is not what a golden file says.
+    """Describes every array of a call that differs from a golden file.
 
     Args:
-        got: `"outputs"`, `"gradients"` and `"buffers"`.
-        want: the same, of the file.
-        what: names the call in the messages.
-        zero_gradient: parameters whose true gradient is zero; what is left
-            of it is measured in the call's largest gradient.
+        got: the `"outputs"`, `"gradients"` and `"buffers"` of the call.
+        expected: those in the file.
+        where: describes the call in the messages.
+        zero_gradient: parameters whose exact gradient is zero. The error of
+            their gradients is relative to the largest gradient of the call.
     """
     for quantity, bound in QUANTITIES.items():
-        ours, theirs = _named(got[quantity]), _named(want[quantity])
+        ours, theirs = _named(got[quantity]), _named(expected[quantity])
         if ours.keys() != theirs.keys():
             yield (
-                f"{what}, {quantity}: got {sorted(ours)}, "
+                f"{where}, {quantity}: got {sorted(ours)}, "
                 f"expected {sorted(theirs)}"
             )
             continue
         limit = layer_tolerance("float64", bound, 1)
         largest = max(map(magnitude, theirs.values()), default=0.0)
-        for name, true in theirs.items():
+        for name, y in theirs.items():
             x = np.asarray(ours[name])
-            if np.issubdtype(true.dtype, np.integer) and np.issubdtype(
+            if np.issubdtype(y.dtype, np.integer) and np.issubdtype(
                 x.dtype, np.integer
             ):
-                x = x.astype(true.dtype)  # a counter may be narrower
+                x = x.astype(y.dtype)  # a counter may be narrower
             scale = largest if name in zero_gradient else None
-            off = relative_error(x, true, scale)
-            if not off <= limit:
+            error = relative_error(x, y, scale)
+            if not error <= limit:
                 yield (
-                    f"{what}, {quantity} {name}: off by {off:.3g}, "
-                    f"expected within {limit:.3g}"
+                    f"{where}, {quantity} {name}: got an error of "
+                    f"{error:.3g}, expected at most {limit:.3g}"
                 )
 
 
@@ -88,7 +90,7 @@ def _named(arrays: Any) -> dict[Any, Any]:
 
 
 def _plain(fields: Any) -> Any:
-    """Lists in place of tuples, as JSON has them."""
+    """Replaces tuples by lists, as in JSON."""
     if isinstance(fields, dict):
         return {name: _plain(x) for name, x in fields.items()}
     if isinstance(fields, list | tuple):

@@ -1,7 +1,7 @@
-"""Convolutions, as PyTorch's documentation defines them.
+"""Convolutions in NumPy, as PyTorch's documentation defines them.
 
 PyTorch: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d and
-    torch.nn.ConvTranspose2d. Batches here are channels last.
+    torch.nn.ConvTranspose2d. Here batches are channels-last.
 """
 
 import itertools
@@ -21,22 +21,24 @@ MODES: dict[str, Any] = {
 
 
 def each(value, axes):
-    """Repeats a number for each axis; keeps a tuple."""
+    """Returns one number for each axis."""
     return tuple(value) if isinstance(value, tuple) else (value,) * axes
 
 
 def sides(padding, axes):
-    """(before, after) for each axis."""
+    """Returns (before, after) for each axis."""
     return [
-        it if isinstance(it, tuple) else (it, it) for it in each(padding, axes)
+        pair if isinstance(pair, tuple) else (pair, pair)
+        for pair in each(padding, axes)
     ]
 
 
 def named(padding, sizes, kernel, stride, dilation):
-    """The sides that a name means, for each axis.
+    """Returns (before, after) for each axis, for a padding with a name.
 
-    `"SAME"` gives ceil(size / stride) outputs and `"SAME_LOWER"` puts an odd
-    one in front; `"CAUSAL"` sees nothing that comes later.
+    `"SAME"` gives ceil(size / stride) outputs, `"SAME_LOWER"` puts the extra
+    entry of an odd padding in front, and with `"CAUSAL"` an output does not
+    depend on later inputs.
     """
     result = []
     for n, k, s, d in zip(sizes, kernel, stride, dilation, strict=True):
@@ -106,7 +108,7 @@ def conv(
 
 
 def spread(x, axis, gap):
-    """Puts gap - 1 zeros between two elements."""
+    """Inserts gap - 1 zeros between two elements."""
     shape = list(x.shape)
     shape[axis] = (shape[axis] - 1) * gap + 1
     y = np.zeros(shape, x.dtype)
@@ -130,9 +132,9 @@ def conv_transpose(
     """Each x[n,i,c] adds weight[c,o,k] x[n,i,c] to y[n, i s + k d - p, o].
 
     The output has (i - 1) s - 2 p + d (k - 1) + output_padding + 1 elements.
-    Where the convolution pads by going around, so does what is cut here.
-    `"SAME"` is the padding with which the convolution has this input's size
-    times the stride as its own input's.
+    With circular padding, the elements that are cut off are added at the other
+    end. `"SAME"` is the padding with which the convolution maps an array of
+    the size of this input times the stride to one of the size of this input.
     """
     channels, per_group, *kernel = weight.shape
     axes = len(kernel)
@@ -177,7 +179,7 @@ def conv_transpose(
 
 
 CONVOLUTIONS = [
-    # One axis: each option by itself, then together.
+    # One axis with each option alone, then two axes with several options.
     {"size": (6,), "kernel_size": (2,), "stride": (2,), "padding": ((1, 0),)},
     {"size": (5,), "kernel_size": (2,), "dilation": (3,), "use_bias": False},
     {"size": (4,), "kernel_size": (3,), "groups": 2, "padding": ((0, 2),)},

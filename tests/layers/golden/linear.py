@@ -1,4 +1,4 @@
-"""Linear maps, what is built of them alone, and look-up tables.
+"""Linear maps, compositions of them, and embeddings in NumPy.
 
 PyTorch: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear and
     torch.nn.Embedding; Hu et al., arXiv:2106.09685 (LoRA).
@@ -21,18 +21,18 @@ def linear(x, weight, bias=None, **_):
 
 
 def scalars(layer, x, before, after):
-    """Applies a layer to vectors; a `"scalar"` is one of one element."""
+    """Applies a layer of vectors; a `"scalar"` is a vector of one element."""
     y = layer(x[..., None] if before == "scalar" else x)
     return y[..., 0] if after == "scalar" else y
 
 
 def linear_of_scalars(x, *, in_features, out_features, use_bias, **arrays):
-    """A linear map from or to numbers without an axis."""
+    """A linear map whose input or output may be a scalar."""
     return scalars(lambda x: linear(x, **arrays), x, in_features, out_features)
 
 
 def of(name, arrays):
-    """The arrays of one part."""
+    """Selects the arrays with a prefix."""
     prefix = f"{name}."
     return {
         key.removeprefix(prefix): x
@@ -42,7 +42,7 @@ def of(name, arrays):
 
 
 def sequential(x, *, sizes, use_bias, **arrays):
-    """Linear maps with tanh between them, which are layers too."""
+    """Linear maps with tanh between them; each is one layer."""
     for i in range(len(sizes) - 1):
         x = np.tanh(x) if i else x
         x = linear(x, **of(f"layers.{2 * i}", arrays))
@@ -50,7 +50,7 @@ def sequential(x, *, sizes, use_bias, **arrays):
 
 
 def relu(x):
-    """The positive part."""
+    """max(x, 0), by the real part."""
     return np.where(x.real > 0, x, 0)
 
 
@@ -60,7 +60,7 @@ FUNCTIONS = {"relu": relu, "tanh": np.tanh, "identity": lambda x: x}
 def mlp(
     x, *, in_size, out_size, depth, activation, final_activation, **arrays
 ):
-    """Linear maps with an activation after each; Equinox's MLP."""
+    """Linear maps with an activation after each, as in Equinox's MLP."""
 
     def layers(x):
         for i in range(depth + 1):
@@ -75,7 +75,7 @@ def mlp(
 def linear_general(
     x, weight, bias=None, *, in_features, out_features, axis, groups, **_
 ):
-    """Flattens the mapped axes, maps them and puts new ones at the end."""
+    """Flattens the mapped axes, applies a matrix, and puts new axes last."""
     lead = 1 + len(groups)
     results = []
     for index in np.ndindex(x.shape[:lead]):
@@ -92,7 +92,7 @@ def linear_general(
 
 
 def einsum(x, weight, bias=None, *, equation, **_):
-    """A sum over products, and a bias along the axes of the weight."""
+    """An einsum, plus a bias along the axes of the weight."""
     y = np.einsum(equation, x, weight)
     if bias is None:
         return y
@@ -100,24 +100,24 @@ def einsum(x, weight, bias=None, *, equation, **_):
     letters = operands.split(",")[1]
     sizes = dict(zip(letters, weight.shape, strict=True))
     return y + bias.reshape(
-        [sizes.get(it, 1) for it in result.replace("...", "")]
+        [sizes.get(axis, 1) for axis in result.replace("...", "")]
     )
 
 
 def lora(x, lora_a, lora_b, **arrays):
-    """x a b, added to what a linear map makes of x."""
+    """x a b, added to a linear map of x if there is one."""
     y = linear(linear(x, lora_a.T), lora_b.T)
     base = of("base_module", arrays)
     return y + linear(x, **base) if base else y
 
 
 def lora_linear(x, weight, bias=None, **arrays):
-    """The same, of one layer."""
+    """A linear map plus x a b."""
     return linear(x, weight, bias) + lora(x, **of("lora", arrays))
 
 
 def embedding(indices, weight, **_):
-    """Row `i` of the table for index `i`; -1 is the last."""
+    """Row `i` of the weight for index `i`; row -1 is the last."""
     rows = [weight[i] for i in indices.reshape(-1)]
     return np.stack(rows).reshape(*indices.shape, weight.shape[1])
 
@@ -131,7 +131,7 @@ def embedding_attend(query, weight, **_):
 
 
 def matrix(i: int, o: int, bias: bool = True, prefix: str = ""):
-    """The shapes of a linear map's arrays."""
+    """The shapes of the arrays of a linear map."""
     shapes: dict[str, Any] = {f"{prefix}weight": (o, i)}
     return shapes | ({f"{prefix}bias": (o,)} if bias else {})
 

@@ -1,8 +1,8 @@
-"""Pools of channels-last batches.
+"""Pooling of channels-last batches in NumPy.
 
 PyTorch: https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d
-    and torch.nn.AvgPool2d. The adaptive pools are Equinox's, whose blocks
-    are disjoint: https://docs.kidger.site/equinox/api/nn/pooling
+    and torch.nn.AvgPool2d. The blocks of adaptive pooling are disjoint, as
+    in Equinox: https://docs.kidger.site/equinox/api/nn/pooling
 """
 
 import functools
@@ -17,13 +17,13 @@ from tests.layers.golden.convolution import each, named, sides
 
 
 def largest(window):
-    """The largest of each row; on the real part, so that it is analytic."""
+    """The maximum of each row, by the real part."""
     best = np.argmax(window.real, axis=-1)
     return np.take_along_axis(window, best[..., None], axis=-1)[..., 0]
 
 
 def smallest(window):
-    """The smallest of each row."""
+    """The minimum of each row, by the real part."""
     return -largest(-window)
 
 
@@ -38,14 +38,14 @@ def average(window):
 
 
 def average_inside(window):
-    """The mean of what is no padding, which is NaN."""
+    """The mean of the elements that are not padding, which is NaN."""
     rows = window.reshape(-1, window.shape[-1])
     means = [average(row[~np.isnan(row.real)]) for row in rows]
     return np.array(means).reshape(window.shape[:-1])
 
 
 def median(window):
-    """The middle one of each row, or the mean of the two."""
+    """The median of each row, by the real part."""
     order = np.argsort(window.real, axis=-1)
     window = np.take_along_axis(window, order, axis=-1)
     n = window.shape[-1]
@@ -62,8 +62,8 @@ OPERATIONS = {
 def slide(x, function, fill, *, window, stride, padding, use_ceil):
     """Applies a function to the elements of each window.
 
-    What pads is `fill`. With `use_ceil`, a window that starts inside the
-    input or its left padding may reach past the right padding.
+    The padding is filled with `fill`. With `use_ceil`, a window that starts in
+    the input or its left padding may extend past the right padding.
     """
     axes = x.ndim - 2
     stride = each(stride, axes)
@@ -94,10 +94,10 @@ def slide(x, function, fill, *, window, stride, padding, use_ceil):
 
 
 def avg_pool(x, *, count_include_pad, size, channels, **options):
-    """The mean, of which the padding is a part or not.
+    """The mean of each window, with or without the padding.
 
-    With `use_ceil`, all that a window reaches counts as padding, as in
-    Equinox; PyTorch divides by less where it reaches past the padding.
+    With `use_ceil`, everything outside the input counts as padding, as in
+    Equinox. PyTorch does not count elements past the right padding.
     """
     if count_include_pad:
         return slide(x, average, 0, **options)
@@ -105,19 +105,19 @@ def avg_pool(x, *, count_include_pad, size, channels, **options):
 
 
 def pool(x, *, operation, size, channels, **options):
-    """The sum, the largest or the smallest."""
+    """The sum, the maximum or the minimum of each window."""
     return slide(x, *OPERATIONS[operation], **options)
 
 
 def longer_first(n, blocks):
-    """Splits n into blocks, of which the first n % blocks are longer by 1."""
+    """Splits n into blocks; the first n % blocks are longer by 1."""
     sizes = [n // blocks + (i < n % blocks) for i in range(blocks)]
     ends = np.cumsum(sizes)
     return [(int(e - s), int(e)) for s, e in zip(sizes, ends, strict=True)]
 
 
 def adaptive(x, function, target_shape):
-    """Applies a function to disjoint blocks of one axis after the other."""
+    """Applies a function to disjoint blocks, one axis after the other."""
     for axis, target in enumerate(target_shape, start=1):
         x = np.moveaxis(x, axis, -1)
         blocks = longer_first(x.shape[-1], target)
@@ -132,12 +132,12 @@ def adaptive_avg_pool(x, *, target_shape, **_):
 
 
 def adaptive_max_pool(x, *, target_shape, **_):
-    """The largest of each block."""
+    """The maximum of each block."""
     return adaptive(x, largest, target_shape)
 
 
 def adaptive_pool(x, *, target_shape, operation, **_):
-    """Another function of each block."""
+    """The sum, the minimum or the median of each block."""
     functions = {"sum": total, "min": smallest, "median": median}
     return adaptive(x, functions[operation], target_shape)
 

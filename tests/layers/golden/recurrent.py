@@ -1,4 +1,4 @@
-"""One step of a recurrent network.
+"""Recurrent cells and layers in NumPy.
 
 PyTorch: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTMCell and
     torch.nn.GRUCell.
@@ -29,8 +29,8 @@ def lstm_cell(x, h, c, weight_ih, weight_hh, bias=None, **_):
 def gru_cell(x, h, weight_ih, weight_hh, bias=None, bias_n=None, **_):
     """h' = (1 - z) n + z h, with gates r, z, n.
 
-    n = tanh(W_in x + b_in + r (W_hn h + bias_n)): the reset gate is applied
-    after the product, as in PyTorch.
+    n = tanh(W_in x + b_in + r (W_hn h + bias_n)). As in PyTorch, the reset
+    gate is applied after the product.
     """
     of_x, of_h = linear(x, weight_ih, bias), linear(h, weight_hh)
     x_r, x_z, x_n = np.split(of_x, 3, axis=-1)
@@ -42,7 +42,7 @@ def gru_cell(x, h, weight_ih, weight_hh, bias=None, bias_n=None, **_):
 
 
 def simple_cell(x, h, weight_ih, weight_hh, bias, *, residual=False, **_):
-    """h' = tanh(W_ih x + b + W_hh h), with `residual` also + h inside."""
+    """h' = tanh(W_ih x + b + W_hh h); `residual` adds h inside the tanh."""
     inner = linear(x, weight_ih, bias) + linear(h, weight_hh)
     return np.tanh(inner + h if residual else inner)
 
@@ -50,18 +50,18 @@ def simple_cell(x, h, weight_ih, weight_hh, bias, *, residual=False, **_):
 CELLS = {"lstm": lstm_cell, "gru": gru_cell, "simple": simple_cell}
 
 
-def turn(x, count):
-    """Turns the first elements around, and the others by themselves."""
+def reverse_parts(x, count):
+    """Reverses the first elements and the others separately."""
     return np.concatenate([x[:count][::-1], x[count:][::-1]])
 
 
 def run(cell, params, sequence, carry, count, *, reverse, keep_order):
-    """Runs a cell along one sequence, of which the rest is padding.
+    """Runs a cell along one sequence; entries after `count` are padding.
 
     Returns:
         The carry after `count` steps, and the hidden state of every step.
     """
-    sequence = turn(sequence, count) if reverse else sequence
+    sequence = reverse_parts(sequence, count) if reverse else sequence
     states, after = [], []
     for x in sequence:
         new = CELLS[cell](x, *carry, **params)
@@ -70,12 +70,12 @@ def run(cell, params, sequence, carry, count, *, reverse, keep_order):
         after.append(carry)
     states = np.stack(states)
     if reverse and keep_order:
-        states = turn(states, count)
+        states = reverse_parts(states, count)
     return after[count - 1], states
 
 
 def along(xs, given, params, *, cell, hidden_size, seq_lengths, **order):
-    """Runs a cell along each sequence of a batch; zeros come first."""
+    """Runs a cell along each sequence of a batch; the carry starts at zero."""
     counts, given = (given[0], given[1:]) if seq_lengths else (None, given)
     carries, states = [], []
     for b, sequence in enumerate(xs):
@@ -105,7 +105,7 @@ def rnn(xs, *given, reverse, keep_order, return_carry, **rest):
 
 
 def bidirectional(xs, *given, return_carry, **rest):
-    """One cell forward and one backward, their states side by side."""
+    """Runs one cell forward and one backward; concatenates their states."""
     fields = {key: rest[key] for key in ("cell", "hidden_size", "seq_lengths")}
     lengths = given[: int(rest["seq_lengths"])]
     initial = given[len(lengths) :]

@@ -1,0 +1,166 @@
+"""`compare`: trains each model in all backends and checks that they agree."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import rich.console
+
+from common.commands import files, shared_options
+from common.commands.terminal import count, progress_bar
+
+ABOUT = """
+Train each model in all backends and check that they agree.
+
+Prints a table for each model and dtype. Its rows are the quantities in the
+order in which they are checked: the first row that fails tells where to look.
+Its columns are the pairs of backends. A cell holds the largest error, the
+tolerance, and the verdict ("u" stands for units in the last place of
+float32). Exits with 0 only if everything agrees.
+"""
+EXAMPLES = """
+{program}
+{program} compare --model stateful_mlp --batch-norm standard
+{program} compare --dtype float64 --steps 1000
+{program} compare --html report.html --json report.json
+"""
+LEGEND = """
+left ~ right: the two backends that are compared. A cell: the largest error
+relative to the array's largest magnitude, the same in ULPs of float32 (u),
+the tolerance, and the verdict. `--html FILE` explains each row.
+""".strip()
+PAIRS = (("equinox", "reference"), ("flax", "reference"), ("equinox", "flax"))
+BATCH_SIZE = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `compare` to its parser."""
+    parser.add_argument(
+        "--model", nargs="+", metavar="M", help="models (default: all)"
+    )
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        metavar="D",
+        default=["float64", "float32"],
+        help="float64, float32 (default: both)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=100,
+        metavar="N",
+        help="training steps (default: 100)",
+    )
+    shared_options.add_batch_norm(parser, "that of each model")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the initial values and dropout masks (default: 0)",
+    )
+    shared_options.add_json(parser, "all errors")
+    shared_options.add_html(parser, "tables and plots")
+
+
+def run(options: argparse.Namespace, console: rich.console.Console) -> int:
+    """Runs `compare`."""
+    from common.comparison import report
+    from common.comparison import text as report_text
+    from common.comparison.lockstep import compare_all
+    from common.training import checks, data
+
+    files.require_writable(options.json, ".json")
+    files.require_writable(options.html, ".html")
+    checks.check_steps(options.steps)
+    cases = _build(options)
+    reports, diffs = [], []
+    with progress_bar(console) as bar:
+        task = bar.add_task("", total=len(cases) * options.steps)
+        for (model, dtype), trainers in cases.items():
+            bar.update(task, description=f"{model} {dtype}")
+            dataset = data.dataset(trainers["reference"].spec, dtype=dtype)
+            reports.append(
+                compare_all(
+                    trainers,
+                    PAIRS,
+                    dataset.train_xs[:BATCH_SIZE],
+                    dataset.train_ys[:BATCH_SIZE],
+                    steps=options.steps,
+                    tick=lambda: bar.advance(task),
+                )
+            )
+            console.print(*report_text.render(reports[-1]), sep="\n")
+            diffs += _source_lines(reports[-1], trainers, dataset)
+    for diff in diffs:
+        console.print(diff, markup=False, highlight=False)
+    console.print(LEGEND, style="dim")
+    _print_summary(reports, console)
+    for path in (options.json, options.html):
+        if path is not None:
+            report.save(reports, path)
+            console.print(f"Wrote {path}.", soft_wrap=True)
+    return 0 if all(report.ok for report in reports) else 1
+
+
+def _build(
+    options: argparse.Namespace,
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Builds the trainers of every backend, by model and dtype."""
+    from common.models import specs
+    from common.registry import backends
+    from common.training.building import build
+
+    return {
+        (model, dtype): {
+            backend: build(
+                model,
+                backend=backend,
+                dtype=dtype,
+                seed=options.seed,
+                **shared_options.hyper_parameters(options),
+            )
+            for backend in backends()
+        }
+        for model in options.model or specs()
+        for dtype in options.dtype
+    }
+
+
+def _source_lines(
+    report: Any, trainers: Mapping[str, Any], dataset: Any
+) -> list[str]:
+    """Names the source lines at which one step of two backends diverges.
+
+    The step starts from where the run ended. A fault that shows only earlier
+    in the run is left to the report's first divergence.
+    """
+    from common.comparison.steps import diff_steps
+
+    first = report.first_divergence
+    if first is None:
+        return []
+    found = diff_steps(
+        trainers[first.left],
+        trainers[first.right],
+        dataset.train_xs[:BATCH_SIZE],
+        dataset.train_ys[:BATCH_SIZE],
+    )
+    if found.ok:
+        return []
+    pair = f"{report.spec} {report.dtype}, {first.left} ~ {first.right}"
+    return [f"{pair}, one step of each:\n{found}"]
+
+
+def _print_summary(reports: list[Any], console: rich.console.Console) -> None:
+    """Prints the outcome of several reports; each has printed its own."""
+    if len(reports) < 2:
+        return
+    failed = [report.verdict for report in reports if not report.ok]
+    total = count(len(reports), "comparison")
+    if failed:
+        line = f"{len(failed)} of {total} failed. The first: {failed[0]}"
+        console.print(line, style="bold red")
+    else:
+        console.print(f"All {total} agree.", style="bold green")

@@ -1,0 +1,91 @@
+"""`diff`: the source lines at which two functions of the user diverge."""
+
+import argparse
+
+import rich.console
+
+from common.commands import arguments, files, shared_options, user_modules
+
+ABOUT = """
+Find the source lines at which two JAX functions diverge.
+
+LEFT and RIGHT are package.module:name, imported from the working directory.
+Each names a function, or an Equinox or Flax model to call. Both are called
+with the same inputs: the arrays of an .npz file, in its order, or random
+arrays of given shapes. Both run equation by equation. Their values are
+matched numerically, whatever the layout, and the search walks back from the
+outputs to the first value that only one side has. Exits with 0 if the outputs
+agree and with 1 if not.
+"""
+EXAMPLES = """
+{program} diff old.model:forward new.model:forward --inputs batch.npz
+{program} diff ours:step theirs:step --inputs shape=8,32,32,3 shape=8
+{program} diff ours:f theirs:f --inputs shape=4,16 --html diff.html
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `diff` to its parser."""
+    parser.add_argument("left", metavar="LEFT", help="package.module:name")
+    parser.add_argument("right", metavar="RIGHT", help="package.module:name")
+    parser.add_argument(
+        "--inputs",
+        nargs="+",
+        required=True,
+        metavar="I",
+        help="FILE.npz, or a shape such as shape=8,32,32,3 for normal samples",
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float64",
+        metavar="D",
+        help="dtype to run both in: float64, float32, or none for JAX's "
+        "default (default: float64, so that rounding hides nothing)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the random inputs (default: 0)",
+    )
+    shared_options.add_json(parser, "all errors")
+    shared_options.add_html(parser, "both sources and a plot")
+
+
+def run(options: argparse.Namespace, console: rich.console.Console) -> int:
+    """Runs `diff`."""
+    import jax
+
+    from common import environment
+    from common.comparison import functions
+    from common.divergence import page
+    from common.errors import choose
+
+    files.require_writable(options.json, ".json")
+    files.require_writable(options.html, ".html")
+    dtypes = {"float64": "float64", "float32": "float32", "none": None}
+    if options.dtype not in dtypes:
+        raise choose("--dtype", options.dtype, dtypes)
+    with user_modules.refuse_clashes():
+        left = arguments.function(options.left)
+        right = arguments.function(options.right)
+        inputs = arguments.inputs(options.inputs, options.seed)
+        with (
+            console.status("Running both"),
+            jax.enable_x64(options.dtype == "float64"),
+        ):
+            try:
+                found = functions.diff(
+                    left, right, *inputs, dtype=dtypes[options.dtype]
+                )
+            except TypeError as error:  # of the user's function, not a bug
+                raise ValueError(str(error)) from error
+    console.print(str(found), markup=False, highlight=False, soft_wrap=True)
+    facts = environment.environment()
+    if options.json is not None:
+        files.write(options.json, page.to_json(found, facts), console)
+    if options.html is not None:
+        names = (options.left, options.right)
+        files.write(options.html, page.render(found, names, facts), console)
+    return 0 if found.ok else 1

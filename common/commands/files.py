@@ -1,0 +1,43 @@
+"""The files that commands write: checked before the work, written after it."""
+
+import pathlib
+
+import rich.console
+
+
+def require_writable(path: pathlib.Path | None, suffix: str = "") -> None:
+    """Checks that a file can have this name.
+
+    Args:
+        path: the file, or None if the user asked for none.
+        suffix: the ending that the name must have.
+
+    Raises:
+        ValueError: if the path is a folder, lies in no folder, or has
+            another ending.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ValueError(
+            f"file: got the folder {str(path)!r}, expected a file. Add a file "
+            "name to it."
+        )
+    if not path.name.endswith(suffix):
+        raise ValueError(
+            f"file: got {str(path)!r}, expected a name that ends in "
+            f"{suffix!r}. Write {str(path.with_suffix(suffix))!r}."
+        )
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"file: got {str(path)!r}, expected a file in a folder that "
+            f'exists. Run `mkdir -p "{path.parent}"` first.'
+        )
+
+
+def write(
+    path: pathlib.Path, text: str, console: rich.console.Console
+) -> None:
+    """Writes a text file and says so."""
+    path.write_text(text.rstrip() + "\n", encoding="utf-8")
+    console.print(f"Wrote {path}.", soft_wrap=True)

@@ -1,0 +1,47 @@
+"""`layers`: its selection of rows, its table and its exit status."""
+
+import json
+
+import pytest
+
+from common import cli
+from common.comparison import layer_report
+from tests.commands.processes import environment, run_script
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_layers_fit_the_terminal(columns):
+    words = "layers --name dropout --dtype float32"
+    done = run_script(*words.split(), env=environment(columns=columns))
+    assert done.returncode == 0, done.stderr
+    assert "dropout" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= columns
+
+
+def test_layers_writes_json(tmp_path, capsys):
+    file = tmp_path / "layers.json"
+    words = "layers --name dropout --dtype float64 --json".split()
+    assert cli.main([*words, str(file)]) == 0
+    assert f"Wrote {file}." in capsys.readouterr().out
+    rows = json.loads(file.read_text())["layers"]
+    assert [row["name"] for row in rows] == ["dropout"]
+
+
+def test_a_layer_that_fails_exits_with_1(monkeypatch, capsys):
+    monkeypatch.setattr(layer_report.Measurement, "ok", False)
+    words = "layers --name dropout --dtype float64"
+    assert cli.main(words.split()) == 1
+    assert "!" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--name zzz", "--name: got 'zzz', expected text that one of"),
+        ("--dtype half", "--dtype: got 'half', expected one of"),
+        ("--json r.txt", "expected a name that ends in '.json'. Write 'r.j"),
+    ],
+)
+def test_bad_input_exits_with_2(words, message, capsys):
+    assert cli.main(["layers", *words.split()]) == 2
+    assert message in capsys.readouterr().err

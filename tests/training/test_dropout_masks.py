@@ -1,0 +1,83 @@
+"""Dropout: the same masks in all backends, and new ones at every step."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from common import backends, layers
+from impl_equinox import layers as equinox_layers
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (2, 3, 5)], ids=["2d", "3d"])
+@pytest.mark.parametrize("p", [0.25, 0.5])
+def test_dropout_layers_sample_the_same_mask(p, shape, dtype):
+    key = jr.key(7)
+    x = jnp.ones(shape, dtype)
+    with jax.enable_x64(dtype == "float64"):
+        (dropout_key,) = jr.split(key, 1)
+        expected = layers.dropout(x, dropout_key, p)
+        flax = nnx.Dropout(p)(x, deterministic=False, rngs=nnx.Rngs(key))
+        layer = equinox_layers.Dropout(p, axis_name="batch")
+        equinox = jax.vmap(
+            lambda x: layer(x, key=dropout_key), axis_name="batch"
+        )(x)
+    assert 0 < np.count_nonzero(expected) < x.size
+    assert np.array_equal(flax, expected)
+    assert np.array_equal(equinox, expected)
+
+
+def kept(row):
+    """Returns a metric: which features of an example are not 0, in binary."""
+    digits = 2.0 ** np.arange(16)
+    return lambda predictions, targets: jnp.dot(
+        predictions[row] != 0, jnp.asarray(digits, predictions.dtype)
+    )
+
+
+def masks(trainer, steps=3):
+    """Returns the dropout masks of some training steps.
+
+    The head is the identity, so a prediction is 0 where a feature is dropped.
+    The bias of the norm keeps all other features positive, and the learning
+    rate is 0.
+    """
+    state = trainer.state()
+    state.params["linear.weight"][...] = np.eye(16)
+    state.params["linear.bias"][...] = 0
+    state.params["norm2.bias"][...] = 100
+    trainer.load(state)
+    xs = np.random.default_rng(0).normal(size=(8, 8, 8, 1))
+    xs, ys = xs.astype(trainer.dtype), np.zeros(8, np.int32)
+    metrics = [trainer.step(xs, ys) for _ in range(steps)]
+    numbers = [[int(step[str(row)]) for row in range(8)] for step in metrics]
+    return np.asarray(numbers)[..., None] >> np.arange(16) & 1
+
+
+def test_models_sample_the_same_masks(make):
+    trainers = [
+        make(
+            "digits_cnn",
+            backend,
+            channels=(1, 1),
+            classes=16,
+            dropout=0.5,
+            dtype="float32",
+            optimizer=optax.sgd(0.0),
+            metrics={str(row): kept(row) for row in range(8)},
+        )
+        for backend in backends()
+    ]
+    expected, *others = (masks(trainer) for trainer in trainers)
+    for actual, trainer in zip(others, trainers[1:], strict=True):
+        assert np.array_equal(actual, expected), trainer.backend.name
+    # About half of the features are dropped, and others at every step.
+    assert abs(expected.mean() - 0.5) < 6 * 0.5 / np.sqrt(expected.size)
+    state = trainers[0].state()
+    state.rng["key"][...] += 1
+    other = masks(trainers[0].load(state))
+    steps = [mask.tobytes() for mask in (*expected, *other)]
+    assert len(set(steps)) == len(steps)
