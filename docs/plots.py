@@ -78,7 +78,7 @@ def ratios(race: Race, wanted: float) -> str:
     plot.add_title("times the baseline, log scale")
     for i, (name, ratio) in enumerate(found):
         y = i + 0.5
-        held = "held" if name in race.held else ""
+        held = "held" if name in race.judged else ""
         plot.add_text(margins.left - 10, plot.at_y(y) + 4, name, "end")
         plot.add_pixels(
             plot.at_x(ratio.low),
