@@ -1,4 +1,4 @@
-"""Markdown tables whose first columns are text and whose others are numbers."""
+"""Markdown tables of text columns followed by columns of numbers."""
 
 from collections.abc import Iterable, Sequence
 
