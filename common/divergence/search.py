@@ -75,14 +75,15 @@ def find_divergence(
             interpret(traced.jaxpr, traced.inputs, traced.labels, kept)
             for traced in (left, right)
         ]
-        outputs, origins, matching = _compare(*records, left.paths)
+        matching = Matching(*records)
+        outputs, origins = _compare(matching, left.paths)
     return Diff(outputs, origins, matching, time.monotonic() - start)
 
 
 def _compare(
-    left: Record, right: Record, paths: Sequence[str]
-) -> tuple[list[Output], list[Origin], Matching]:
-    matching = Matching(left, right)
+    matching: Matching, paths: Sequence[str]
+) -> tuple[list[Output], list[Origin]]:
+    left, right = matching.records
     outputs = [
         _compare_output(path, left.nodes[a], right.nodes[b])
         for path, a, b in zip(paths, left.outputs, right.outputs, strict=True)
@@ -108,7 +109,7 @@ def _compare(
             )
             origins.append(Origin(output.left, output.right, reason))
     origins = [_add_inputs(origin, walks) for origin in origins]
-    return outputs, origins, matching
+    return outputs, origins
 
 
 def _add_inputs(origin: Origin, walks: Sequence[BackwardWalk]) -> Origin:

@@ -19,6 +19,7 @@ from tests.divergence.mutations.pair import (
     linear_of,
     normal,
 )
+from tests.divergence.mutations.pairs_optimizers import predict, weights
 
 # --- a step with batch norm: Equinox per example against nnx ----------------
 
