@@ -34,8 +34,8 @@ class LeftAttention(eqx.Module):
 
     def __call__(self, x):
         q, k, v = (
-            jax.vmap(it)(x).reshape(-1, 2, 3)
-            for it in (self.q, self.k, self.v)
+            jax.vmap(layer)(x).reshape(-1, 2, 3)
+            for layer in (self.q, self.k, self.v)
         )
         # lacks: att_scale
         # consumer: att_heads, att_rows
@@ -58,7 +58,7 @@ def right_attention(weights, x, fault):
     else:
         qkv = qkv.reshape(batch, size, 3, 2, 3)
     q, k, v = jnp.moveaxis(qkv, 2, 0)  # fault: att_heads
-    q, k, v = (it.swapaxes(1, 2) for it in (q, k, v))
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     if fault == "att_scale":
         power = 0.0
     else:
@@ -98,8 +98,10 @@ def fused(weights, fault):
     parts = [weights.q, weights.k, weights.v]
     if fault == "att_rows":
         parts = [weights.q, weights.v, weights.k]
-    weight = jnp.concatenate([it.weight for it in parts])  # fault: att_rows
-    bias = jnp.concatenate([it.bias for it in parts])  # fault: att_rows
+    weight = jnp.concatenate(
+        [part.weight for part in parts]
+    )  # fault: att_rows
+    bias = jnp.concatenate([part.bias for part in parts])  # fault: att_rows
     return weight, bias
 
 
@@ -137,7 +139,9 @@ def right_library(left, fault):
         linear = getattr(left, name + "_proj")
         if fault == "library_heads" and name == "key":
             linear = eqx.tree_at(
-                lambda it: it.weight, linear, jnp.roll(linear.weight, 3, 0)
+                lambda layer: layer.weight,
+                linear,
+                jnp.roll(linear.weight, 3, 0),
             )
         setattr(
             layer,

@@ -47,7 +47,7 @@ def right_sgd(w, velocity, x, y, fault):
     value, pull = jax.vjp(loss, w)
     (gradients,) = pull(jnp.ones_like(value))
     leaves = jax.tree.leaves(gradients)
-    norm = jnp.sqrt(sum(jnp.vdot(it, it) for it in leaves))
+    norm = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in leaves))
     if fault == "sgd_no_clip":
         factor = 1.0
     else:

@@ -105,7 +105,7 @@ def normed(norm, x, fault):
 
 def blocks(rng, fault=""):
     left = filled(rng, LeftBlocks())
-    stacked = jax.tree.map(lambda *it: jnp.stack(it), *left.blocks)
+    stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *left.blocks)
     x = normal(rng, 3, 4)
     return Case(
         lambda model, x: jax.vmap(model)(x),
@@ -152,7 +152,9 @@ def left_rotated(x):
 def right_llama(w, x, fault):
     batch, size, width = x.shape
     h = right_rms(x, w.norm, fault)
-    q, k, v = ((h @ it).reshape(batch, size, -1, 4) for it in (w.q, w.k, w.v))
+    q, k, v = (
+        (h @ weight).reshape(batch, size, -1, 4) for weight in (w.q, w.k, w.v)
+    )
     q = right_rotated(q, fault)
     if fault != "llama_unrotated":
         k = right_rotated(k, fault)
@@ -217,7 +219,7 @@ def right_swiglu(w, x, fault):
 
 def llama(rng, fault=""):
     shapes = [(16,), (16, 16), (16, 8), (16, 8), (16, 8), (16, 8), (8, 16)]
-    weights = Llama(*(normal(rng, *it) / 2 for it in shapes))
+    weights = Llama(*(normal(rng, *shape) / 2 for shape in shapes))
     return Case(
         lambda w, x: jax.vmap(left_llama, (None, 0))(w, x),
         partial(right_llama, fault=fault),
