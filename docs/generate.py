@@ -127,7 +127,7 @@ def layer_tolerances() -> str:
     rows = []
     for quantity in agreement.LAYER_TOLERANCES["float64"]:
         bounds = [
-            agreement.LAYER_TOLERANCES[dtype].get(quantity) for dtype in dtypes
+            agreement.LAYER_TOLERANCES[it].get(quantity) for it in dtypes
         ]
         rows.append(
             (
