@@ -1,4 +1,4 @@
-"""Runs `diff` on the documentation's case, and tells what is stored of it."""
+"""Generates the results of `diff` that the documentation shows."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ sys.path.insert(0, str(DATA.parents[1]))
 
 
 def pages() -> dict[str, str]:
-    """Writes the case, and the figures of the bank and of the cost."""
+    """Returns the example, the figures of the planted faults and the cost."""
     from docs.port import vit_equinox, vit_nnx
 
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3))
@@ -41,44 +41,47 @@ def _bank(figures: dict) -> str:
         return f"{100 * figures[key]:.1f} %"
 
     rows = [
-        ("planted faults found", f"{figures['found']} of {faults}"),
+        ("planted faults that are found", f"{figures['found']} of {faults}"),
         (
-            "of them in pairs whose sides are written differently",
+            "faults in pairs whose programs are written differently",
             f"{rewritten}",
         ),
         (
-            "planted line named by the first origin",
+            "faults whose line is named by the first origin",
             share("named by line first"),
         ),
-        ("by one of the first two", share("named by line")),
         (
-            "planted line or function named by one of the first two",
+            "faults whose line is named by one of the first two origins",
+            share("named by line"),
+        ),
+        (
+            "faults whose line or function is named by one of the first two",
             share("named"),
         ),
         (
-            "false alarms on unmutated pairs, over random initialisations",
+            "false alarms in random draws of pairs without a fault",
             f"{figures['false alarms']} of {figures['initialisations']}",
         ),
     ]
-    return table(("what", "figure"), rows)
+    return table(("quantity", "value"), rows)
 
 
 def _cost(stored: dict) -> str:
     rows = [
         (
-            it["what"],
-            f"{it['values'][0]} and {it['values'][1]}",
-            f"{it['elements'] / 1e6:.1f}",
-            f"{it['first']:.1f}",
-            f"{it['again']:.1f}",
+            run["what"],
+            f"{run['values'][0]} and {run['values'][1]}",
+            f"{run['elements'] / 1e6:.1f}",
+            f"{run['first']:.1f}",
+            f"{run['again']:.1f}",
         )
-        for it in stored["runs"]
+        for run in stored["runs"]
     ]
     columns = (
         "pair",
         "values",
         "million elements",
-        "seconds, first time",
-        "again",
+        "seconds, first call",
+        "second call",
     )
-    return table(columns, rows) + f"On {stored['machine']}.\n"
+    return table(columns, rows) + f"Measured on {stored['machine']}.\n"

@@ -177,7 +177,7 @@ def benchmark() -> dict[str, str]:
         "benchmark.md": bench_report.markdown(stored),
         "benchmark_command.md": f"```text\n{stored.command}\n```\n",
         "benchmark.svg": "".join(
-            plots.ratios(race, bench_report.WANTED) for race in stored.races
+            plots.ratios(race, bench_report.MAX_RATIO) for race in stored.races
         ),
     }
 

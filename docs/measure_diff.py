@@ -1,12 +1,12 @@
-"""Measures what `diff` costs as programs grow; writes docs/data.
+"""Measures the cost of `diff` for programs of several sizes.
 
     python docs/measure_diff.py
 
-Takes some minutes; leave the machine alone meanwhile.
+Writes docs/data/diff_cost.json. This takes some minutes, during which the
+machine should be idle.
 """
 
 import functools
-import json
 import pathlib
 import sys
 import time
@@ -18,11 +18,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 STORED = ROOT / "docs" / "data" / "diff_cost.json"
 WRONG = 1e-6
-"""The eps of the side that is wrong; the other has 1e-5."""
+"""The eps of the right program; the left one has 1e-5."""
 
 
 def measure(what, left, right, args, right_args):
-    """Runs `diff` twice: the first run compiles each operation."""
+    """Runs `diff` twice, because the first call compiles the operations."""
     from common import diff
 
     def timed():
@@ -30,7 +30,10 @@ def measure(what, left, right, args, right_args):
         found = diff(left, right, *args, right_args=right_args)
         text = str(found)
         if found.ok or "literal 1e-05" not in text:
-            raise RuntimeError(f"{what}: got {text}, expected the eps. Look.")
+            raise RuntimeError(
+                f"{what}: got {text}, expected the eps. "
+                "Print `found.origins` to see what it found instead."
+            )
         return found, time.monotonic() - start
 
     jax.clear_caches()
@@ -39,8 +42,8 @@ def measure(what, left, right, args, right_args):
     nodes = [record.nodes for record in found.records]
     run = {
         "what": what,
-        "values": [len(it) for it in nodes],
-        "elements": sum(it.sketch.size for it in nodes[0]),
+        "values": [len(side) for side in nodes],
+        "elements": sum(node.fingerprint.size for node in nodes[0]),
         "first": first,
         "again": again,
     }
@@ -49,8 +52,9 @@ def measure(what, left, right, args, right_args):
 
 
 def main():
-    """Measures ResNet-18 by image, and a transformer by depth."""
+    """Measures ResNet-18 by image size and a transformer by depth."""
     from common import environment
+    from common.rendering.files import write_json
     from docs.port import resnet, vit_equinox, vit_nnx
 
     rng = np.random.default_rng(0)
@@ -81,7 +85,7 @@ def main():
         )
     facts = environment.environment()
     stored = {"machine": facts["machine"], "environment": facts, "runs": runs}
-    STORED.write_text(json.dumps(stored, indent=1) + "\n")
+    write_json(STORED, stored)
 
 
 if __name__ == "__main__":

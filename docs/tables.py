@@ -1,6 +1,8 @@
-"""Markdown tables."""
+"""Markdown tables of text columns followed by columns of numbers."""
 
 from collections.abc import Iterable, Sequence
+
+from common.rendering.tables import Column, Table, markdown_table
 
 
 def table(
@@ -9,10 +11,12 @@ def table(
     """Returns a Markdown table.
 
     Args:
-        columns: their titles.
-        rows: their cells.
-        text: how many columns, from the left, hold text; the others numbers.
+        columns: The titles of the columns.
+        rows: The cells of each row.
+        text: How many columns, from the left, hold text.
     """
-    numbers = len(columns) - text
-    lines = [columns, [":--"] * text + ["--:"] * numbers, *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+    aligned = [
+        Column(title, "left" if i < text else "right")
+        for i, title in enumerate(columns)
+    ]
+    return markdown_table(Table("", aligned, list(rows)))

@@ -1,4 +1,4 @@
-"""Checking contenders against a floor, and timing them in turn."""
+"""Verifies contenders against a baseline and times them in turns."""
 
 import contextlib
 import gc
@@ -19,16 +19,16 @@ SEED = 0
 
 
 class UnverifiedContenderError(ValueError):
-    """A contender that does not compute what the floor computes."""
+    """The losses of a contender are not those of the baseline."""
 
 
 class Contender(NamedTuple):
     """Something to time.
 
     Attributes:
-        name: what tables call it.
-        call: trains on; returns the losses, not waited for.
-        steps: training steps in one call.
+        name: The name in the tables.
+        call: Continues training and returns the losses without waiting.
+        steps: The number of training steps in one call.
     """
 
     name: str
@@ -37,20 +37,20 @@ class Contender(NamedTuple):
 
 
 def verify(
-    contenders: Sequence[Contender], floor: str, calls: int
+    contenders: Sequence[Contender], baseline: str, calls: int
 ) -> dict[str, float]:
-    """Runs every contender and checks its losses against the floor's.
+    """Runs every contender and compares its losses with the baseline's.
 
     Args:
-        contenders: fresh ones: this is their first call.
-        floor: the contender to be judged by.
-        calls: how often to call each.
+        contenders: The contenders, which have not been called yet.
+        baseline: The name of the contender with the expected losses.
+        calls: The number of calls of each contender.
 
     Returns:
-        Seconds of each contender's first call.
+        The seconds of each contender's first call.
 
     Raises:
-        UnverifiedContenderError: naming the contender and the first step.
+        UnverifiedContenderError: If a loss differs, or if losses are missing.
     """
     from common.agreement import tolerance
 
@@ -64,18 +64,18 @@ def verify(
         if len(runs[name]) != steps * calls:
             raise UnverifiedContenderError(
                 f"{name}: got {len(runs[name])} losses, expected "
-                f"{steps * calls}. Make it take every step."
+                f"{steps * calls}. Return one loss for every training step."
             )
     for name, run in runs.items():
-        # One that takes fewer steps is checked on those it takes.
-        expected = runs[floor][: len(run)]
+        # A contender that takes fewer steps is compared on those steps.
+        expected = runs[baseline][: len(run)]
         for step, (got, want) in enumerate(zip(run, expected, strict=True), 1):
             bound = tolerance(DTYPE, "trajectory", steps=step)
             if not abs(got - want) <= bound * np.max(np.abs(expected)):
                 raise UnverifiedContenderError(
                     f"{name}, loss of step {step}: got {got}, expected "
-                    f"{want} like {floor}. Make it train the same model "
-                    "from the same values before it is timed."
+                    f"{want} like {baseline}. Train the same model from the "
+                    "same initial values and batches."
                 )
     return firsts
 
@@ -86,7 +86,7 @@ def measure(
     rounds: int,
     tick: Callable[[], None],
 ) -> tuple[Timing, ...]:
-    """Times contenders in turn, in bursts, in a new order each round."""
+    """Times contenders in turns, in a new order in each round."""
     shuffle = random.Random(SEED).shuffle
     bursts = {c.name: _burst(c) for c in contenders}
     samples: dict[str, list[float]] = {c.name: [] for c in contenders}
@@ -111,16 +111,16 @@ def measure(
 
 
 def _burst(contender: Contender) -> int:
-    """Returns how many calls fill a burst."""
+    """Returns the number of calls that take about `BURST_SECONDS`."""
     _sample(contender, 1)
     calls = BURST_SECONDS / (_sample(contender, 2) * contender.steps)
     return min(max(round(calls), 1), MAX_BURST)
 
 
 def _sample(contender: Contender, calls: int) -> float:
-    """Returns the seconds a step, over a burst of calls."""
+    """Returns the seconds per step over a burst of calls."""
     if contender.steps == 1:
-        # Whoever ran before has filled the caches with something else.
+        # The previous contender has filled the caches with its own data.
         jax.block_until_ready(contender.call())
     out = None
     began = time.perf_counter()
@@ -133,7 +133,7 @@ def _sample(contender: Contender, calls: int) -> float:
 
 @contextlib.contextmanager
 def _settled_memory() -> Iterator[None]:
-    """Keeps what compiling left behind out of later garbage collections."""
+    """Excludes the objects of compilation from later garbage collections."""
     gc.collect()
     gc.freeze()
     try:
@@ -143,7 +143,7 @@ def _settled_memory() -> Iterator[None]:
 
 
 def read_program(contender: str, compiled: Any) -> Program:
-    """Counts what the compiler made of a step."""
+    """Reads the cost analysis and instruction counts of a program."""
     cost = compiled.cost_analysis() or {}
     lines = [line for line in compiled.as_text().splitlines() if " = " in line]
     entry = compiled.as_text().rsplit("\nENTRY ", 1)[-1]

@@ -1,7 +1,7 @@
-"""The benchmark's floor: training as one writes it by hand in plain JAX.
+"""The benchmark's baseline: a hand-written training step in plain JAX.
 
-One jitted function over a flat list of donated arrays; inside it, a spec's
-own `forward` and optax.
+The step is one jitted function over a flat list of donated arrays. It calls
+the `forward` of a spec and an optax optimizer.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ SLOW_SCAN_STEPS = 4
 
 
 def make_step(spec: Spec, native: Native) -> tuple[list[Any], Callable]:
-    """Writes one training step over a flat list of arrays.
+    """Makes a training step over a flat list of arrays.
 
     Args:
-        spec: says what the model means.
-        native: initial values, of the reference backend.
+        spec: The model.
+        native: The initial values, from the reference backend.
 
     Returns:
-        The list, and `(leaves, xs, ys, key) -> (leaves, loss)`.
+        The list and the step, `(leaves, xs, ys, key) -> (leaves, loss)`.
     """
     optimizer = spec.optimizer()
     loss_function = losses.find_loss(spec.loss)
@@ -59,12 +59,12 @@ def make_step(spec: Spec, native: Native) -> tuple[list[Any], Callable]:
 
 
 class Fit:
-    """A hand-written `fit` in the trainer's data order.
+    """A hand-written `fit` that uses the trainer's data order.
 
-    All steps are one `lax.scan`, or one dispatch each.
+    Runs all steps in one `lax.scan`, or dispatches each step from Python.
 
     Attributes:
-        steps: training steps in one call.
+        steps: The number of training steps in one call.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Fit:
         self._jitted = jax.jit(scan_all if scan else step_at, donate_argnums=0)
 
     def __call__(self) -> np.ndarray:
-        """Trains on; returns the loss of every step."""
+        """Continues training and returns the loss of every step."""
         data, rows, numbers = self._rows(self._epoch)
         self._epoch += self._epochs
         self._done += self.steps
@@ -115,7 +115,7 @@ class Fit:
         return np.asarray(run)
 
     def _rows(self, epoch: int) -> tuple[Any, np.ndarray, np.ndarray]:
-        """Returns the data, the examples of each step, and its number."""
+        """Returns the data, and the examples and number of each step."""
         data = jax.tree.map(jnp.asarray, self._data)
         start = data_module.Place(epoch, 0)
         end = data_module.Place(epoch + self._epochs, 0)

@@ -1,4 +1,4 @@
-"""What a benchmark found: raw samples, the ratios made of them, and tables.
+"""The results of a benchmark: raw samples, ratios and tables.
 
 Every figure that is printed is computed here from the samples.
 """
@@ -8,28 +8,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import rich.box
-import rich.table
 import rich.text
 from rich.console import RenderableType
 
-WANTED = 1.1
-"""The most that a trainer may cost, as a ratio to the floor."""
+from common.rendering.tables import (
+    Column,
+    Table,
+    markdown_table,
+    render_table,
+)
+
+MAX_RATIO = 1.1
+"""The largest acceptable time of a trainer step, relative to the baseline."""
 
 NOTES = (
-    "A ratio is taken within one round, in which every contender runs once "
-    "in a shuffled order; shown are its median and its quartiles over the "
-    "rounds. The times are medians of their own, so they do not divide into "
-    "the ratios.",
-    "The models are tiny on purpose. Such a step is bound by dispatch: the "
-    "figures say what a call costs in Python and in the runtime. In a step "
-    "of many milliseconds the same cost is hidden by asynchronous dispatch, "
-    "so they are no ranking of the libraries for large models.",
-    "`first call` traces, compiles and runs once. Contenders run in the "
-    "order shown and share JAX's caches, so the first one pays a little "
-    "for all.",
-    "`within` means that the lower quartile is at most the wanted ratio: "
-    "the interval does not exclude it.",
+    "In each round every contender runs once, in a shuffled order, and its "
+    "ratio to the baseline is taken within the round. The tables show the "
+    "median and the quartiles of these ratios. The times are separate "
+    "medians, so their quotients differ slightly from the ratios.",
+    "The models are deliberately tiny, so that dispatch dominates a step: "
+    "the figures show what a call costs in Python and in the runtime. "
+    "Asynchronous dispatch hides this cost in a step of many milliseconds, "
+    "so the figures do not rank the libraries for large models.",
+    "`first call` traces, compiles and runs once. The contenders run in the "
+    "order of the table and share JAX's caches, so the first one also does "
+    "some work for the others.",
+    "`within` means that the lower quartile is at most the acceptable "
+    "ratio, so the measurement does not exclude it.",
 )
 
 
@@ -46,10 +51,10 @@ class Timing:
     """The samples of one contender.
 
     Attributes:
-        contender: its name.
-        first_call: seconds of the first call: trace, compile and run.
-        seconds: seconds a training step, one sample a round.
-        steps: training steps in one call.
+        contender: The name of the contender.
+        first_call: The seconds of the first call, which traces and compiles.
+        seconds: The seconds per training step, one sample per round.
+        steps: The number of training steps in one call.
     """
 
     contender: str
@@ -59,21 +64,21 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Median seconds a step."""
+        """The median of the seconds per step."""
         return float(np.median(self.seconds))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """What the compiler made of one contender's step.
+    """The compiled program of one contender's step.
 
     Attributes:
-        contender: its name.
-        flops: floating point operations, by XLA's cost analysis.
-        bytes_accessed: bytes read and written, by the same analysis.
-        instructions: of the optimized module, in all its computations.
-        fusions: among them, in all computations.
-        parameters: arrays that go into a call.
+        contender: The name of the contender.
+        flops: Floating point operations, by XLA's cost analysis.
+        bytes_accessed: Bytes read and written, by the same analysis.
+        instructions: The number of instructions of the optimized module.
+        fusions: The number of fusions among the instructions.
+        parameters: The number of arrays that are passed to a call.
     """
 
     contender: str
@@ -86,54 +91,54 @@ class Program:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Race:
-    """Contenders that did the same work, interleaved.
+    """Contenders that did the same work in turns.
 
     Attributes:
-        title: the work.
-        timings: one a contender, as many samples in each.
-        floors: the contenders to be measured by; the one with the lowest
-            median is the floor.
-        held: the contenders that the wanted ratio is asked of.
-        programs: compiled programs, where they were read.
-        notes: what a reader of this race must know.
+        title: The name of the work.
+        timings: The samples of each contender, equally many.
+        baselines: The contenders among which the one with the lowest median
+            is the baseline.
+        judged: The contenders that should not exceed `MAX_RATIO`.
+        programs: The compiled programs that were analyzed.
+        notes: Remarks for the reader of the table.
     """
 
     title: str
     timings: tuple[Timing, ...]
-    floors: tuple[str, ...]
-    held: tuple[str, ...]
+    baselines: tuple[str, ...]
+    judged: tuple[str, ...]
     programs: tuple[Program, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
-    def floor(self) -> Timing:
-        """The fastest of the floors."""
-        floors = [t for t in self.timings if t.contender in self.floors]
-        return min(floors, key=lambda timing: timing.median)
+    def baseline(self) -> Timing:
+        """The fastest baseline."""
+        baselines = [t for t in self.timings if t.contender in self.baselines]
+        return min(baselines, key=lambda timing: timing.median)
 
     def ratio(self, timing: Timing) -> Ratio:
-        """Compares a contender with the floor, round by round."""
-        return ratio(timing.seconds, self.floor.seconds)
+        """Returns the ratio of a contender to the baseline over the rounds."""
+        return ratio(timing.seconds, self.baseline.seconds)
 
     def verdict(self, timing: Timing) -> str:
-        """Says whether a contender costs what it may."""
-        if timing.contender not in self.held:
+        """Returns `"within"` or `"over"`, or `""` if it is not judged."""
+        if timing.contender not in self.judged:
             return ""
-        return "within" if self.ratio(timing).low <= WANTED else "over"
+        return "within" if self.ratio(timing).low <= MAX_RATIO else "over"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """All races of one run, and what they ran on.
+    """All races of one run, and the environment they ran in.
 
     Attributes:
-        races: what was measured.
-        versions: of Python and the libraries.
-        device: what JAX ran on.
-        cpu_count: cores that this process may use.
-        date: when, in UTC.
-        settings: all that decides how it was measured.
-        command: runs it again.
+        races: The races.
+        versions: The versions of Python and the libraries.
+        device: The device that JAX used.
+        cpu_count: The number of cores that the process could use.
+        date: The date and time in UTC.
+        settings: The settings of the measurement.
+        command: The command that reproduces the run.
     """
 
     races: tuple[Race, ...]
@@ -145,12 +150,12 @@ class Benchmark:
     command: str
 
     def to_json(self) -> dict[str, Any]:
-        """Returns everything, raw samples included, as JSON values."""
+        """Returns everything, including the raw samples, as JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Benchmark":
-        """Inverts `to_json`, also after a trip through text."""
+        """Returns the benchmark that `to_json` was called on."""
         races = tuple(
             Race(
                 **_tuples(race)
@@ -172,32 +177,23 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def ratio(seconds: Sequence[float], floor: Sequence[float]) -> Ratio:
-    """Divides the samples of the same rounds; returns median and quartiles.
+def ratio(seconds: Sequence[float], baseline: Sequence[float]) -> Ratio:
+    """Returns the median and quartiles of the ratios of each round.
 
     Raises:
-        ValueError: if the two do not have as many samples.
+        ValueError: If the numbers of samples differ.
     """
-    if len(seconds) != len(floor):
+    if len(seconds) != len(baseline):
         raise ValueError(
-            f"samples: got {len(seconds)}, expected {len(floor)} like the "
-            "floor. Compare contenders of one race."
+            f"samples: got {len(seconds)}, expected {len(baseline)} like the "
+            "baseline. Compare contenders of one race."
         )
-    ratios = np.asarray(seconds) / np.asarray(floor)
+    ratios = np.asarray(seconds) / np.asarray(baseline)
     low, median, high = np.percentile(ratios, [25, 50, 75]).tolist()
     return Ratio(median, low, high)
 
 
 # --- tables -----------------------------------------------------------------
-
-
-class Table(NamedTuple):
-    """A table of text, before it is Rich's or Markdown's."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    notes: tuple[str, ...]
 
 
 def tables(benchmark: Benchmark) -> list[Table]:
@@ -209,13 +205,13 @@ def tables(benchmark: Benchmark) -> list[Table]:
 def _race(race: Race) -> Table:
     return Table(
         race.title,
-        (
+        _columns(
             "contender",
             "first call",
-            "a step",
+            "per step",
             "ratio",
             "quartiles",
-            f"<= {WANTED:.2f}",
+            f"<= {MAX_RATIO:.2f}",
         ),
         [
             (
@@ -223,7 +219,9 @@ def _race(race: Race) -> Table:
                 seconds(timing.first_call),
                 seconds(timing.median),
                 *_ratio(race, timing),
-                race.verdict(timing),
+                rich.text.Text(
+                    race.verdict(timing), _STYLES[race.verdict(timing)]
+                ),
             )
             for timing in race.timings
         ],
@@ -232,43 +230,43 @@ def _race(race: Race) -> Table:
 
 
 def _ratio(race: Race, timing: Timing) -> tuple[str, str]:
-    if timing == race.floor:
-        return "1", "the floor"
+    if timing == race.baseline:
+        return "1", "baseline"
     median, low, high = race.ratio(timing)
     return f"{median:.2f}", f"{low:.2f} to {high:.2f}"
 
 
 def _programs(race: Race) -> Table:
-    floor = next(p for p in race.programs if p.contender in race.floors)
+    baseline = next(p for p in race.programs if p.contender in race.baselines)
 
-    def beside(value: float | int, of: float | int) -> str:
+    def relative(value: float | int, base: float | int) -> str:
         shown = f"{value / 1000:,.0f}k" if value >= 1e5 else f"{value:,.0f}"
-        return f"{shown} ({value / of:.2f})" if of else shown
+        return f"{shown} ({value / base:.2f})" if base else shown
 
     return Table(
         f"Compiled program: {race.title}",
-        ("contender", "flops", "bytes", "ops", "fusions", "arrays"),
+        _columns("contender", "flops", "bytes", "ops", "fusions", "arrays"),
         [
             (
                 p.contender,
-                beside(p.flops, floor.flops),
-                beside(p.bytes_accessed, floor.bytes_accessed),
-                beside(p.instructions, floor.instructions),
-                beside(p.fusions, floor.fusions),
+                relative(p.flops, baseline.flops),
+                relative(p.bytes_accessed, baseline.bytes_accessed),
+                relative(p.instructions, baseline.instructions),
+                relative(p.fusions, baseline.fusions),
                 str(p.parameters),
             )
             for p in race.programs
         ],
         (
-            "Of one step. `ops`: instructions of the optimized module; "
-            "`arrays`: what goes into a call. In brackets: beside the floor's "
-            "program.",
+            "The program of one step. `ops` counts the instructions of the "
+            "optimized module, `arrays` the arrays that are passed to a call. "
+            "The numbers in parentheses are relative to the baseline.",
         ),
     )
 
 
 def seconds(value: float) -> str:
-    """Writes a duration in three digits and a unit."""
+    """Formats a duration with three digits and a unit."""
     for unit, scale in (("s", 1), ("ms", 1e3), ("us", 1e6)):
         if value * scale >= 1 or unit == "us":
             break
@@ -278,7 +276,7 @@ def seconds(value: float) -> str:
 
 
 def about(benchmark: Benchmark) -> str:
-    """Says in a line or two what a benchmark ran on."""
+    """Describes the environment of a benchmark."""
     versions = ", ".join(f"{k} {v}" for k, v in benchmark.versions.items())
     load = benchmark.settings.get("load_after")
     busy = "" if load is None else f" (load average {load:.1f} at the end)"
@@ -290,38 +288,22 @@ def about(benchmark: Benchmark) -> str:
 
 
 def render(benchmark: Benchmark) -> list[RenderableType]:
-    """Returns what Rich prints: tables and the notes that go with them."""
+    """Returns tables and notes for `rich.console.Console.print`."""
     renderables: list[RenderableType] = []
     for table in tables(benchmark):
-        grid = rich.table.Table(
-            title=table.title,
-            title_justify="left",
-            box=rich.box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
-        for i, column in enumerate(table.columns):
-            grid.add_column(column, justify="right" if i else "left")
-        for row in table.rows:
-            grid.add_row(*(rich.text.Text(x, _style(x)) for x in row))
-        renderables += [grid, *map(rich.text.Text, table.notes), ""]
+        renderables += [render_table(table), ""]
     notes = [*NOTES, about(benchmark)]
     return renderables + [rich.text.Text(f"- {note}") for note in notes]
 
 
-def _style(text: str) -> str:
-    return {"within": "green", "over": "bold red"}.get(text, "")
-
-
 def markdown(benchmark: Benchmark) -> str:
     """Returns the same tables and notes for a page of the docs."""
-    lines = []
-    for table in tables(benchmark):
-        align = [":--", *["--:"] * (len(table.columns) - 1)]
-        lines += [f"**{table.title}**", ""]
-        lines += [
-            f"| {' | '.join(row)} |"
-            for row in (table.columns, align, *table.rows)
-        ]
-        lines += ["", *table.notes, ""] if table.notes else [""]
-    lines += [f"- {note}" for note in (*NOTES, about(benchmark))]
-    return "\n".join(lines) + "\n"
+    notes = [f"- {note}\n" for note in (*NOTES, about(benchmark))]
+    return "".join([*map(markdown_table, tables(benchmark)), *notes])
+
+
+def _columns(first: str, *numbers: str) -> list[Column]:
+    return [Column(first), *(Column(title, "right") for title in numbers)]
+
+
+_STYLES = {"": "", "within": "green", "over": "bold red"}

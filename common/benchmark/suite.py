@@ -1,24 +1,22 @@
-"""What training costs in each library, beside hand-written JAX.
+"""Measures the cost of training in each library against hand-written JAX.
 
-Every contender is first made to agree with the floor: one that computes
-something else is never timed. Then all take turns in short bursts, in a new
-order each round, so that a slow second of the machine hits all of them.
+The losses of every contender are first compared with the baseline's, and the
+benchmark stops if they differ. Then the contenders take turns in short
+bursts, in a new order in each round, so that a slow second of the machine
+affects all of them.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import rich.console
-import rich.progress
 
 from common.benchmark import plain as bench_plain
 from common.benchmark.measure import (
@@ -36,29 +34,28 @@ from common.environment import versions
 from common.models import find_spec
 from common.models.deep_mlp import DeepMLP
 from common.registry import find_contenders
+from common.rendering.progress import ProgressBar
 from common.training import data as data_module
 from common.training.building import build
 from common.training.trainer import Trainer
 
 LIBRARIES = {"equinox": "Equinox", "flax": "Flax"}
-FLOOR = "plain JAX"
+BASELINE = "plain JAX"
 LOOP, SCAN = "plain JAX, Python loop", "plain JAX, lax.scan"
 
 BATCH_SIZE = 32
-# The loss before any update, after one, and after one that needed the first
-# one's moments. Float32 runs drift apart soon after.
+# Three losses cover the initial values, one update, and an update that uses
+# the moments of the first. Rounding errors of float32 grow soon after.
 CHECK_STEPS = 3
 
 DEPTHS = (2, 20, 100)
 ROUNDS = 40
-# Epochs of each model's `fit`: enough to train for 40 ms and more.
+# The epochs of each model's `fit`, which takes at least 40 ms.
 FITS = {"stateful_mlp": 256, "digits_cnn": 1}
 FIT_ROUNDS = 16
 
 CACHE = "jax_compilation_cache_dir"
 COMMAND = "python -m common bench"
-
-Tick = Callable[[str], None]
 
 
 def run(
@@ -73,16 +70,17 @@ def run(
     """Measures one training step, and `fit`, against hand-written JAX.
 
     Args:
-        depths: blocks of the models whose single step is timed.
-        fits: epochs of `fit` by spec name.
-        rounds: samples of each contender; a third of them for `fit`.
-        quick: a smoke test: the smallest model and a few samples.
-        progress: shows a progress bar on a terminal.
-        command: is kept in the result, as the way to run it again.
+        depths: The numbers of blocks of the models whose step is timed.
+        fits: The number of epochs of `fit`, by the name of the spec.
+        rounds: The number of samples of each contender; `fit` takes about
+            two fifths as many.
+        quick: Whether to time only the smallest model with a few samples.
+        progress: Whether to show a progress bar on a terminal.
+        command: The command that reproduces the run.
 
     Raises:
-        UnverifiedContenderError: if a contender's losses are not the
-            floor's. Nothing of its race has been timed then.
+        UnverifiedContenderError: If the losses of a contender are not those
+            of the baseline. Its race is not timed.
     """
     if depths is None:
         depths = DEPTHS[:1] if quick else DEPTHS
@@ -93,16 +91,16 @@ def run(
     fit_rounds = max(2, rounds * FIT_ROUNDS // ROUNDS)
     total = len(depths) * rounds + len(fits) * fit_rounds
     load = _load()
-    # The models' own precision and JAX's defaults, whatever the caller set.
+    # The models are float32 with JAX's defaults, whatever the caller set.
     with (
         jax.enable_x64(False),
         jax.numpy_dtype_promotion("standard"),
-        _ticks(total, progress) as tick,
+        ProgressBar(total, "benchmark", enabled=progress) as bar,
     ):
         jax.block_until_ready(jnp.zeros(()) + 1)  # start the runtime
-        races = [step_race(depth, rounds, tick) for depth in depths]
+        races = [step_race(depth, rounds, bar) for depth in depths]
         races += [
-            fit_race(name, epochs, fit_rounds, tick)
+            fit_race(name, epochs, fit_rounds, bar)
             for name, epochs in fits.items()
         ]
     return Benchmark(
@@ -120,7 +118,7 @@ def run(
             "seed": SEED,
             "compile_cache": getattr(jax.config, CACHE, None),
             "xla_flags": os.environ.get("XLA_FLAGS"),
-            # What else the machine did: quartiles widen when it is loaded.
+            # A loaded machine widens the quartiles.
             "load_before": load,
             "load_after": _load(),
         },
@@ -130,12 +128,12 @@ def run(
 
 
 def _load() -> float | None:
-    """Returns how many processes wanted a core in the last minute."""
+    """Returns the load average of the last minute."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _environment() -> dict[str, Any]:
-    """Says what all this runs on, and when."""
+    """Returns the versions, the device and the date."""
     device = jax.devices()[0]
     now = datetime.datetime.now(datetime.UTC)
     return {
@@ -151,44 +149,46 @@ def _environment() -> dict[str, Any]:
 # --- races ------------------------------------------------------------------
 
 
-def step_race(depth: int, rounds: int, tick: Tick) -> Race:
-    """Times one training step of the model of some depth."""
+def step_race(depth: int, rounds: int, bar: ProgressBar) -> Race:
+    """Times one training step of a model with a number of blocks."""
     spec = DeepMLP(depth=depth, batch_norm="standard")
     xs = jr.normal(jr.key(SEED), (BATCH_SIZE, spec.size), DTYPE)
     ys = jnp.sin(xs)
     title = f"One step at {depth} blocks"
 
-    floor, lowered = _plain_contender(spec, xs, ys)
-    contenders, lowerings, held = [floor], {FLOOR: lowered}, []
+    baseline, lowered = _plain_contender(spec, xs, ys)
+    contenders, lowerings, judged = [baseline], {BASELINE: lowered}, []
     trainers = []
     for backend, library in LIBRARIES.items():
         trainer = build_calm(spec, backend)
-        # The library's own forms, as its documentation writes them.
+        # The training steps of the library's documentation.
         for name, make in find_contenders(backend).items():
             step = make(trainer.native, spec.optimizer())
             contenders.append(Contender(name, lambda step=step: step(xs, ys)))
         name = f"Trainer over {library}"
-        held.append(name)
+        judged.append(name)
         trainers.append(
             Contender(name, lambda t=trainer: t.step(xs, ys)["loss"])
         )
         lowerings[name] = trainer._step.lower(trainer.leaves, (xs, ys))
     contenders += trainers
-    tick(f"{title}: check")
-    firsts = verify(contenders, FLOOR, CHECK_STEPS)
+    bar.describe(f"{title}: verifying")
+    firsts = verify(contenders, BASELINE, CHECK_STEPS)
+    bar.describe(title)
     return Race(
         title=title,
-        timings=measure(contenders, firsts, rounds, lambda: tick(title)),
-        floors=(FLOOR,),
-        held=tuple(held),
+        timings=measure(contenders, firsts, rounds, bar.advance),
+        baselines=(BASELINE,),
+        judged=tuple(judged),
         programs=_programs(lowerings),
     )
 
 
-def fit_race(name: str, epochs: int, rounds: int, tick: Tick) -> Race:
-    """Times `fit` beside a hand-written loop and a hand-written scan."""
-    # In stateful_mlp's default, "ema", one gradient of step 1 is round-off
-    # that Adam scales up, and losses could not be held to the tolerance.
+def fit_race(name: str, epochs: int, rounds: int, bar: ProgressBar) -> Race:
+    """Times `fit` against a hand-written loop and a hand-written scan."""
+    # With "ema", the default of stateful_mlp, one gradient of step 1 is zero
+    # except for round-off. Adam amplifies this round-off to a full step, so
+    # the losses would differ by more than the tolerance.
     spec = find_spec(name, {"batch_norm": "standard"})
     dataset = data_module.dataset(spec, dtype=DTYPE)
     data = (dataset.train_xs, dataset.train_ys)
@@ -209,41 +209,43 @@ def fit_race(name: str, epochs: int, rounds: int, tick: Tick) -> Race:
         contenders.append(Contender(what, plain, plain.steps))
         if plain.steps < steps:
             notes.append(
-                f"`{what}` takes {plain.steps} steps only: on CPU a "
-                "convolution in a compiled loop is slow (jax #12868)."
+                f"`{what}` takes only {plain.steps} steps, because "
+                "convolutions in compiled loops are slow on CPU (jax #12868)."
             )
     batch = tuple(jnp.asarray(x[:BATCH_SIZE]) for x in data)
     native = build(spec, backend="reference", dtype=DTYPE).native
     leaves, step = bench_plain.make_step(spec, native)
     step = jax.jit(step, donate_argnums=0)
     lowerings = {LOOP: step.lower(leaves, *batch, native.key)}
-    held = []
+    judged = []
     for backend, library in LIBRARIES.items():
         trainer = build(spec, backend=backend, dtype=DTYPE)
-        held.append(f"Trainer over {library}")
-        lowerings[held[-1]] = trainer._step.lower(trainer.leaves, batch)
+        judged.append(f"Trainer over {library}")
+        lowerings[judged[-1]] = trainer._step.lower(trainer.leaves, batch)
         contenders.append(
-            Contender(held[-1], _fit(trainer, data, epochs), steps)
+            Contender(judged[-1], _fit(trainer, data, epochs), steps)
         )
-    tick(f"{title}: check")
+    bar.describe(f"{title}: verifying")
     firsts = verify(contenders, LOOP, 1)
+    bar.describe(title)
     return Race(
         title=title,
-        timings=measure(contenders, firsts, rounds, lambda: tick(title)),
-        floors=(LOOP, SCAN),
-        held=tuple(held),
+        timings=measure(contenders, firsts, rounds, bar.advance),
+        baselines=(LOOP, SCAN),
+        judged=tuple(judged),
         programs=_programs(lowerings),
         notes=tuple(notes),
     )
 
 
 def build_calm(spec: DeepMLP, backend: str) -> Trainer:
-    """Builds a deep model whose losses do not blow up round-off.
+    """Builds a deep model whose losses do not amplify round-off.
 
-    From random weights a hundred BatchNorms without skip connections are
-    chaotic: two correct programs differ by percents in the first loss, and
-    nothing could be verified. Near the identity, where hardly any relu is
-    closed, they agree; the arithmetic is the same.
+    A stack of a hundred batch normalizations without skip connections is
+    chaotic with random weights: two correct programs differ by several
+    percent in the first loss, so no loss could be verified. With weights
+    near the identity and positive biases, where few units are zeroed by
+    ReLU, the losses agree. The cost of a step is the same.
     """
     trainer = build(spec, backend=backend, dtype=DTYPE)
     state = trainer.state()
@@ -257,7 +259,7 @@ def build_calm(spec: DeepMLP, backend: str) -> Trainer:
 
 
 def _programs(lowerings: dict[str, Any]) -> tuple[Program, ...]:
-    """Compiles each contender's single step, and counts what came out."""
+    """Compiles the step of each contender and reads its program."""
     return tuple(
         read_program(name, lowered.compile())
         for name, lowered in lowerings.items()
@@ -271,7 +273,7 @@ def _fit(trainer: Trainer, data: Any, epochs: int) -> Callable[[], Any]:
 
 
 def _plain_contender(spec: DeepMLP, xs: Any, ys: Any) -> tuple[Contender, Any]:
-    """Returns the floor, and its lowered program."""
+    """Returns the baseline and its lowered program."""
     native = build_calm(spec, "reference").native
     leaves, step = bench_plain.make_step(spec, native)
     step = jax.jit(step, donate_argnums=0)
@@ -282,25 +284,4 @@ def _plain_contender(spec: DeepMLP, xs: Any, ys: Any) -> tuple[Contender, Any]:
         leaves, loss = step(leaves, xs, ys)
         return loss
 
-    return Contender(FLOOR, call), lowered
-
-
-@contextlib.contextmanager
-def _ticks(total: int, enabled: bool) -> Iterator[Tick]:
-    """Shows a progress bar on the error stream, if that is a terminal."""
-    console = rich.console.Console(stderr=True)
-    bar = rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.TimeElapsedColumn(),
-        console=console,
-        disable=not (enabled and console.is_terminal),
-    )
-    with bar:
-        task = bar.add_task("bench", total=total)
-
-        def tick(what: str) -> None:
-            checking = what.endswith(": check")
-            bar.update(task, advance=0 if checking else 1, description=what)
-
-        yield tick
+    return Contender(BASELINE, call), lowered

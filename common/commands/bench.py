@@ -1,7 +1,6 @@
 """`bench`: what a training step costs in each library."""
 
 import argparse
-import json
 
 import rich.console
 
@@ -37,11 +36,11 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     """Runs `bench`."""
     from common import environment
     from common.benchmark import report, suite
+    from common.rendering.files import to_json
 
     files.require_writable(options.json, ".json")
     found = suite.run(quick=options.quick, command=environment.command())
     console.print(*report.render(found), sep="\n")
     if options.json is not None:
-        text = json.dumps(found.to_json(), indent=1)
-        files.write(options.json, text, console)
+        files.write(options.json, to_json(found), console)
     return 0

@@ -7,7 +7,8 @@ from typing import Any
 import rich.console
 
 from common.commands import files, shared_options
-from common.commands.terminal import count, progress_bar
+from common.commands.terminal import count
+from common.rendering.progress import ProgressBar
 
 ABOUT = """
 Train each model in all backends and check that they agree.
@@ -76,10 +77,11 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     checks.check_steps(options.steps)
     cases = _build(options)
     reports, diffs = [], []
-    with progress_bar(console) as bar:
-        task = bar.add_task("", total=len(cases) * options.steps)
+    with ProgressBar(
+        len(cases) * options.steps, console=console, transient=True
+    ) as bar:
         for (model, dtype), trainers in cases.items():
-            bar.update(task, description=f"{model} {dtype}")
+            bar.describe(f"{model} {dtype}")
             dataset = data.dataset(trainers["reference"].spec, dtype=dtype)
             reports.append(
                 compare_all(
@@ -88,7 +90,7 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
                     dataset.train_xs[:BATCH_SIZE],
                     dataset.train_ys[:BATCH_SIZE],
                     steps=options.steps,
-                    tick=lambda: bar.advance(task),
+                    tick=bar.advance,
                 )
             )
             console.print(*report_text.render(reports[-1]), sep="\n")

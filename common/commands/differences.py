@@ -5,7 +5,7 @@ import argparse
 import rich.console
 
 from common.commands import files, shared_options
-from common.commands.terminal import progress_bar
+from common.rendering.progress import ProgressBar
 
 ABOUT = """
 Measure the known differences of the libraries' stock layers.
@@ -42,10 +42,13 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
             f"--name: got {options.name!r}, expected text that one of these "
             f"names contains: {names}. Leave --name out to measure all."
         )
-    with progress_bar(console) as bar:
-        measured = [
-            measure(row) for row in bar.track(rows, description="Measuring")
-        ]
+    measured = []
+    with ProgressBar(
+        len(rows), "Measuring", console=console, transient=True
+    ) as bar:
+        for row in rows:
+            measured.append(measure(row))
+            bar.advance()
     console.print(report.table(measured))
     if options.json is not None:
         files.write(options.json, report.to_json(measured), console)

@@ -4,6 +4,8 @@ import pathlib
 
 import rich.console
 
+from common.rendering.files import write_text
+
 
 def require_writable(path: pathlib.Path | None, suffix: str = "") -> None:
     """Checks that a file can have this name.
@@ -39,5 +41,5 @@ def write(
     path: pathlib.Path, text: str, console: rich.console.Console
 ) -> None:
     """Writes a text file and says so."""
-    path.write_text(text.rstrip() + "\n", encoding="utf-8")
+    write_text(path, text)
     console.print(f"Wrote {path}.", soft_wrap=True)

@@ -5,7 +5,7 @@ import argparse
 import rich.console
 
 from common.commands import files, shared_options
-from common.commands.terminal import progress_bar
+from common.rendering.progress import ProgressBar
 
 ABOUT = """
 Check every layer of both libraries against its definition.
@@ -57,12 +57,11 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
         if dtype not in judge.DTYPES:
             raise choose("--dtype", dtype, judge.DTYPES)
     names = _rows_containing(options.name)
-    with progress_bar(console) as bar:
-        cells = len(names) * len(report.LIBRARIES) * len(options.dtype)
-        task = bar.add_task("Measuring", total=cells)
-        measured = report.measure(
-            names, options.dtype, tick=lambda: bar.advance(task)
-        )
+    cells = len(names) * len(report.LIBRARIES) * len(options.dtype)
+    with ProgressBar(
+        cells, "Measuring", console=console, transient=True
+    ) as bar:
+        measured = report.measure(names, options.dtype, tick=bar.advance)
     console.print(report.table(measured))
     console.print(report.LEGEND, style="dim")
     failed = [measurement for measurement in measured if not measurement.ok]

@@ -1,7 +1,6 @@
 """What commands print to: a console that reports a closed pipe."""
 
 import rich.console
-import rich.progress
 
 
 class Terminal(rich.console.Console):
@@ -13,19 +12,6 @@ class Terminal(rich.console.Console):
     def on_broken_pipe(self) -> None:
         """Raises the BrokenPipeError that rich has caught."""
         raise
-
-
-def progress_bar(console: rich.console.Console) -> rich.progress.Progress:
-    """Returns a progress bar, which shows only on a terminal."""
-    return rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.TaskProgressColumn(),
-        rich.progress.TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
 
 
 def count(number: int, noun: str) -> str:

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.divergence.search import KEPT, Diff, find_divergence
+from common.divergence.result import Diff
+from common.divergence.search import KEPT, find_divergence
 from common.registry import LIBRARIES, find_module_paths
 
 

@@ -1,13 +1,11 @@
 """Measures rows of the layer table; prints them, or returns them as JSON."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rich import box
-from rich.table import Table
+import rich.console
 from rich.text import Text
 
 from common import environment
@@ -18,6 +16,14 @@ from common.layers import Layer
 from common.layers.constructors import Constructor
 from common.layers.table import LAYERS
 from common.registry import find_constructors
+from common.rendering.files import to_json as dump
+from common.rendering.tables import (
+    Cell,
+    Column,
+    Section,
+    Table,
+    render_table,
+)
 
 LEGEND = """
 layers: the library's public layers, and how it provides the row's definition:
@@ -140,42 +146,39 @@ def number(error: float, dtype: str) -> str:
     return f"{error / EPS[dtype]:.1f}u"
 
 
-def table(measured: Sequence[Measurement]) -> Table:
+def table(measured: Sequence[Measurement]) -> rich.console.Group:
     """Returns a table for the terminal, readable at 80 columns."""
-    dtypes = list(dict.fromkeys(one.dtype for one in measured))
-    view = Table(
-        title="Layers",
-        box=box.HORIZONTALS,
-        expand=True,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    # Names are never wrapped, so that they can be searched for.
-    widest = max(len(one.row.name) for one in measured)
-    view.add_column("row", min_width=widest, no_wrap=True)
-    view.add_column("library", no_wrap=True)
-    view.add_column("layers", ratio=1)
-    for dtype in dtypes:
-        view.add_column(dtype, justify="right", no_wrap=True)
+    rows: list[Sequence[Cell] | Section] = []
     family = ""
     for row in dict.fromkeys(one.row for one in measured):
         if row.family != family:
             family = row.family
-            view.add_section()
-            view.add_row(Text(family.upper(), style="dim"))
+            rows.append(Section(family.upper()))
         for i, (backend, title) in enumerate(LIBRARIES.items()):
             cells = [
                 _cell(one)
                 for one in measured
                 if one.row is row and one.backend == backend
             ]
-            view.add_row(
-                Text("" if i else row.name, style="bold"),
-                title,
-                _layers(find_constructors(backend)[row.name]),
-                *cells,
+            rows.append(
+                (
+                    Text("" if i else row.name, style="bold"),
+                    title,
+                    _layers(find_constructors(backend)[row.name]),
+                    *cells,
+                )
             )
-    return view
+    # Names are never wrapped, so that they can be searched for.
+    columns = (
+        Column("row", wrap=False),
+        Column("library", wrap=False),
+        Column("layers", fill=True),
+        *(
+            Column(dtype, "right", wrap=False)
+            for dtype in dict.fromkeys(one.dtype for one in measured)
+        ),
+    )
+    return render_table(Table("Layers", columns, rows))
 
 
 def _layers(constructor: Constructor) -> Text:
@@ -199,7 +202,7 @@ def _cell(measurement: Measurement) -> Text:
 
 
 def to_json(measured: Sequence[Measurement]) -> str:
-    """Returns rows and findings as JSON; an error that is not finite is null.
+    """Returns rows and findings as JSON.
 
     Each library of a row has the fields of its `Constructor`, except the
     functions.
@@ -228,11 +231,7 @@ def to_json(measured: Sequence[Measurement]) -> str:
         }
         for row in dict.fromkeys(one.row for one in measured)
     ]
-    return json.dumps(
-        {"environment": environment.environment(), "layers": rows},
-        indent=1,
-        default=str,
-    )
+    return dump({"environment": environment.environment(), "layers": rows})
 
 
 def _constructor(constructor: Constructor) -> dict[str, Any]:
@@ -245,7 +244,4 @@ def _constructor(constructor: Constructor) -> dict[str, Any]:
 
 
 def _finding(finding: judge.Finding) -> dict[str, Any]:
-    values = dataclasses.asdict(finding)
-    if not math.isfinite(finding.error):
-        values["error"] = None
-    return {**values, "ok": finding.ok}
+    return {**dataclasses.asdict(finding), "ok": finding.ok}

@@ -1,61 +1,80 @@
-"""A report as one self-contained HTML page: no script, nothing to load."""
+"""A report as one self-contained HTML page without scripts."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from common.comparison.report import Report
 from common.comparison.rows import QUANTITIES, Row
-from common.comparison.text import amount, by_quantity
+from common.comparison.text import describe_error, group_by_quantity
 from common.rendering.pages import find_template
-
-WIDTH, HEIGHT, MARGIN = 640, 240, 64
-# Dash patterns keep curves that lie on each other visible, and readable
-# without colour.
-STROKES = (
-    ("#4c72b0", "5", "none"),
-    ("#dd8452", "3", "9 7"),
-    ("#2a2a2a", "1.5", "2 6"),
-)
-
-
-class Curve(NamedTuple):
-    """A polyline of the plot."""
-
-    name: str
-    points: str
-    color: str
-    width: str
-    dashes: str
+from common.rendering.plots import Axis, Margins, Plot
 
 
 def render(reports: Sequence[Report], environment: Mapping[str, Any]) -> str:
-    """Returns the page: the verdicts, then a plot and a table a report."""
+    """Returns a page with the verdicts, and a plot and table per report."""
     return find_template("report.html.jinja").render(
         reports=[
             {
                 "report": report,
                 "rows": list(_rows(report)),
-                "curves": list(curves(report.losses)),
-                "ticks": list(_ticks(report.losses)),
+                "plot": plot_losses(report.losses),
             }
             for report in reports
         ],
         environment=environment,
         ok=all(report.ok for report in reports),
-        size=(WIDTH, HEIGHT, MARGIN),
     )
 
 
+def plot_losses(losses: Mapping[str, Sequence[float]]) -> str:
+    """Plots the loss of every step by backend, as SVG.
+
+    Losses that a logarithmic axis cannot show are left out.
+    """
+    curves = {
+        name: [
+            (step, float(loss))
+            for step, loss in enumerate(values, 1)
+            if math.isfinite(loss) and loss > 0
+        ]
+        for name, values in losses.items()
+    }
+    shown = [loss for curve in curves.values() for _, loss in curve]
+    low, high = (min(shown), max(shown)) if shown else (0.1, 1.0)
+    if low == high:
+        low, high = low / 2, high * 2
+    last = max(2, *(len(values) for values in losses.values()))
+    plot = Plot(
+        Axis(1, last),
+        Axis(low, high, log=True),
+        label="Loss of every step, by backend",
+        height=260,
+        margins=Margins(right=110),
+    )
+    plot.add_grid("y", plot.y.round_values())
+    steps = [step for step in plot.x.round_values() if step.is_integer()]
+    plot.add_grid("x", steps)
+    plot.add_title("training step (the vertical axis is the loss)")
+    for i, (name, curve) in enumerate(curves.items()):
+        # The dash patterns keep curves that coincide visible.
+        plot.add_line(curve, f"series-{i}")
+        y = plot.margins.top + 10 + 18 * i
+        plot.add_pixels(
+            plot.right + 8, y, plot.right + 38, y, f"line series-{i}"
+        )
+        plot.add_text(plot.right + 44, y + 4, name, "start")
+    return plot.svg()
+
+
 def _rows(report: Report) -> Iterator[dict[str, Any]]:
-    for quantity, rows in by_quantity(report).items():
+    for quantity, rows in group_by_quantity(report).items():
         yield {
             "quantity": quantity,
             "meaning": QUANTITIES[quantity],
             "cells": [
                 {
-                    "text": " ".join(amount(row, report.dtype)),
+                    "text": " ".join(describe_error(row, report.dtype)),
                     "ok": row.ok,
                     "place": _place(row),
                 }
@@ -68,41 +87,3 @@ def _place(row: Row) -> str:
     if row.worst.error == 0:
         return ""
     return f"step {row.worst.step} {row.worst.leaf}".strip()
-
-
-def curves(losses: Mapping[str, Sequence[float]]) -> Iterator[Curve]:
-    """Lays the losses out in the plot, on a logarithmic axis."""
-    low, high = _limits(losses)
-    for (name, values), (color, width, dashes) in zip(
-        losses.items(), STROKES, strict=False
-    ):
-        points = [
-            f"{_x(i, len(values)):.1f},{_y(value, low, high):.1f}"
-            for i, value in enumerate(values)
-            if np.isfinite(value) and value > 0
-        ]
-        yield Curve(name, " ".join(points), color, width, dashes)
-
-
-def _ticks(losses: Mapping[str, Sequence[float]]) -> Iterator[dict[str, Any]]:
-    low, high = _limits(losses)
-    for value in np.geomspace(low, high, 3):
-        yield {"y": f"{_y(value, low, high):.1f}", "text": f"{value:.3g}"}
-
-
-def _limits(losses: Mapping[str, Sequence[float]]) -> tuple[float, float]:
-    values = np.concatenate([np.asarray(v, float) for v in losses.values()])
-    values = values[np.isfinite(values) & (values > 0)]
-    if not len(values):
-        return 0.1, 1.0
-    low, high = float(values.min()), float(values.max())
-    return (low, high) if low < high else (low / 2, high * 2)
-
-
-def _x(i: int, n: int) -> float:
-    return MARGIN + (WIDTH - 2 * MARGIN) * i / max(n - 1, 1)
-
-
-def _y(value: float, low: float, high: float) -> float:
-    share = np.log(value / low) / np.log(high / low)
-    return HEIGHT - MARGIN / 2 - (HEIGHT - MARGIN) * share

@@ -1,16 +1,15 @@
 """The result of a comparison: rows, a verdict, and the first divergence."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import rich.console
-
 from common.comparison.rows import Divergence, Row
 from common.environment import environment
+from common.rendering.files import plain, to_json, write_text
+from common.rendering.tables import print_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +70,7 @@ class Report:
     def __str__(self) -> str:
         from common.comparison import text as report_text
 
-        console = rich.console.Console(width=80, force_terminal=False)
-        with console.capture() as capture:
-            console.print(*report_text.render(self), sep="\n")
-        return capture.get().rstrip()
+        return print_text(report_text.render(self))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON values. Infinities are strings."""
@@ -87,7 +83,7 @@ class Report:
             row["ok"] = source.ok
             row["worst"] = source.worst._asdict()
             row["first"] = source.first and source.first._asdict()
-        return _plain(values)
+        return plain(values)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a self-contained `.html` page or a `.json` file.
@@ -110,7 +106,7 @@ def save(reports: Sequence[Report], path: str | os.PathLike[str]) -> None:
             "environment": environment(),
             "reports": [report.to_json() for report in reports],
         }
-        text = json.dumps(values, indent=1) + "\n"
+        text = to_json(values)
     elif path.suffix == ".html":
         from common.comparison import page as report_html
 
@@ -120,14 +116,4 @@ def save(reports: Sequence[Report], path: str | os.PathLike[str]) -> None:
             f"report file: got {str(path)!r}, expected a name that ends in "
             "'.html' or '.json'. Choose a name with one of these suffixes."
         )
-    path.write_text(text, encoding="utf-8")
-
-
-def _plain(x: Any) -> Any:
-    if isinstance(x, Mapping):
-        return {key: _plain(value) for key, value in x.items()}
-    if isinstance(x, list | tuple):
-        return [_plain(value) for value in x]
-    if isinstance(x, float) and not abs(x) < float("inf"):
-        return str(x)
-    return x
+    write_text(path, text)

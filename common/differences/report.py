@@ -2,14 +2,10 @@
 
 import ast
 import inspect
-import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
+import rich.console
 from rich.text import Text
 
 from common.differences.measurement import Measurement
@@ -20,31 +16,34 @@ from common.differences.row import (
     REPOSITORIES,
     KnownDifference,
 )
+from common.rendering.files import to_json as dump
+from common.rendering.tables import (
+    Column,
+    Table,
+    markdown_table,
+    render_table,
+)
 
 
-def table(measurements: Sequence[Measurement]) -> Group:
+def table(measurements: Sequence[Measurement]) -> rich.console.Group:
     """Returns one table per family for a terminal of 80 columns."""
-    return Group(
+    return rich.console.Group(
         *(
-            _table(title, members)
+            render_table(_table(title, members))
             for title, members in _by_title(measurements).items()
         )
     )
 
 
 def _table(title: str, measurements: Sequence[Measurement]) -> Table:
-    view = Table(
-        title=title,
-        title_style="bold",
-        box=box.HORIZONTALS,
-        expand=True,
-        show_lines=True,
-    )
     # The column fits every name, because a wrapped name cannot be searched.
-    view.add_column("where", width=25, no_wrap=True)
-    view.add_column("what differs", ratio=1)
-    view.add_column("measured", width=8)
-    view.add_column("upstream", width=8)
+    columns = (
+        Column("where", width=25, wrap=False),
+        Column("what differs", fill=True),
+        Column("measured", width=8),
+        Column("upstream", width=8),
+    )
+    rows = []
     for measurement in measurements:
         row = measurement.row
         where = Text(f"{row.name}\n")
@@ -55,8 +54,8 @@ def _table(title: str, measurements: Sequence[Measurement]) -> Table:
             number.append(f"\nnot {expected}", style="dim")
         if not measurement.still_there:
             number.append(f"\n{measurement.verdict}", style="bold red")
-        view.add_row(where, Text(row.what), number, Text(row.upstream))
-    return view
+        rows.append((where, row.what, number, row.upstream))
+    return Table(title, columns, rows, lines=True)
 
 
 def _by_title(
@@ -86,21 +85,27 @@ def markdown(measurements: Sequence[Measurement]) -> str:
         "The verdict in parentheses compares the number that was measured "
         "when this page was built with the number on record.",
     ]
-    columns = ("difference", "library", "layer", "measured", "expected")
-    head = f"| {' | '.join((*columns, 'upstream'))} |"
-    rule = "|---|---|---|--:|--:|---|"
+    columns = (
+        "difference",
+        "library",
+        "layer",
+        Column("measured", "right"),
+        Column("expected", "right"),
+        "upstream",
+    )
     for title, members in _by_title(measurements).items():
-        lines += ["", f"## {title}", "", head, rule]
-        for measurement in members:
-            row = measurement.row
-            cells = [
-                f"[{row.name}](#{row.name})",
-                row.backend,
-                row.layer,
+        rows = [
+            (
+                f"[{measurement.row.name}](#{measurement.row.name})",
+                measurement.row.backend,
+                measurement.row.layer,
                 *_numbers(measurement),
-                _link(row.upstream),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
+                _link(measurement.row.upstream),
+            )
+            for measurement in members
+        ]
+        table = markdown_table(Table("", columns, rows)).rstrip()
+        lines += ["", f"## {title}", "", table]
         for measurement in members:
             lines += _section(measurement)
     return "\n".join(lines) + "\n"
@@ -169,13 +174,10 @@ def _link(issue: str) -> str:
 
 
 def to_json(measurements: Sequence[Measurement]) -> str:
-    """Returns the rows and their measurements as JSON.
-
-    A value that is NaN or infinite is written as null.
-    """
+    """Returns the rows and their measurements as JSON."""
 
     def entry(measurement: Measurement) -> dict[str, Any]:
-        row, value = measurement.row, measurement.value
+        row = measurement.row
         return {
             **vars(row),
             "excuses": [excuse._asdict() for excuse in row.excuses],
@@ -185,11 +187,11 @@ def to_json(measurements: Sequence[Measurement]) -> str:
                 if row.upstream == NOT_REPORTED
                 else issue_url(row.upstream)
             ),
-            "value": value if math.isfinite(value) else None,
+            "value": measurement.value,
             "verdict": measurement.verdict,
         }
 
-    return json.dumps([entry(m) for m in measurements], indent=2)
+    return dump([entry(measurement) for measurement in measurements])
 
 
 def issue_url(issue: str) -> str:

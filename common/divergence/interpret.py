@@ -1,8 +1,8 @@
 """Runs a jaxpr equation by equation and keeps a record of every value.
 
-Calls (jit, remat, custom derivatives) are inlined, scans and whiles unrolled,
-and of a cond the taken branch is followed, so that the record is a plain list
-of primitive operations.
+Calls (jit, remat, custom derivatives) are inlined, scans and while loops are
+unrolled, and only the branch that a cond takes is run. The record is a flat
+list of primitive operations.
 """
 
 import dataclasses
@@ -15,13 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from common.divergence.layout import move
-from common.divergence.modules import path_of
+from common.divergence.data_movement import move_data
+from common.divergence.fingerprint import Fingerprint, take_fingerprint
 from common.divergence.rounding import ROUNDED, is_rounding
-from common.divergence.sketch import Sketch, largest, sketch
-from common.divergence.sources import Frame, frames
+from common.divergence.sources import Frame, module_path, user_frames
 
-# What a call's parameters call its body.
+# The parameters of an equation that hold the body of a call.
 BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 INLINED = {
     "jit",
@@ -36,7 +35,7 @@ INLINED = {
     "custom_vjp_call_jaxpr",
     "custom_lin",
 }
-# What rounds nothing, but for a cast to a narrower dtype.
+# Primitives that do not round, except when they cast to a narrower dtype.
 EXACT = {
     "abs",
     "broadcast_in_dim",
@@ -73,20 +72,21 @@ class Node:
     """A value that was computed, and the equation that computed it.
 
     Attributes:
-        number: its place in the record.
-        primitive: the operation, or `"input"` or `"constant"`.
-        operands: the numbers of the values it was computed from.
-        literals: the scalars among the equation's operands.
-        params: the equation's parameters.
-        shape: of the value.
-        dtype: of the value.
-        sketch: its fingerprint.
-        value: itself, as long as the budget lasts.
-        frames: the lines behind it, innermost first.
-        scope: the name stack.
-        iterations: the loops it is in, outermost first.
-        eps: of the narrowest floating dtype that rounded on the way to it.
-        label: the path of an input.
+        number: The index in the record.
+        primitive: The operation, or `"input"` or `"constant"`.
+        operands: The numbers of the values that it was computed from.
+        literals: The scalars among the equation's operands.
+        params: The equation's parameters.
+        shape: The shape of the value.
+        dtype: The dtype of the value.
+        fingerprint: The fingerprint of the value.
+        value: The value, or `None` if the memory budget was used up.
+        frames: The source lines that it comes from, innermost first.
+        scope: JAX's name stack.
+        iterations: The iteration of each enclosing loop, outermost first.
+        eps: The machine epsilon of the narrowest floating dtype in which it
+            or one of its ancestors was rounded.
+        label: The path of an input.
     """
 
     number: int
@@ -96,7 +96,7 @@ class Node:
     params: dict[str, Any]
     shape: tuple[int, ...]
     dtype: str
-    sketch: Sketch
+    fingerprint: Fingerprint
     value: Any
     frames: tuple[Frame, ...]
     scope: str
@@ -106,18 +106,18 @@ class Node:
 
     @property
     def module(self) -> str:
-        """The path of the module that computed it, where it is known."""
-        return path_of(self.scope)
+        """The path of the module that computed it, or `""`."""
+        return module_path(self.scope)
 
 
 @dataclasses.dataclass
 class Record:
-    """All that a function computed on some inputs.
+    """Everything that a function computed on some inputs.
 
     Attributes:
-        nodes: every value, in the order of computing.
-        outputs: the numbers of the outputs.
-        notes: what was not compared.
+        nodes: Every value, in execution order.
+        outputs: The numbers of the outputs.
+        notes: What could not be compared.
     """
 
     nodes: list[Node]
@@ -126,25 +126,25 @@ class Record:
 
 
 def _eps(x: Any) -> float:
-    """The distance from 1 to the next float of an array's dtype."""
+    """Returns the machine epsilon of an array's dtype, 0 for integers."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return 0.0
     return float(jnp.finfo(x.dtype).eps)
 
 
 class _Value:
-    """A value on its way through the interpreter."""
+    """An array and its number in the record, `None` for a literal."""
 
     __slots__ = ("array", "number")
 
     def __init__(self, array: Any, number: int | None):
         self.array = array
-        self.number = number  # None: a literal
+        self.number = number
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a jaxpr is called from."""
+    """The source lines, scope and loop iterations around a jaxpr."""
 
     frames: tuple[Frame, ...] = ()
     scope: str = ""
@@ -157,10 +157,10 @@ def interpret(
     """Runs a closed jaxpr.
 
     Args:
-        closed: the jaxpr.
-        inputs: its arguments.
-        labels: their paths.
-        budget: bytes of values to keep besides their fingerprints.
+        closed: The jaxpr.
+        inputs: The arguments.
+        labels: The paths of the arguments.
+        budget: How many bytes of values to keep besides the fingerprints.
     """
     return _Interpreter(budget).run(closed, inputs, labels)
 
@@ -178,10 +178,10 @@ class _Interpreter:
         ]
         outputs = self._jaxpr(closed.jaxpr, closed.consts, values, _Place())
         numbers = []
-        for it in outputs:
-            if it.number is None:  # a literal is returned
-                it = self._leaf("constant", it.array, "")
-            numbers.append(it.number)
+        for output in outputs:
+            if output.number is None:  # a literal is returned
+                output = self._leaf("constant", output.array, "")
+            numbers.append(output.number)
         return Record(self.nodes, numbers, self.notes)
 
     def _leaf(self, primitive: str, x: Any, label: str) -> _Value:
@@ -196,17 +196,21 @@ class _Interpreter:
         place: _Place,
         label: str = "",
     ) -> _Value:
-        numbers = tuple(it.number for it in operands if it.number is not None)
+        numbers = tuple(
+            operand.number
+            for operand in operands
+            if operand.number is not None
+        )
         eps = max((self.nodes[i].eps for i in numbers), default=0.0)
-        narrower = any(_eps(it.array) < _eps(x) for it in operands)
+        narrower = any(_eps(operand.array) < _eps(x) for operand in operands)
         if primitive not in EXACT or narrower:
             eps = max(eps, _eps(x))
-        found, kept = sketch(x), x
-        if found.kind == "float" and self._is_rounding(
-            primitive, found, operands, eps
+        fingerprint, kept = take_fingerprint(x), x
+        if fingerprint.kind == "float" and self._is_rounding(
+            primitive, fingerprint, operands, eps
         ):
             kept = np.zeros(x.shape, x.dtype)
-            found = sketch(kept)
+            fingerprint = take_fingerprint(kept)
         nbytes = (
             0 if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x.nbytes
         )
@@ -217,11 +221,13 @@ class _Interpreter:
             number=len(self.nodes),
             primitive=primitive,
             operands=numbers,
-            literals=tuple(it.array for it in operands if it.number is None),
+            literals=tuple(
+                operand.array for operand in operands if operand.number is None
+            ),
             params=params,
             shape=tuple(x.shape),
             dtype=str(x.dtype),
-            sketch=found,
+            fingerprint=fingerprint,
             value=kept,
             frames=place.frames,
             scope=place.scope,
@@ -235,24 +241,24 @@ class _Interpreter:
     def _is_rounding(
         self,
         primitive: str,
-        found: Sketch,
+        fingerprint: Fingerprint,
         operands: Sequence[_Value],
         eps: float,
     ) -> bool:
-        if found.nan or found.inf or primitive not in ROUNDED:
+        if primitive not in ROUNDED or fingerprint.nan or fingerprint.inf:
             return False
-        sketches = [
-            sketch(it.array) if it.number is None else self._sketch(it.number)
-            for it in operands
-        ]
-        floats = [it for it in sketches if it.kind == "float"]
-        sizes = math.prod(it.size for it in floats) / max(1, found.size)
+        fingerprints = map(self._fingerprint, operands)
+        floats = [other for other in fingerprints if other.kind == "float"]
+        sizes = math.prod(other.size for other in floats)
+        sizes /= max(1, fingerprint.size)
         count = sizes ** (1 / max(1, len(floats)))
-        terms = [largest(it) for it in floats]
-        return is_rounding(primitive, largest(found), terms, count, eps)
+        terms = [other.magnitude for other in floats]
+        return is_rounding(primitive, fingerprint.magnitude, terms, count, eps)
 
-    def _sketch(self, number: int) -> Sketch:
-        return self.nodes[number].sketch
+    def _fingerprint(self, value: _Value) -> Fingerprint:
+        if value.number is None:
+            return take_fingerprint(value.array)
+        return self.nodes[value.number].fingerprint
 
     def _jaxpr(self, jaxpr, consts, args, place: _Place) -> list[_Value]:
         env: dict[Any, _Value] = {}
@@ -270,8 +276,9 @@ class _Interpreter:
             return _Value(np.asarray(atom.val, aval.dtype), None)
 
         for var, const in zip(jaxpr.constvars, consts, strict=True):
-            known = isinstance(const, _Value)
-            env[var] = const if known else self._leaf("constant", const, "")
+            if not isinstance(const, _Value):
+                const = self._leaf("constant", const, "")
+            env[var] = const
         for var, value in zip(jaxpr.invars, args, strict=True):
             env[var] = value
         for i, eqn in enumerate(jaxpr.eqns):
@@ -290,7 +297,7 @@ class _Interpreter:
     def _equation(self, eqn, operands, outer: _Place) -> list[_Value]:
         info = eqn.source_info
         place = _Place(
-            frames(info.traceback) + outer.frames,
+            user_frames(info.traceback) + outer.frames,
             "/".join(filter(None, (outer.scope, str(info.name_stack)))),
             outer.iterations,
         )
@@ -311,14 +318,15 @@ class _Interpreter:
             branch = eqn.params["branches"][int(index.array)]
             return self._closed(branch, operands, place)
         if name in INLINED:
-            body = next(eqn.params[it] for it in BODIES if it in eqn.params)
+            body = next(eqn.params[key] for key in BODIES if key in eqn.params)
             return self._closed(body, operands, place)
-        moved = move(name, eqn.params, [it.array for it in operands])
+        arrays = [operand.array for operand in operands]
+        moved = move_data(name, eqn.params, arrays)
         if moved is not None:
             return [self._add(name, moved, operands, eqn.params, place)]
         with eqn.ctx.manager:
             out = eqn.primitive.bind(
-                *(it.array for it in operands),
+                *arrays,
                 **eqn.primitive.get_bind_params(eqn.params),
             )
         if not eqn.primitive.multiple_results:
@@ -326,7 +334,7 @@ class _Interpreter:
         return [self._add(name, x, operands, eqn.params, place) for x in out]
 
     def _closed(self, body, operands, place: _Place) -> list[_Value]:
-        """Inlines a body, which may be open or closed."""
+        """Runs the body of a call, which may be an open or a closed jaxpr."""
         if isinstance(body, core.ClosedJaxpr):
             return self._jaxpr(body.jaxpr, body.consts, operands, place)
         return self._jaxpr(body, (), operands, place)
@@ -343,8 +351,7 @@ class _Interpreter:
                 place, iterations=(*place.iterations, i)
             )
             slices = [
-                self._add("scan slice", it.array[i], [it], {}, inner)
-                for it in xs
+                self._add("scan slice", x.array[i], [x], {}, inner) for x in xs
             ]
             out = self._closed(
                 params["jaxpr"], [*consts, *carry, *slices], inner
@@ -356,7 +363,7 @@ class _Interpreter:
         stacked = [
             self._add(
                 "scan stack",
-                jnp.stack([it.array for it in ys]),
+                jnp.stack([y.array for y in ys]),
                 ys,
                 {},
                 place,
@@ -374,10 +381,10 @@ class _Interpreter:
             inner = dataclasses.replace(
                 place, iterations=(*place.iterations, i)
             )
-            (go,) = self._closed(
+            (proceed,) = self._closed(
                 params["cond_jaxpr"], [*cond_consts, *carry], inner
             )
-            if not bool(go.array):
+            if not bool(proceed.array):
                 return carry
             carry = self._closed(
                 params["body_jaxpr"], [*body_consts, *carry], inner

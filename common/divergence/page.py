@@ -1,37 +1,39 @@
-"""A diff as one self-contained HTML page: no script, nothing to load."""
+"""A `Diff` as one self-contained HTML page without scripts, or as JSON."""
 
 import functools
-import json
 import linecache
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from common.divergence.interpret import Node
-from common.divergence.search import SIDES, Diff
-from common.divergence.sources import Frame, shown
+from common.divergence.result import SIDES, Diff
+from common.divergence.sources import Frame, select_frames
 from common.divergence.text import operation
+from common.rendering.files import to_json as dump
 from common.rendering.pages import find_template
+from common.rendering.plots import Axis, Margins, Plot
 
-AROUND = 6
+CONTEXT_LINES = 6
 """Lines of source above and below a marked one."""
-WIDTH, HEIGHT, MARGIN = 720, 260, 56
-FLOOR = 1e-17
+SMALLEST_ERROR = 1e-17
 """Where values that are equal bit for bit are drawn."""
+LARGEST_TICK = 1e-8
+"""The plot reaches at least up to this error."""
 
 
 def render(found: Diff, names: tuple[str, str], facts: Mapping) -> str:
     """Returns the page.
 
     Args:
-        found: the diff.
-        names: what the two functions are called.
-        facts: versions, device, command, date.
+        found: The result of the comparison.
+        names: The names of the two functions.
+        facts: Versions, device, command and date.
     """
     return find_template("diff.html.jinja").render(
         found=found,
         names=dict(zip(SIDES, names, strict=True)),
-        apart=[it for it in found.outputs if not it.ok],
+        failed=[output for output in found.outputs if not output.ok],
         origins=[
             {
                 "reason": origin.reason,
@@ -41,68 +43,90 @@ def render(found: Diff, names: tuple[str, str], facts: Mapping) -> str:
             }
             for origin in found.origins
         ],
-        plot=_plot(found),
+        plot=plot(found),
+        dots=len(found.nearest_values()),
         environment=facts,
     )
 
 
 def plot(found: Diff) -> str:
-    """Returns the plot of the page alone, as SVG."""
-    return find_template("diff_plot.svg.jinja").render(plot=_plot(found))
+    """Plots the error of matched values along the left program, as SVG."""
+    values = found.nearest_values()
+    drawing = Plot(
+        Axis(0, max(1, len(found.records[0].nodes) - 1)),
+        Axis(
+            SMALLEST_ERROR,
+            max([LARGEST_TICK, *(value.error for value in values)]),
+            log=True,
+        ),
+        label="Error of matched values along the program",
+        height=260,
+        margins=Margins(left=56),
+    )
+    highest = math.floor(math.log10(drawing.y.high))
+    drawing.add_grid("y", [10.0**i for i in range(-16, highest + 1, 4)])
+    for origin in found.origins:
+        if origin.left is not None:
+            drawing.add_rule("x", origin.left.number, "divergence")
+    for value in values:
+        drawing.add_dot(
+            value.left.number,
+            max(value.error, SMALLEST_ERROR),
+            "matched" if value.is_match else "unmatched",
+            f"{operation(value.left)}: {value.error:.2g}",
+        )
+    drawing.add_title("values of the left program, in execution order")
+    return drawing.svg()
 
 
 def to_json(found: Diff, facts: Mapping) -> str:
     """Returns outputs, origins and matched values as JSON."""
 
-    def node(it: Node | None) -> dict[str, Any] | None:
-        if it is None:
+    def node(value: Node | None) -> dict[str, Any] | None:
+        if value is None:
             return None
         return {
-            "number": it.number,
-            "primitive": it.primitive,
-            "operation": operation(it),
-            "shape": it.shape,
-            "dtype": it.dtype,
-            "module": it.module,
-            "iterations": it.iterations,
-            "frames": [frame._asdict() for frame in it.frames],
+            "number": value.number,
+            "primitive": value.primitive,
+            "operation": operation(value),
+            "shape": value.shape,
+            "dtype": value.dtype,
+            "module": value.module,
+            "iterations": value.iterations,
+            "frames": value.frames,
         }
 
-    def finite(x: float) -> float | None:
-        return x if math.isfinite(x) else None
-
-    return json.dumps(
+    return dump(
         {
             "environment": facts,
             "ok": found.ok,
             "seconds": found.seconds,
-            "counts": [len(it.nodes) for it in found.records],
-            "notes": [it.notes for it in found.records],
+            "counts": [len(record.nodes) for record in found.records],
+            "notes": [record.notes for record in found.records],
             "outputs": [
-                {"path": it.path, "ok": it.ok, "off": finite(it.off)}
-                for it in found.outputs
+                {"path": output.path, "ok": output.ok, "error": output.error}
+                for output in found.outputs
             ],
             "origins": [
                 {
-                    "reason": it.reason,
-                    "off": None if it.off is None else finite(it.off),
-                    "left": node(it.left),
-                    "right": node(it.right),
+                    "reason": origin.reason,
+                    "error": origin.error,
+                    "left": node(origin.left),
+                    "right": node(origin.right),
                 }
-                for it in found.origins
+                for origin in found.origins
             ],
-            "ceilings": [node(it) for it in found.ceilings],
-            "values of the left": [
+            "ceilings": [node(ceiling) for ceiling in found.ceilings],
+            "nearest values": [
                 {
-                    "left": it.left.number,
-                    "right": it.right.number,
-                    "off": finite(it.off),
-                    "matched": it.matched,
+                    "left": value.left.number,
+                    "right": value.right.number,
+                    "error": value.error,
+                    "is_match": value.is_match,
                 }
-                for it in found.growth()
+                for value in found.nearest_values()
             ],
-        },
-        indent=1,
+        }
     )
 
 
@@ -112,15 +136,15 @@ def _place(node: Node | None) -> dict[str, Any] | None:
     return {
         "operation": operation(node),
         "module": node.module,
-        "excerpts": [_excerpt(frame) for frame in shown(node.frames)],
+        "excerpts": [_excerpt(frame) for frame in select_frames(node.frames)],
     }
 
 
 @functools.cache
 def _excerpt(frame: Frame) -> dict[str, Any]:
-    """A line of source among its neighbours."""
-    first = max(1, frame.line - AROUND)
-    numbers = range(first, frame.line + AROUND + 1)
+    """Returns a line of source and the lines around it."""
+    first = max(1, frame.line - CONTEXT_LINES)
+    numbers = range(first, frame.line + CONTEXT_LINES + 1)
     lines = [
         {
             "number": number,
@@ -131,36 +155,3 @@ def _excerpt(frame: Frame) -> dict[str, Any]:
         if linecache.getline(frame.file, number)
     ]
     return {"title": str(frame), "lines": lines}
-
-
-def _plot(found: Diff) -> dict[str, Any]:
-    """Lays out how far matched values are apart, along the left program."""
-    growth = found.growth()
-    last = max(1, len(found.records[0].nodes) - 1)
-    top = max([1e-8, *(it.off for it in growth)])
-    marks = [it.left.number for it in found.origins if it.left is not None]
-
-    def x(number: int) -> float:
-        return MARGIN + (WIDTH - 2 * MARGIN) * number / last
-
-    def y(off: float) -> float:
-        share = math.log(max(off, FLOOR) / FLOOR) / math.log(top / FLOOR)
-        return HEIGHT - 36 - (HEIGHT - 60) * share
-
-    return {
-        "dots": [
-            {
-                "x": f"{x(it.left.number):.1f}",
-                "y": f"{y(it.off):.1f}",
-                "color": "--dot, #2f86cc" if it.matched else "--bad, #cf222e",
-                "title": f"{operation(it.left)}: {it.off:.2g}",
-            }
-            for it in growth
-        ],
-        "marks": [f"{x(number):.1f}" for number in marks],
-        "ticks": [
-            {"y": f"{y(10.0**power):.1f}", "text": f"1e{power}"}
-            for power in range(-16, int(math.log10(top)) + 1, 4)
-        ],
-        "size": (WIDTH, HEIGHT, MARGIN),
-    }

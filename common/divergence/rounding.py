@@ -1,7 +1,8 @@
-"""Tells what only rounding has left: a sum whose terms cancel.
+"""Recognizes values that are zero except for rounding errors.
 
-The gradient of a bias before a batch norm is an example. It is zero, but two
-programs that sum up in another order are left with two other tiny numbers.
+They come from sums whose terms cancel. An example is the gradient of a bias
+before batch normalization: it is zero, but two programs that sum in a
+different order compute two different tiny numbers.
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ SUMS = {
     "sub",
 }
 PRODUCTS = {"conv_general_dilated", "dot_general", "mul"}
-# What makes zeros of zeros.
-KEEPING = SUMS | {
+# Primitives that map zeros to zeros.
+ZERO_PRESERVING = SUMS | {
     "abs",
     "broadcast_in_dim",
     "concatenate",
@@ -45,8 +46,9 @@ KEEPING = SUMS | {
     "tanh",
     "transpose",
 }
-ROUNDED = KEEPING | PRODUCTS | {"div"}
-# A rounding error is rarely more than this many times that of its terms.
+ROUNDED = ZERO_PRESERVING | PRODUCTS | {"div"}
+# The rounding error of a sum is rarely more than this many times the error of
+# its terms.
 SPREAD = 16.0
 
 
@@ -57,15 +59,15 @@ def is_rounding(
     count: float,
     eps: float,
 ) -> bool:
-    """Says whether a value is zero, up to rounding.
+    """Whether a value is zero, except for rounding errors.
 
     Args:
-        primitive: the operation.
-        magnitude: the largest one of the value.
-        terms: the largest ones of the operands, 0 if they are zero up to
-            rounding themselves.
-        count: how many terms each element is the sum of.
-        eps: the relative error of one operation.
+        primitive: The operation that computed it.
+        magnitude: The largest magnitude of the value.
+        terms: The largest magnitude of each operand, 0 if the operand is
+            zero except for rounding errors itself.
+        count: The number of terms that each element is the sum of.
+        eps: The relative error of one operation.
     """
     if not magnitude or not terms:
         return False
@@ -73,7 +75,7 @@ def is_rounding(
         return True
     if primitive == "div" and not terms[0]:
         return True
-    if primitive in KEEPING and not any(terms):
+    if primitive in ZERO_PRESERVING and not any(terms):
         return True
     if primitive not in SUMS:
         return False

@@ -1,33 +1,37 @@
-"""Where an equation comes from: the lines behind it, innermost first."""
+"""Finds the source lines and the module that an equation comes from."""
 
 import os
 import pathlib
+import re
 import sysconfig
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 LIBRARIES = sysconfig.get_paths()["purelib"] + os.sep
 STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
-# Lines of these say how a program is traced, not what the user wrote.
+# Frames in these files belong to the tracing machinery, not to the user.
 MACHINERY = (
     *(
-        LIBRARIES + it + os.sep
-        for it in ("jax", "jaxlib", "jaxtyping", "beartype")
+        LIBRARIES + package + os.sep
+        for package in ("jax", "jaxlib", "jaxtyping", "beartype")
     ),
     str(pathlib.Path(__file__).parent) + os.sep,
     "<",
 )
-# The calls that `with_paths` puts around those of the modules.
+# The wrapper that records the path of a module in the name stack.
 SCOPE = "_scoped.<locals>.__call__"
+# A path that such a wrapper left in the name stack.
+PATH = re.compile(r"@([^/()]+)")
+MAX_USER_FRAMES = 2
 
 
 class Frame(NamedTuple):
-    """A line of source.
+    """A line of source code.
 
     Attributes:
-        file: its path.
-        line: counted from 1.
-        function: the method or function that it is in.
+        file: The path of the file.
+        line: The line number, counted from 1.
+        function: The method or function that the line is in.
     """
 
     file: str
@@ -36,12 +40,12 @@ class Frame(NamedTuple):
 
     @property
     def in_library(self) -> bool:
-        """Whether it belongs to an installed package."""
+        """Whether the file belongs to an installed package."""
         return self.file.startswith(LIBRARIES)
 
     @property
     def short(self) -> str:
-        """The path as people say it: within its package, or its last part."""
+        """The path within an installed package, or the file's name."""
         if self.in_library:
             return self.file.removeprefix(LIBRARIES)
         return os.path.basename(self.file)
@@ -50,18 +54,34 @@ class Frame(NamedTuple):
         return f"{self.short}:{self.line} {self.function}"
 
 
-def frames(traceback: Any) -> tuple[Frame, ...]:
-    """Returns the lines of a traceback that are not jax's own."""
-    found = traceback.frames if traceback is not None else ()
+def user_frames(traceback: Any) -> tuple[Frame, ...]:
+    """Returns the lines of a traceback, without those of JAX itself."""
     return tuple(
-        Frame(it.file_name, it.line_num, _local(it.function_name))
-        for it in found
-        if not _is_machinery(it.file_name, it.function_name)
+        Frame(
+            frame.file_name, frame.line_num, _short_name(frame.function_name)
+        )
+        for frame in (traceback.frames if traceback is not None else ())
+        if not _is_machinery(frame.file_name, frame.function_name)
     )
 
 
-def _local(function: str) -> str:
-    """A qualified name without the functions it is defined in."""
+def select_frames(found: Iterable[Frame]) -> list[Frame]:
+    """Selects the innermost line and the innermost lines of the user."""
+    found = list(found)
+    if not found:
+        return []
+    users = [frame for frame in found if not frame.in_library]
+    return list(dict.fromkeys([found[0], *users[:MAX_USER_FRAMES]]))
+
+
+def module_path(scope: str) -> str:
+    """Returns the path of the innermost module in a name stack, or `""`."""
+    found = PATH.findall(scope)
+    return found[-1] if found else ""
+
+
+def _short_name(function: str) -> str:
+    """Removes the enclosing functions from a qualified name."""
     return function.rpartition("<locals>.")[2]
 
 
@@ -69,12 +89,3 @@ def _is_machinery(file: str, function: str) -> bool:
     if file.startswith(LIBRARIES):
         return file.startswith(MACHINERY)
     return file.startswith((*MACHINERY, STDLIB)) or function.endswith(SCOPE)
-
-
-def shown(found: Iterable[Frame]) -> list[Frame]:
-    """Picks what a reader wants: the innermost line, and the user's own."""
-    found = list(found)
-    if not found:
-        return []
-    users = [frame for frame in found if not frame.in_library]
-    return list(dict.fromkeys([found[0], *users[:2]]))

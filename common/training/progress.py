@@ -3,41 +3,25 @@
 from collections.abc import Mapping
 
 import numpy as np
-import rich.console
-import rich.progress
+
+from common.rendering.progress import ProgressBar
 
 
 class Progress:
     """A progress bar on the terminal's error stream."""
 
     def __init__(self, steps: int, *, enabled: bool):
-        console = rich.console.Console(stderr=True)
-        self._progress = rich.progress.Progress(
-            rich.progress.TextColumn("epoch {task.fields[epoch]}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TextColumn("{task.fields[metrics]}"),
-            rich.progress.TimeRemainingColumn(compact=True),
-            console=console,
-            disable=not (enabled and console.is_terminal),
-        )
-        self._task = self._progress.add_task(
-            "fit", total=steps, epoch=0, metrics=""
-        )
+        self._bar = ProgressBar(steps, "epoch 0", enabled=enabled)
 
     def advance(self, epoch: int, metrics: Mapping[str, np.ndarray]) -> None:
         """Advances by a chunk of steps and shows the mean of its metrics."""
         means = [f"{name} {np.mean(x):.4g}" for name, x in metrics.items()]
-        self._progress.update(
-            self._task,
-            advance=len(metrics["loss"]),
-            epoch=epoch,
-            metrics=" ".join(means),
-        )
+        self._bar.describe(f"epoch {epoch}", " ".join(means))
+        self._bar.advance(len(metrics["loss"]))
 
     def __enter__(self) -> "Progress":
-        self._progress.start()
+        self._bar.__enter__()
         return self
 
-    def __exit__(self, *_) -> None:
-        self._progress.stop()
+    def __exit__(self, *error) -> None:
+        self._bar.__exit__(*error)

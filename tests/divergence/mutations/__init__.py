@@ -1,4 +1,4 @@
-"""A bank of planted faults, and how `diff` does on it.
+"""A bank of planted faults that `diff` should find.
 
 `tests.divergence.mutations.figures.figures()` computes the figures in the
 docs.

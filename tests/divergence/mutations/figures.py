@@ -1,4 +1,4 @@
-"""How many faults `diff` finds, names, and how often it cries wolf."""
+"""How many planted faults `diff` finds and names; its false alarms."""
 
 import dataclasses
 import zlib
@@ -9,28 +9,29 @@ import numpy as np
 from common import diff
 from common.divergence import Diff
 from common.divergence.interpret import Node
-from common.divergence.sources import Frame, shown
+from common.divergence.sources import Frame, select_frames
 from tests.divergence.mutations.bank import FAULTS, PAIRS
 from tests.divergence.mutations.pair import Pair, places
 
 INITIALISATIONS = 200
-"""Unmutated pairs are drawn this often, all together."""
-NARROW = 4
-"""Every so-manieth of them runs in float32."""
+"""How many unmutated pairs are drawn, in total."""
+FLOAT32_STRIDE = 4
+"""One in this many unmutated pairs runs in float32."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What `diff` said of one planted fault.
+    """What `diff` reported about one planted fault.
 
     Attributes:
-        pair: the pair's name.
-        fault: its name.
-        rewritten: whether the sides of the pair are written differently.
-        found: whether the outputs differ.
-        line: the place among the origins, from 0, of the first that names a
-            marked line; None if none does.
-        layer: the same of the function that the line is in.
+        pair: The name of the pair.
+        fault: The name of the fault.
+        rewritten: Whether the sides of the pair are written differently.
+        found: Whether the outputs differ.
+        line: The index of the first origin that names a marked line, or
+            `None`.
+        function: The index of the first origin that names the function of a
+            marked line, or `None`.
     """
 
     pair: str
@@ -38,13 +39,13 @@ class Finding:
     rewritten: bool
     found: bool
     line: int | None
-    layer: int | None
+    function: int | None
 
 
 def run(
     pair: Pair, fault: str = "", seed: int = 0, dtype: str | None = "float64"
 ) -> Diff:
-    """Draws a pair, with or without a fault, and compares its sides."""
+    """Draws a pair, with or without a fault, and compares both sides."""
     salt = zlib.crc32(pair.name.encode())
     case = pair.build(np.random.default_rng((salt, seed)), fault)
     return diff(
@@ -57,74 +58,83 @@ def run(
 
 
 def find(pair: Pair, fault: str) -> Finding:
-    """Plants a fault and says whether it is found and named."""
+    """Plants a fault and returns whether it is found and named."""
     result = run(pair, fault)
     marks = places(pair, fault)
-    named: dict[str, int | None] = {"line": None, "layer": None}
+    named: dict[str, int | None] = {"line": None, "function": None}
     for i, origin in reversed(list(enumerate(result.origins))):
-        nodes = [it for it in (origin.left, origin.right) if it]
-        seen = [it for node in nodes for it in lines(node)]
+        nodes = [node for node in (origin.left, origin.right) if node]
+        shown = [frame for node in nodes for frame in shown_lines(node)]
         leaf = pair.leaves.get(fault)
-        if leaf and any(leaf in it.label.split(".") for it in nodes):
-            named["line"] = named["layer"] = i
-        if {it[:2] for it in seen} & {it[:2] for it in marks}:
+        if leaf and any(leaf in node.label.split(".") for node in nodes):
+            named["line"] = named["function"] = i
+        if {frame[:2] for frame in shown} & {mark[:2] for mark in marks}:
             named["line"] = i
-        inner = [it for node in nodes for it in layers(node)]
-        if {it[::2] for it in inner} & {it[::2] for it in marks}:
-            named["layer"] = i
+        inner = [frame for node in nodes for frame in model_lines(node)]
+        if {frame[::2] for frame in inner} & {mark[::2] for mark in marks}:
+            named["function"] = i
     return Finding(pair.name, fault, pair.rewritten, not result.ok, **named)
 
 
-def lines(node: Node) -> list[Frame]:
-    """Returns the lines that a reader is shown, but for the libraries'."""
-    return [it for it in shown(node.frames) if not it.in_library]
+def shown_lines(node: Node) -> list[Frame]:
+    """Returns the lines that `diff` shows, without those of libraries."""
+    return [
+        frame for frame in select_frames(node.frames) if not frame.in_library
+    ]
 
 
-def layers(node: Node) -> list[Frame]:
-    """Returns those of the lines that are in a part of the model."""
-    users = [it for it in node.frames if not it.in_library]
-    inner = [it for it in users if it.function != "<lambda>"][:-1]
-    return [it for it in lines(node) if it in inner]
+def model_lines(node: Node) -> list[Frame]:
+    """Returns those of the shown lines that are in a part of the model."""
+    users = [frame for frame in node.frames if not frame.in_library]
+    inner = [frame for frame in users if frame.function != "<lambda>"][:-1]
+    return [frame for frame in shown_lines(node) if frame in inner]
 
 
-def alarms(count: int = INITIALISATIONS) -> list[tuple[str, int, str | None]]:
-    """Returns the draws of unmutated pairs that `diff` says differ."""
+def find_false_alarms(
+    count: int = INITIALISATIONS,
+) -> list[tuple[str, int, str | None]]:
+    """Returns the unmutated pairs that `diff` reports as different."""
     found = []
     for i in range(count):
         pair, seed = PAIRS[i % len(PAIRS)], 1 + i // len(PAIRS)
-        dtype = None if i % NARROW == 0 else "float64"
+        dtype = None if i % FLOAT32_STRIDE == 0 else "float64"
         if not run(pair, seed=seed, dtype=dtype).ok:
             found.append((pair.name, seed, dtype))
     return found
 
 
 def figures() -> dict[str, Any]:
-    """Returns the three figures, and what they are made of."""
+    """Computes the figures of the documentation."""
     findings = [find(pair, fault) for pair, fault in FAULTS]
-    return summary(findings, alarms())
+    return summarize(findings, find_false_alarms())
 
 
-def summary(findings: list[Finding], wolves: list[Any]) -> dict[str, Any]:
-    """Counts."""
+def summarize(
+    findings: list[Finding], false_alarms: list[Any]
+) -> dict[str, Any]:
+    """Counts what was found and named."""
 
     def named(within: int, lines_only: bool = False) -> float:
         hits = [
             any(
                 place is not None and place < within
-                for place in (it.line, None if lines_only else it.layer)
+                for place in (
+                    finding.line,
+                    None if lines_only else finding.function,
+                )
             )
-            for it in findings
+            for finding in findings
         ]
         return sum(hits) / len(hits)
 
     return {
         "faults": len(findings),
-        "rewritten": sum(it.rewritten for it in findings),
-        "found": sum(it.found for it in findings),
+        "rewritten": sum(finding.rewritten for finding in findings),
+        "found": sum(finding.found for finding in findings),
         "named": named(2),
         "named first": named(1),
         "named by line": named(2, lines_only=True),
         "named by line first": named(1, lines_only=True),
         "initialisations": INITIALISATIONS,
-        "false alarms": len(wolves),
+        "false alarms": len(false_alarms),
     }

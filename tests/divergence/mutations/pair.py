@@ -1,12 +1,13 @@
-"""What a pair of models and a planted fault are.
+"""A pair of models, and the faults that can be planted in it.
 
-A fault is a name. The builder of its pair gets it and plants it in one side;
-comments on a line, or above it, say which lines count as named:
+A fault is a name. The function that builds a pair takes the name and plants
+the fault in one side. Comments on a line, or above it, mark the lines that
+`diff` should name:
 
-- `# fault: a, b`: the lines where the faults `a` and `b` are;
-- `# lacks: a`: the other side's line for what the faulty side leaves out;
-- `# consumer: a`: the nearest consumer, for a fault without an operation of
-  its own, such as weights in a wrong order.
+- `# fault: a, b`: the line has the faults `a` and `b`;
+- `# lacks: a`: the faulty side leaves out what this line computes;
+- `# consumer: a`: the line uses a value that has the fault without an
+  operation, such as weights in a wrong order.
 """
 
 import ast
@@ -30,7 +31,7 @@ MARK = re.compile(r"# (?:fault|lacks|consumer): ([\w, ]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Two functions and what they are called with."""
+    """Two functions and their arguments."""
 
     left: Callable[..., Any]
     right: Callable[..., Any]
@@ -40,15 +41,15 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A model that was written twice.
+    """A model that is written twice.
 
     Attributes:
-        build: draws the parameters and inputs, and plants the named fault.
-        faults: what it can plant.
-        rewritten: whether the two sides are written differently, beyond the
+        build: Draws the parameters and inputs, and plants the named fault.
+        faults: The names of the faults that it can plant.
+        rewritten: Whether the two sides are written differently, beyond the
             names and layouts of the libraries.
-        leaves: for faults in a weight itself, the name in its path, which
-            counts as named too.
+        leaves: The name of the weight that a fault is in, for faults that
+            no line of source has.
     """
 
     build: Callable[[np.random.Generator, str], Case]
@@ -58,12 +59,12 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """The name of its builder."""
+        """The name of the function that builds it."""
         return self.build.__name__
 
 
 class Place(NamedTuple):
-    """A marked line, and the function that it is in."""
+    """A marked line and the function that it is in."""
 
     file: str
     line: int
@@ -73,7 +74,7 @@ class Place(NamedTuple):
 def places(pair: Pair, fault: str) -> list[Place]:
     """Returns the lines that are marked with a fault."""
     file = inspect.getsourcefile(pair.build) or ""
-    return [it for it in _marks(file).get(fault, [])]
+    return list(_marks(file).get(fault, []))
 
 
 @functools.cache
@@ -82,10 +83,10 @@ def _marks(file: str) -> dict[str, list[Place]]:
     spans = list(_functions(ast.parse(text), ""))
     found: dict[str, list[Place]] = {}
     lines = text.splitlines()
-    for line, it in enumerate(lines, start=1):
+    for line, source in enumerate(lines, start=1):
         while lines[line - 1].strip().startswith("#"):
             line += 1
-        for names in MARK.findall(it):
+        for names in MARK.findall(source):
             inside = [f for first, last, f in spans if first <= line <= last]
             place = Place(file, line, inside[-1] if inside else "")
             for name in names.split(","):
@@ -94,22 +95,23 @@ def _marks(file: str) -> dict[str, list[Place]]:
 
 
 def _functions(node: ast.AST, prefix: str):
-    """Yields the first line, the last and the qualified name of each."""
-    for it in ast.iter_child_nodes(node):
-        if isinstance(it, ast.ClassDef):
-            yield from _functions(it, f"{prefix}{it.name}.")
-        elif isinstance(it, ast.FunctionDef):
-            yield it.lineno, it.end_lineno or it.lineno, prefix + it.name
-            yield from _functions(it, "")
+    """Yields the first line, last line and qualified name of functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield from _functions(child, f"{prefix}{child.name}.")
+        elif isinstance(child, ast.FunctionDef):
+            last = child.end_lineno or child.lineno
+            yield child.lineno, last, prefix + child.name
+            yield from _functions(child, "")
 
 
 def normal(rng: np.random.Generator, *shape: int) -> jax.Array:
-    """Draws an array."""
+    """Draws a float32 array from the standard normal distribution."""
     return jnp.asarray(rng.normal(size=shape), "float32")
 
 
 def filled(rng: np.random.Generator, tree: Any) -> Any:
-    """Draws every float of a pytree anew: nothing agrees by being zero."""
+    """Replaces the floats of a pytree by random ones, so none are zero."""
     return jax.tree.map(
         lambda x: (
             normal(rng, *x.shape)
@@ -122,12 +124,12 @@ def filled(rng: np.random.Generator, tree: Any) -> Any:
 
 
 def given(x: Any) -> Callable[..., Any]:
-    """Returns an initializer that gives x."""
+    """Returns an initializer whose result is `x`."""
     return lambda *_: jnp.asarray(x)
 
 
 def linear_of(layer, **options):
-    """Returns nnx's linear layer with the weights of Equinox's."""
+    """Returns an `nnx.Linear` with the weights of an `eqx.nn.Linear`."""
     options = {
         "kernel_init": given(layer.weight.T),
         "bias_init": given(layer.bias),

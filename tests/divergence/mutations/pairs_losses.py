@@ -159,7 +159,7 @@ def vae(rng, fault=""):
 
 
 def left_contrastive(w, a, b):
-    a, b = (it / jnp.linalg.norm(it, axis=-1, keepdims=True) for it in (a, b))
+    a, b = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (a, b))
     logits = a @ b.T * jnp.exp(w)
     labels = jnp.arange(len(a))
     rows = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -95,7 +95,9 @@ def right_cell(left, fault):
     order = {"lstm_swapped": (1, 0, 2, 3), "lstm_output": (0, 1, 3, 2)}
     gates = order.get(fault, (0, 1, 2, 3))
     cell = nnx.LSTMCell(3, 4, rngs=RNGS)
-    weights = [jnp.split(it, 4) for it in (left.weight_ih, left.weight_hh)]
+    weights = [
+        jnp.split(weight, 4) for weight in (left.weight_ih, left.weight_hh)
+    ]
     biases = jnp.split(left.bias, 4)
     if fault == "lstm_forget":
         biases[1] = biases[1] + 1

@@ -1,4 +1,4 @@
-"""Operations that only move values: done by NumPy, nothing is compiled."""
+"""Evaluates data-movement primitives with NumPy, to avoid compiling them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,13 +10,16 @@ import numpy as np
 Params = Mapping[str, Any]
 
 
-def move(primitive: str, params: Params, operands: Sequence[Any]) -> Any:
-    """Returns what an operation makes of arrays, or None if it computes.
+def move_data(primitive: str, params: Params, operands: Sequence[Any]) -> Any:
+    """Evaluates a data-movement primitive.
 
     Args:
-        primitive: the operation.
-        params: its parameters.
-        operands: its arrays.
+        primitive: The name of the primitive.
+        params: The parameters of the equation.
+        operands: The arrays that it is applied to.
+
+    Returns:
+        The result, or `None` if the primitive has to be evaluated by JAX.
     """
     function = MOVES.get(primitive)
     if function is None or params.get("sharding") is not None:
@@ -40,7 +43,7 @@ def _slice(params: Params, x: np.ndarray) -> np.ndarray:
     bounds = zip(
         params["start_indices"], params["limit_indices"], steps, strict=True
     )
-    return x[tuple(slice(*it) for it in bounds)]
+    return x[tuple(slice(*bound) for bound in bounds)]
 
 
 def _reshape(params: Params, x: np.ndarray) -> np.ndarray:

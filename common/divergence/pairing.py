@@ -1,0 +1,142 @@
+"""Pairs the earliest unmatched values of two programs and ranks them."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from common.divergence.fingerprint import comparable_values
+from common.divergence.interpret import Node
+from common.divergence.matching import (
+    Matching,
+    allowed_error,
+    find_axis_order,
+)
+from common.divergence.result import Origin
+from common.divergence.walk import DATA_MOVEMENT, BackwardWalk
+
+
+def pair_origins(
+    walks: Sequence[BackwardWalk], left: list[Node], right: list[Node]
+) -> list[Origin]:
+    """Pairs the origins of both sides by what they were computed from.
+
+    Args:
+        walks: The walk through each program.
+        left: The origins of the left program.
+        right: The origins of the right program.
+
+    Returns:
+        The origins, the most likely first: those of both programs before
+        those of one.
+    """
+    scores = {
+        (a.number, b.number): _similarity(walks, a, b)
+        for a, b in itertools.product(left, right)
+    }
+    nodes = [{node.number: node for node in side} for side in (left, right)]
+    unpaired = [set(side) for side in nodes]
+    found: list[tuple[Any, Origin]] = []
+    for a, b in sorted(scores, key=lambda pair: (-scores[pair], pair)):
+        if scores[a, b] > 0 and a in unpaired[0] and b in unpaired[1]:
+            unpaired[0].remove(a)
+            unpaired[1].remove(b)
+            both = nodes[0][a], nodes[1][b]
+            has_common_operand = scores[a, b] >= 1
+            rank = *_doubts(walks, *both), 0 if has_common_operand else 1, a
+            found.append((rank, _make_origin(walks[0].matching, *both)))
+    # The side with fewer unpaired values is more likely to have the fault.
+    sides = sorted((0, 1), key=lambda side: len(unpaired[side]))
+    for place, side in enumerate(sides):
+        for i, number in enumerate(sorted(unpaired[side])):
+            node = nodes[side][number]
+            both = (node, None) if side == 0 else (None, node)
+            rank = *_doubts(walks, *both), 2 + i, place
+            found.append((rank, Origin(*both)))
+    return [origin for _, origin in sorted(found, key=lambda pair: pair[0])]
+
+
+def _doubts(
+    walks: Sequence[BackwardWalk], left: Node | None, right: Node | None
+) -> tuple[bool, ...]:
+    """Returns the reasons why an origin may be only a consequence.
+
+    Two correct programs often compute constants, masks, indices and shapes
+    in different ways, and use a negative or a reciprocal instead of a value.
+    A fault in the forward pass also shows in the backward pass.
+    """
+    pairs = [
+        (walk, node)
+        for walk, node in zip(walks, (left, right), strict=True)
+        if node is not None
+    ]
+    constant = all(walk.is_constant(node.number) for walk, node in pairs)
+    moves = all(node.primitive in DATA_MOVEMENT for _, node in pairs)
+    exact = all(node.fingerprint.kind == "exact" for _, node in pairs)
+    backward = all(walk.is_backward(node.number) for walk, node in pairs)
+    if left is not None and right is not None:
+        constant = constant and (
+            left.fingerprint.kind != right.fingerprint.kind
+            or math.prod(left.shape) != math.prod(right.shape)
+        )
+        exact = exact and left.primitive != right.primitive
+        backward = backward or _are_inverse(left, right)
+    return constant, moves or exact, backward
+
+
+def _are_inverse(left: Node, right: Node) -> bool:
+    """Whether two values are each other's negatives or reciprocals."""
+    if left.value is None or right.value is None:
+        return False
+    if left.fingerprint.size != right.fingerprint.size:
+        return False
+    (kind, a), (_, b) = map(comparable_values, (left.value, right.value))
+    if kind != "float":
+        return False
+    inverses = [-a, 1 / a] if np.all(a) else [-a]
+    tolerance = allowed_error(left, right)
+    return any(
+        find_axis_order(np.asarray(inverse), b, tolerance) is not None
+        for inverse in inverses
+    )
+
+
+def _make_origin(matching: Matching, left: Node, right: Node) -> Origin:
+    """Returns the pair, or its operands if only their order differs."""
+    nodes = [record.nodes for record in matching.records]
+    for a, b in itertools.product(left.operands, right.operands):
+        if b in matching.candidates(0, a) and b not in matching.matches(0, a):
+            reason = "the same numbers in a different order"
+            return Origin(nodes[0][a], nodes[1][b], reason)
+    return Origin(left, right)
+
+
+def _similarity(
+    walks: Sequence[BackwardWalk], left: Node, right: Node
+) -> float:
+    """Scores how likely two origins are the same place of both programs."""
+    score = 0.0
+    matching = walks[0].matching
+    nodes = matching.records[0].nodes
+    others = walks[1].neighbours(right.number)
+    for number in walks[0].neighbours(left.number):
+        weight = 0.1 if nodes[number].fingerprint.is_constant else 1.0
+        if set(matching.matches_or_slices(0, number)) & others:
+            score += weight
+        elif set(matching.candidates(0, number)) & others:
+            score += weight / 2
+    alike = 0.5 * (left.primitive == right.primitive)
+    alike += 0.25 * (left.fingerprint.size == right.fingerprint.size)
+    if score:
+        return score + alike
+    # Without common neighbours, count common ancestors.
+    ancestors = walks[1].ancestors(right.number)
+    common = sum(
+        bool(set(matching.matches_or_slices(0, number)) & ancestors)
+        for number in walks[0].ancestors(left.number)
+    )
+    if common or (alike >= 0.5 and left.literals and right.literals):
+        return min(0.9, 0.1 * common + 0.2 * alike)
+    return 0.0

@@ -1,0 +1,157 @@
+"""The result of comparing two programs."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from common.divergence.fingerprint import fingerprint_error
+from common.divergence.interpret import Node, Record
+from common.divergence.matching import Matching
+
+SIDES = ("left", "right")
+MAX_NEAREST_ERROR = 0.1
+"""Values with a larger error than this are unrelated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One leaf of the outputs of both functions.
+
+    Attributes:
+        path: The path of the leaf in the output.
+        left: The value on the left.
+        right: The value on the right.
+        ok: Whether the values are equal. If their shapes differ, they may be
+            equal up to the order of the axes.
+        error: The largest absolute error over the largest magnitude.
+    """
+
+    path: str
+    left: Node
+    right: Node
+    ok: bool
+    error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """An earliest divergence: the values it was computed from agree.
+
+    Attributes:
+        left: The value in the left program, or `None`.
+        right: The value in the right program, or `None`.
+        reason: What is known about the divergence, or `""`.
+    """
+
+    left: Node | None
+    right: Node | None
+    reason: str = ""
+
+    @property
+    def error(self) -> float | None:
+        """The relative error of the two values, if there are two."""
+        if self.left is None or self.right is None:
+            return None
+        return fingerprint_error(self.left.fingerprint, self.right.fingerprint)
+
+
+class NearestValue(NamedTuple):
+    """A value of the left program and the nearest one of the right.
+
+    Attributes:
+        left: The value.
+        right: The nearest value.
+        error: The largest absolute error over the largest magnitude.
+        is_match: Whether the error is within the tolerance.
+    """
+
+    left: Node
+    right: Node
+    error: float
+    is_match: bool
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Diff:
+    """What two programs have in common, and where they first diverge.
+
+    Attributes:
+        outputs: Every leaf of the outputs.
+        origins: The earliest divergences, the most likely one first.
+        matching: The matches between the values of both programs.
+        seconds: How long the comparison took.
+    """
+
+    outputs: list[Output]
+    origins: list[Origin]
+    matching: Matching
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether all outputs are equal."""
+        return all(output.ok for output in self.outputs)
+
+    @property
+    def records(self) -> tuple[Record, Record]:
+        """What each program computed."""
+        return self.matching.records
+
+    @property
+    def ceilings(self) -> tuple[Node | None, Node | None]:
+        """The first value in each program that limits its precision.
+
+        This is the first value in the narrowest dtype that the outputs
+        depend on, or `None` if no value is narrower than the inputs. The
+        comparison cannot be more precise than that dtype.
+        """
+        left, right = (_precision_ceiling(record) for record in self.records)
+        return left, right
+
+    def nearest_values(self) -> list[NearestValue]:
+        """Returns the nearest value of the right program for each of the left.
+
+        They are in the execution order of the left program. Values without
+        a related one are left out.
+        """
+        left, right = (record.nodes for record in self.records)
+        found = []
+        for node in left:
+            fingerprint = node.fingerprint
+            if fingerprint.kind != "float" or fingerprint.is_constant:
+                continue
+            matches = self.matching.matches(0, node.number)
+            if matches:
+                error, best = min(
+                    (fingerprint_error(fingerprint, right[i].fingerprint), i)
+                    for i in matches
+                )
+            else:
+                nearest = self.matching.nearest(0, node.number)
+                if nearest is None or nearest[1] > MAX_NEAREST_ERROR:
+                    continue
+                best, error = nearest
+            found.append(NearestValue(node, right[best], error, bool(matches)))
+        return found
+
+    def __repr__(self):
+        return f"Diff(ok={self.ok}, origins={len(self.origins)})"
+
+    def __str__(self):
+        from common.divergence.text import render
+
+        return render(self)
+
+
+def _precision_ceiling(record: Record) -> Node | None:
+    narrowest = max(
+        (record.nodes[number].eps for number in record.outputs), default=0.0
+    )
+    dtypes = {
+        node.dtype for node in record.nodes if node.fingerprint.kind == "float"
+    }
+    widest = min((float(jnp.finfo(d).eps) for d in dtypes), default=0.0)
+    if narrowest <= widest:
+        return None
+    return next(node for node in record.nodes if node.eps == narrowest)
