@@ -78,13 +78,17 @@ class State:
     def numpy(self) -> "State":
         """Returns a copy that owns its memory, on the host.
 
-        Counters become int32, whatever a library counts in.
+        Counters become int32, whatever a library counts in. The data of
+        random keys stays uint32.
         """
 
         def copy(name, x):
             x = np.asarray(x)
             integer = np.issubdtype(x.dtype, np.integer)
-            counter = integer and name != "rng.key"
+            key = name == "rng.key" or (
+                name.startswith("opt.") and x.dtype == np.uint32
+            )
+            counter = integer and not key
             return np.array(x, np.int32 if counter else None)
 
         return State.from_flat(

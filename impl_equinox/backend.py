@@ -51,8 +51,10 @@ class Backend:
         self.parameters = canonical.parameters(model)
         self.buffers = canonical.buffers(model, state)
         self.named = NamedParameters(model)
-        self.optimizer = optimizers.on_names(
-            optimizer, self.named.to_names, self.named.to_native
+        self.optimizer = optimizers.NamedOptimizer(
+            optimizer,
+            self.named,
+            eqx.filter_eval_shape(eqx.filter, model, eqx.is_inexact_array),
         )
 
     def init(self, params, buffers, key):
@@ -80,14 +82,20 @@ class Backend:
             metrics = {k: f(pred_ys, ys) for k, f in self.metrics.items()}
             return loss, (state, {"loss": loss, **metrics})
 
-        grads, (state, metrics) = eqx.filter_grad(compute_loss, has_aux=True)(
-            model, state
-        )
+        (loss, (new_state, metrics)), grads = eqx.filter_value_and_grad(
+            compute_loss, has_aux=True
+        )(model, state)
+        params, static = eqx.partition(model, eqx.is_inexact_array)
         updates, opt_state = self.optimizer.update(
-            grads, opt_state, eqx.filter(model, eqx.is_inexact_array)
+            grads,
+            opt_state,
+            params,
+            value=loss,
+            grad=grads,
+            value_fn=lambda p: compute_loss(eqx.combine(p, static), state)[0],
         )
         model = eqx.apply_updates(model, updates)
-        return Native(model, state, opt_state, key, step + 1), metrics
+        return Native(model, new_state, opt_state, key, step + 1), metrics
 
     def predict(self, native, xs):
         inference_model = eqx.nn.inference_mode(native.model)
@@ -110,7 +118,7 @@ class Backend:
         return State(
             params=canonical.read(params, self.parameters),
             buffers=canonical.read(native.state, self.buffers),
-            opt=self.named.optimizer_to_canonical(native.opt_state),
+            opt=self.optimizer.read(native.opt_state),
             rng={"key": jr.key_data(native.key)},
             step=native.step,
         )
@@ -119,7 +127,7 @@ class Backend:
         return Native(
             canonical.write(native.model, self.parameters, state.params),
             canonical.write(native.state, self.buffers, state.buffers),
-            self.named.optimizer_to_native(native.opt_state, state.opt),
+            self.optimizer.write(native.opt_state, state.opt),
             jr.wrap_key_data(jnp.asarray(state.rng["key"])),
             jnp.asarray(state.step, native.step.dtype),
         )

@@ -4,7 +4,7 @@ place.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +50,8 @@ class Backend:
         self.parameters = canonical.layouts(module, nnx.Param)
         self.buffers = canonical.layouts(module, nnx.BatchStat)
         self.named = NamedParameters(module)
-        self.optimizer = optimizers.on_names(
-            optimizer, self.named.to_names, self.named.to_native
+        self.optimizer: Any = optimizers.NamedOptimizer(
+            optimizer, self.named, nnx.as_pure(nnx.state(module, nnx.Param))
         )
 
     def init(self, params, buffers, key):
@@ -77,10 +77,21 @@ class Backend:
             use_running_average=False,
             raise_if_not_found=False,
         )
-        grads, metrics = nnx.grad(compute_loss, has_aux=True)(
-            train_module, rngs.fork()
+        step_rngs = rngs.fork()
+        # The forward pass updates both. A line search repeats the pass.
+        before = nnx.clone((train_module, step_rngs))
+
+        def value_fn(params):
+            module, rngs = nnx.clone(before)
+            nnx.update(module, params)
+            return compute_loss(module, rngs)[0]
+
+        (loss, metrics), grads = nnx.value_and_grad(
+            compute_loss, has_aux=True
+        )(train_module, step_rngs)
+        optimizer.update(
+            module, grads, value=loss, grad=grads, value_fn=value_fn
         )
-        optimizer.update(module, grads)
         return native, metrics
 
     def predict(self, native, xs):
@@ -112,7 +123,7 @@ class Backend:
         return State(
             params=canonical.read(module, self.parameters),
             buffers=canonical.read(module, self.buffers),
-            opt=self.named.optimizer_to_canonical(optimizer.opt_state),
+            opt=self.optimizer.read(nnx.as_pure(optimizer.opt_state)),
             rng={"key": jr.key_data(rngs.dropout.key[...])},
             step=optimizer.step[...],
         )
@@ -121,8 +132,8 @@ class Backend:
         module, optimizer, rngs = native
         canonical.write(module, self.parameters, state.params)
         canonical.write(module, self.buffers, state.buffers)
-        opt_state = self.named.optimizer_to_native(
-            optimizer.opt_state, state.opt
+        opt_state = self.optimizer.write(
+            nnx.as_pure(optimizer.opt_state), state.opt
         )
         nnx.update(optimizer.opt_state, nnx.state(opt_state))
         step = jnp.asarray(state.step, jnp.uint32)

@@ -1,14 +1,12 @@
 """Parameters and the optimizer's state as flat dicts, by canonical name."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 from flax import nnx
 
 from common.state import Layout
-from common.training import optimizers
 from impl_flax import canonical
 
 
@@ -43,30 +41,39 @@ class NamedParameters:
 
         return jax.tree.map(replace, tree, is_leaf=self._is_named)
 
-    def optimizer_to_canonical(self, opt_state: optax.OptState) -> Any:
-        """Flattens an `nnx.Optimizer`'s state into `State.opt`."""
-        named = optimizers.map_named(
-            lambda name, x: self.layouts[name].to_canonical(x),
-            self.to_names(nnx.as_pure(opt_state)),
-            self.layouts,
-        )
-        return optimizers.flatten(named)
+    def to_canonical(self, tree: Any) -> Any:
+        """Like `to_names`, with the arrays in canonical axis order."""
 
-    def optimizer_to_native(
-        self, opt_state: optax.OptState, arrays: Any
-    ) -> Any:
-        """Returns the pure state of an `nnx.Optimizer` for `State.opt`."""
-        pure = nnx.as_pure(opt_state)
-        named = optimizers.map_named(
-            lambda name, x: self.layouts[name].to_native(x),
-            optimizers.unflatten(self.to_names(pure), arrays),
-            self.layouts,
-        )
+        def transform(named):
+            return {
+                name: self.layouts[name].to_canonical(x) if _is_array(x) else x
+                for name, x in named.items()
+            }
+
+        return self._map_named(transform, self.to_names(tree))
+
+    def from_canonical(self, tree: Any) -> Any:
+        """Inverts `to_canonical`."""
+
+        def transform(named):
+            return {
+                name: self.layouts[name].to_native(x) if _is_array(x) else x
+                for name, x in named.items()
+            }
+
+        return self.to_native(self._map_named(transform, tree))
+
+    def _map_named(self, function: Callable[[Any], Any], tree: Any) -> Any:
         return jax.tree.map(
-            lambda old, new: jnp.asarray(new, old.dtype),
-            pure,
-            self.to_native(named),
+            lambda x: function(x) if self._is_named(x) else x,
+            tree,
+            is_leaf=self._is_named,
         )
 
     def _is_named(self, x: Any) -> bool:
         return isinstance(x, dict) and x.keys() == self.layouts.keys()
+
+
+def _is_array(x: Any) -> bool:
+    # Not `optax.MaskedNode`, which takes the place of an array.
+    return hasattr(x, "shape")

@@ -343,18 +343,9 @@ class Trainer:
     def _check_optimizer(
         self, optimizer: optax.GradientTransformation | None
     ) -> optax.GradientTransformation:
-        params = {
-            name: jax.ShapeDtypeStruct(variable.shape, self.dtype)
-            for name, variable in self.spec.variables().items()
-            if variable.trainable
-        }
         if optimizer is None:
             optimizer = self.spec.optimizer()
-            optimizers.require_crossing(optimizer, params)
-        else:
-            optimizers.require_optimizer(optimizer)
-            optimizers.require_crossing(optimizer, params)
-            optimizers.require_equivariance(optimizer, params, self.dtype)
+        optimizers.require_optimizer(optimizer)
         return optimizer
 
     def _pure_predict(self, leaves, xs):
