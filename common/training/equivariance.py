@@ -16,8 +16,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
+import jax.random as jr
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
+
+from common.training.leaves import is_key
 
 ELEMENTWISE = frozenset(
     "abs add add_any and atan2 cbrt ceil clamp convert_element_type copy "
@@ -138,9 +141,15 @@ def _interpret(
 
 def _constant(a: Any, b: Any) -> Any:
     # Python code may compute a constant from a shape.
-    if np.shape(a) != np.shape(b) or not np.array_equal(a, b):
+    a, b = _data(a), _data(b)
+    if a.shape != b.shape or a.tobytes() != b.tobytes():  # NaN equals NaN
         raise _Unrecognized
-    return UNIFORM if np.size(a) == 1 else FIXED
+    return UNIFORM if a.size == 1 else FIXED
+
+
+def _data(x: Any) -> np.ndarray:
+    is_array = isinstance(x, jax.Array)
+    return np.asarray(jr.key_data(x) if is_array and is_key(x) else x)
 
 
 def _apply(a: Any, b: Any, tags: list[Any]) -> list[Any]:

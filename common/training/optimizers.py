@@ -202,13 +202,14 @@ def accepted_arguments(
     errors: list[Exception] = []
     for arguments in ARGUMENTS:
         try:
-            jax.eval_shape(
+            updates, _ = jax.eval_shape(
                 _with_arguments(optimizer, arguments),
                 *_operands(optimizer, params),
             )
         except Exception as error:  # an optimizer may raise anything
             errors.append(error)
         else:
+            _require_shapes(updates, params)
             return arguments
     raise ValueError(
         f"optimizer: got {type(errors[0]).__name__} ({errors[0]}) from its "
@@ -217,6 +218,17 @@ def accepted_arguments(
         "`value`, `grad` and `value_fn`. Masks and labels must be functions "
         "of such a dict."
     ) from errors[0]
+
+
+def _require_shapes(updates: Arrays, params: Arrays) -> None:
+    for name, x in params.items():
+        if updates[name].shape != x.shape:
+            raise ValueError(
+                f"optimizer update of {name!r}: got shape "
+                f"{updates[name].shape}, expected {x.shape}. The optimizer "
+                "receives one gradient for the whole batch; use one that "
+                "does not expect a gradient for each example."
+            )
 
 
 def commutes(
