@@ -56,10 +56,13 @@ def build(
         spec: a name from `specs()`, or a spec instance.
         backend: a name from `backends()`; `"nnx"` means `"flax"`. There is
             no default.
-        optimizer: any optax transformation whose state holds scalars and
-            parameter-shaped arrays, and whose update does not depend on the
-            order of an array's axes. Masks and labels are functions of a
-            flat dict by canonical name. The spec's own if `None`.
+        optimizer: any optax transformation that takes one gradient of the
+            whole batch, including those that require `value`, `grad`,
+            `value_fn`, `obj_fn` or `grad_fn`. It sees parameters as a flat
+            dict by canonical name, so masks and labels are functions of such
+            a dict. The arrays have canonical axis order if the order affects
+            the update, and the library's own order otherwise. If `None`, the
+            spec's default optimizer.
         loss: `"mse"`, `"cross_entropy"` or a callable
             `(predictions, targets) -> scalar`. The spec's own if `None`.
         metrics: a name, names, or a dict of names and callables like a
@@ -70,8 +73,8 @@ def build(
         **hyper_parameters: fields of the spec to set.
 
     Raises:
-        ValueError: for an unknown name, an optimizer that does not cross, or
-            `"float64"` without x64.
+        ValueError: for an unknown name, an optimizer that cannot be traced,
+            or `"float64"` without x64.
         HyperParameterError: for one that the spec does not have.
         BackendNotInstalledError: if the backend's library is missing.
         ModelNotFoundError: if the backend has no model class for the spec.

@@ -17,7 +17,7 @@ from common import environment
 from common.errors import NonFiniteLossError
 from common.protocol import Backend, Loss, Metrics, Spec
 from common.state import State
-from common.training import checks, optimizers
+from common.training import checks, identity, optimizers
 from common.training import leaves as leaf
 from common.training.data import Place
 from common.training.loop import Loop
@@ -239,11 +239,18 @@ class Trainer:
         Raises:
             StateError: naming the entries that are missing, extra or of the
                 wrong shape or dtype. Nothing has changed then.
+
+        Warns:
+            UserWarning: if the file was saved with another optimizer, loss or
+                metrics, naming both.
         """
+        meta, source = {}, ""
         if not isinstance(state, State):
-            state, _ = State.read(state)
+            source = f"state file {os.fspath(state)!r}"
+            state, meta = State.read(state)
         state = state.numpy()
         state.require_like(self.state())
+        identity.warn_of_changes(meta, self._identity(), source)
         with self._x64():
             self._leaves = self._load(self._leaves, state.flat())
         self.run_key = np.array(state.rng["key"])
@@ -253,7 +260,8 @@ class Trainer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the State to a safetensors file, whole or not at all.
 
-        The header tells how to build the trainer again.
+        The header records how to build the trainer again, and which
+        optimizer, loss and metrics it had.
         """
         meta = {
             "spec": self.spec.name,
@@ -261,6 +269,7 @@ class Trainer:
             "dtype": self.dtype,
             "seed": self.seed,
             "versions": environment.versions(),
+            **self._identity(),
         }
         self.state().save(path, meta)
 
@@ -320,7 +329,7 @@ class Trainer:
         It starts from the initial values, at step 0.
 
         Raises:
-            ValueError: if the optimizer does not cross between backends.
+            ValueError: if it is not an optimizer, or cannot be traced.
         """
         return Trainer(
             self.spec,
@@ -347,6 +356,14 @@ class Trainer:
             optimizer = self.spec.optimizer()
         optimizers.require_optimizer(optimizer)
         return optimizer
+
+    def _identity(self) -> identity.Identity:
+        return identity.identify(
+            self.optimizer,
+            self.state().params,
+            self.backend.loss,
+            self.backend.metrics,
+        )
 
     def _pure_predict(self, leaves, xs):
         xs = jax.tree.map(jnp.asarray, xs)
