@@ -198,7 +198,7 @@ def _resume(options: argparse.Namespace) -> Any:
     from common.state import State
     from common.training.building import build
 
-    state, meta = State.read(options.resume)
+    _, meta = State.read(options.resume)
     missing = [key for key in RESUMED if key not in meta]
     if missing:
         raise StateError(
@@ -229,7 +229,7 @@ def _resume(options: argparse.Namespace) -> Any:
         seed=meta["seed"],
         **hyper_parameters,
     )
-    return trainer.load(state)
+    return trainer.load(options.resume)
 
 
 def differences(

@@ -17,31 +17,28 @@ import jax.random as jr
 import numpy as np
 import optax
 
-from common.protocol import Arrays, Loss
 from common.training.leaves import is_key
 
 Identity = dict[str, Any]
 
 
-def identify(
-    optimizer: optax.GradientTransformation,
-    params: Arrays,
-    loss: Loss,
-    metrics: Mapping[str, Loss],
-) -> Identity:
-    """Returns what a file records of the optimizer, loss and metrics.
+def identify(trainer: Any) -> Identity:
+    """Returns what a file records of a trainer besides its model.
 
     Args:
-        optimizer: any optax transformation.
-        params: by canonical name; only shapes and dtypes are used.
-        loss: the loss.
-        metrics: by name.
+        trainer: has an `optimizer`, a `spec` and a `backend`.
     """
+    params: Any = {
+        name: jax.ShapeDtypeStruct(variable.shape, trainer.dtype)
+        for name, variable in trainer.spec.variables().items()
+        if variable.trainable
+    }
+    metrics = trainer.backend.metrics.items()
     return {
-        "optimizer": describe(optimizer),
-        "optimizer_state": describe_state(optimizer, params),
-        "loss": describe(loss),
-        "metrics": {name: describe(f) for name, f in metrics.items()},
+        "optimizer": describe(trainer.optimizer),
+        "optimizer_state": describe_state(trainer.optimizer, params),
+        "loss": describe(trainer.backend.loss),
+        "metrics": {name: describe(f) for name, f in metrics},
     }
 
 
@@ -77,7 +74,7 @@ def describe(x: Any) -> str:
 
 
 def describe_state(
-    optimizer: optax.GradientTransformation, params: Arrays
+    optimizer: optax.GradientTransformation, params: Mapping[str, Any]
 ) -> str:
     """Returns a printable form of the structure of an optimizer's state.
 

@@ -7,7 +7,7 @@ no difference to the optimizer, and canonical axis order otherwise.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ the line searches reject, and `sam` accepts `grad_fn` only.
 """
 
 
+@runtime_checkable
 class Layouts(Protocol):
     """Converts the parameter trees inside a tree; the rest is unchanged."""
 
@@ -74,6 +75,7 @@ class NamedOptimizer:
 
     Attributes:
         optimizer: the optimizer itself.
+        layouts: of the library's parameters.
         native_order: whether the optimizer sees arrays in native axis order.
         arguments: names of the extra arguments that the optimizer accepts.
     """
@@ -97,7 +99,7 @@ class NamedOptimizer:
             ValueError: if the optimizer cannot be traced.
         """
         self.optimizer = optax.with_extra_args_support(optimizer)
-        self._layouts = layouts
+        self.layouts = layouts
         canonical = jax.eval_shape(layouts.to_canonical, params)
         self.arguments = accepted_arguments(self.optimizer, canonical)
         self.native_order = isinstance(layouts, CanonicalLayouts) or commutes(
@@ -156,12 +158,12 @@ class NamedOptimizer:
         """
         restored = unflatten(self._canonical(state), arrays)
         if self.native_order:
-            return self._layouts.from_canonical(restored)
+            return self.layouts.from_canonical(restored)
         return restored
 
     def _canonical(self, state: optax.OptState) -> Any:
         if self.native_order:
-            return self._layouts.to_canonical(state)
+            return self.layouts.to_canonical(state)
         return state
 
     def _select(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def functions_of(value_fn: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def accepted_arguments(
-    optimizer: optax.GradientTransformationExtraArgs, params: Arrays
+    optimizer: optax.GradientTransformationExtraArgs, params: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Returns the names of the extra arguments that an optimizer accepts.
 
@@ -220,7 +222,9 @@ def accepted_arguments(
     ) from errors[0]
 
 
-def _require_shapes(updates: Arrays, params: Arrays) -> None:
+def _require_shapes(
+    updates: Mapping[str, Any], params: Mapping[str, Any]
+) -> None:
     for name, x in params.items():
         if updates[name].shape != x.shape:
             raise ValueError(
@@ -233,8 +237,8 @@ def _require_shapes(updates: Arrays, params: Arrays) -> None:
 
 def commutes(
     optimizer: optax.GradientTransformationExtraArgs,
-    canonical: Arrays,
-    native: Arrays,
+    canonical: Mapping[str, Any],
+    native: Mapping[str, Any],
     arguments: tuple[str, ...],
 ) -> bool:
     """Returns whether an optimizer may see arrays in native axis order.
@@ -260,7 +264,7 @@ def commutes(
 
 
 def _operands(
-    optimizer: optax.GradientTransformationExtraArgs, params: Arrays
+    optimizer: optax.GradientTransformationExtraArgs, params: Mapping[str, Any]
 ) -> tuple[Any, ...]:
     """Returns shapes of the gradients, state, parameters and loss."""
     dtype = jnp.result_type(*jax.tree.leaves(params))
@@ -288,7 +292,7 @@ def _with_arguments(
     return update
 
 
-def _is_by_name(state: Any, params: Arrays) -> bool:
+def _is_by_name(state: Any, params: Mapping[str, Any]) -> bool:
     """Returns whether each array fits a parameter, or belongs to none."""
 
     def has_names(x):

@@ -250,7 +250,7 @@ class Trainer:
             state, meta = State.read(state)
         state = state.numpy()
         state.require_like(self.state())
-        identity.warn_of_changes(meta, self._identity(), source)
+        identity.warn_of_changes(meta, identity.identify(self), source)
         with self._x64():
             self._leaves = self._load(self._leaves, state.flat())
         self.run_key = np.array(state.rng["key"])
@@ -269,7 +269,7 @@ class Trainer:
             "dtype": self.dtype,
             "seed": self.seed,
             "versions": environment.versions(),
-            **self._identity(),
+            **identity.identify(self),
         }
         self.state().save(path, meta)
 
@@ -356,14 +356,6 @@ class Trainer:
             optimizer = self.spec.optimizer()
         optimizers.require_optimizer(optimizer)
         return optimizer
-
-    def _identity(self) -> identity.Identity:
-        return identity.identify(
-            self.optimizer,
-            self.state().params,
-            self.backend.loss,
-            self.backend.metrics,
-        )
 
     def _pure_predict(self, leaves, xs):
         xs = jax.tree.map(jnp.asarray, xs)

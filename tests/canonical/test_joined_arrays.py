@@ -1,5 +1,7 @@
 """`nnx.LSTMCell` keeps a canonical array in four: they count as one."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -45,16 +47,15 @@ def train(make_cell):
     optimizer = optax.chain(
         optax.clip_by_block_rms(1e-3), optax.masked(optax.adam(0.1), weights)
     )
-    optimizer = nnx.Optimizer(
-        module,
-        optimizers.on_names(optimizer, named.to_names, named.to_native),
-        wrt=nnx.Param,
-    )
+    params = nnx.as_pure(nnx.state(module, nnx.Param))
+    view: Any = optimizers.NamedOptimizer(optimizer, named, params)
+    assert view.native_order
+    optimizer = nnx.Optimizer(module, view, wrt=nnx.Param)
     x = jnp.arange(6.0).reshape(2, 3)
     for _ in range(2):
         grads = nnx.grad(lambda module: jnp.sum(module(x)))(module)
         optimizer.update(module, grads)
-    state = named.optimizer_to_canonical(optimizer.opt_state)
+    state = view.read(nnx.as_pure(optimizer.opt_state))
     return canonical.read(module, layouts) | state
 
 
@@ -70,14 +71,15 @@ def test_a_run_is_that_of_the_cell_that_keeps_it_in_one():
 def test_optimizer_state_goes_both_ways(make_cell):
     module = Model(make_cell)
     named = NamedParameters(module)
-    opt_state = nnx.Optimizer(module, optax.adam(0.1), wrt=nnx.Param).opt_state
-    arrays = named.optimizer_to_canonical(opt_state)
+    params = nnx.as_pure(nnx.state(module, nnx.Param))
+    view = optimizers.NamedOptimizer(optax.adam(0.1), named, params)
+    opt_state = view.init(params)
+    arrays = view.read(opt_state)
     arrays = {
         name: x + np.arange(x.size).reshape(x.shape)
         for name, x in arrays.items()
     }
-    native = named.optimizer_to_native(opt_state, arrays)
-    again = named.optimizer_to_canonical(native)
+    again = view.read(view.write(opt_state, arrays))
     assert again.keys() == arrays.keys()
     for name in arrays:
         assert np.array_equal(again[name], arrays[name]), name

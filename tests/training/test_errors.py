@@ -158,16 +158,28 @@ BUILD = {
         r"digits_cnn dropout: got -0\.1, expected a value in \[0, 1\)\. "
         r"Move it into this range\.",
     ),
-    "adafactor": (
+    "gradients of each example": (
         {
             "backend": "flax",
-            "optimizer": optax.adafactor(1e-3, min_dim_size_to_factor=1),
+            "optimizer": optax.contrib.dpsgd(1e-3, 1.0, 0.1, 0),
         },
         ValueError,
-        r"optimizer state 'optimizer\..+': got shape \(.*\), expected "
-        r"\(.*\)\. It does not cross between backends \(as those of "
-        r"adafactor and muon\); use an optimizer that keeps scalars and "
-        r"parameter-shaped arrays, such as adamw\.",
+        r"optimizer update of '.+': got shape \(.*\), expected \(.*\)\. The "
+        r"optimizer receives one gradient for the whole batch; use one that "
+        r"does not expect a gradient for each example\.",
+    ),
+    "optimizer of another tree": (
+        {
+            "backend": "flax",
+            "optimizer": optax.masked(
+                optax.sgd(0.1), lambda params: {"linear1": True}
+            ),
+        },
+        ValueError,
+        r"optimizer: got ValueError \((.|\n)*\) from its `init` or `update`, "
+        r"expected it to accept gradients, state and parameters as flat dicts "
+        r"by canonical name, and the extra arguments `value`, `grad` and "
+        r"`value_fn`\. Masks and labels must be functions of such a dict\.",
     ),
 }
 
