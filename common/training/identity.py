@@ -7,6 +7,7 @@ close over, but no addresses and no file names.
 
 import functools
 import hashlib
+import inspect
 import types
 import warnings
 from collections.abc import Callable, Mapping
@@ -146,6 +147,7 @@ def _describe(x: Any, ancestors: tuple[int, ...]) -> str:
 
 def _function(f: types.FunctionType, inner: Callable[[Any], str]) -> str:
     """Describes a function: `scale(step_size=-0.1)`."""
+    f = inspect.unwrap(f)
     values = {}
     cells = f.__closure__ or ()
     for name, cell in zip(f.__code__.co_freevars, cells, strict=True):
@@ -157,7 +159,7 @@ def _function(f: types.FunctionType, inner: Callable[[Any], str]) -> str:
     if isinstance(wrapped, optax.GradientTransformation):
         return inner(wrapped)  # `optax.with_extra_args_support`
     name = f.__name__
-    if f.__module__.split(".")[0] == "optax":
+    if (f.__module__ or "").split(".")[0] == "optax":
         name = f.__qualname__.split(".<locals>")[0]
     elif name == "<lambda>":
         count = f.__code__.co_argcount

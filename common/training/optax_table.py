@@ -128,7 +128,8 @@ OPTIMIZERS: dict[str, Row] = {
     "optax.contrib.dog": Row(lambda: optax.contrib.dog(0.1)),
     "optax.contrib.dowg": Row(lambda: optax.contrib.dowg(0.1)),
     "optax.contrib.dpsgd": Row(
-        lambda: optax.contrib.dpsgd(0.01, 1.0, 0.1, 0), PER_EXAMPLE
+        lambda: optax.contrib.dpsgd(0.01, 1.0, 0.1, key=jax.random.key(0)),
+        PER_EXAMPLE,
     ),
     "optax.contrib.galore": Row(lambda: optax.contrib.galore(0.01, rank=1)),
     "optax.contrib.madgrad": Row(lambda: optax.contrib.madgrad(0.01)),
@@ -327,7 +328,9 @@ TRANSFORMATIONS: dict[str, Row] = {
     "optax.zero_nans": Row(lambda: _descend(optax.zero_nans())),
     "optax.contrib.differentially_private_aggregate": Row(
         lambda: _descend(
-            optax.contrib.differentially_private_aggregate(1.0, 0.1, 0)
+            optax.contrib.differentially_private_aggregate(
+                1.0, 0.1, key=jax.random.key(0)
+            )
         ),
         PER_EXAMPLE,
     ),

@@ -161,7 +161,9 @@ BUILD = {
     "gradients of each example": (
         {
             "backend": "flax",
-            "optimizer": optax.contrib.dpsgd(1e-3, 1.0, 0.1, 0),
+            "optimizer": optax.contrib.dpsgd(
+                1e-3, 1.0, 0.1, key=jax.random.key(0)
+            ),
         },
         ValueError,
         r"optimizer update of '.+': got shape \(.*\), expected \(.*\)\. The "
