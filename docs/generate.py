@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import layer_pages
 import norm_pages
+import optimizer_pages
 import plots
 from tables import table
 
@@ -50,6 +51,7 @@ def write(folder: pathlib.Path) -> None:
         "reports.md": reports(),
         **norm_pages.pages(),
         **diff_pages.pages(),
+        **optimizer_pages.pages(),
         **benchmark(),
         "differences.md": known_differences(),
         "names.md": names(),

@@ -205,8 +205,8 @@ def accepted_arguments(
     for arguments in ARGUMENTS:
         try:
             updates, _ = jax.eval_shape(
-                _with_arguments(optimizer, arguments),
-                *_operands(optimizer, params),
+                with_arguments(optimizer, arguments),
+                *operands_of(optimizer, params),
             )
         except Exception as error:  # an optimizer may raise anything
             errors.append(error)
@@ -253,17 +253,17 @@ def commutes(
         native: the same in native axis order.
         arguments: names of the extra arguments.
     """
-    operands = [_operands(optimizer, x) for x in (canonical, native)]
+    operands = [operands_of(optimizer, x) for x in (canonical, native)]
     by_name = (
         _is_by_name(operands[0][1], canonical),
         _is_by_name(operands[1][1], native),
     )
     return all(by_name) and is_equivariant(
-        _with_arguments(optimizer, arguments), *operands, names=canonical
+        with_arguments(optimizer, arguments), *operands, names=canonical
     )
 
 
-def _operands(
+def operands_of(
     optimizer: optax.GradientTransformationExtraArgs, params: Mapping[str, Any]
 ) -> tuple[Any, ...]:
     """Returns shapes of the gradients, state, parameters and loss."""
@@ -272,7 +272,7 @@ def _operands(
     return params, state, params, jax.ShapeDtypeStruct((), dtype)
 
 
-def _with_arguments(
+def with_arguments(
     optimizer: optax.GradientTransformationExtraArgs,
     arguments: tuple[str, ...],
 ) -> Callable[..., Any]:
