@@ -128,7 +128,7 @@ OPTIMIZERS: dict[str, Row] = {
     "optax.contrib.dog": Row(lambda: optax.contrib.dog(0.1)),
     "optax.contrib.dowg": Row(lambda: optax.contrib.dowg(0.1)),
     "optax.contrib.dpsgd": Row(
-        lambda: optax.contrib.dpsgd(0.01, 1.0, 0.1, key=jax.random.key(0)),
+        lambda: optax.contrib.dpsgd(0.01, 1.0, 0.1, 0),
         PER_EXAMPLE,
     ),
     "optax.contrib.galore": Row(lambda: optax.contrib.galore(0.01, rank=1)),
@@ -208,7 +208,7 @@ TRANSFORMATIONS: dict[str, Row] = {
     "optax.freeze": Row(
         lambda: optax.chain(
             optax.sgd(0.1),
-            optax.masked(optax.set_to_zero(), _weights),
+            optax.freeze(_weights),
         )
     ),
     "optax.identity": Row(lambda: _descend(optax.identity())),

@@ -161,8 +161,8 @@ BUILD = {
     "gradients of each example": (
         {
             "backend": "flax",
-            "optimizer": optax.contrib.dpsgd(
-                1e-3, 1.0, 0.1, key=jax.random.key(0)
+            "optimizer": optax.contrib.differentially_private_aggregate(
+                1.0, 0.1, key=jax.random.key(0)
             ),
         },
         ValueError,

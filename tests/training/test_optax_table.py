@@ -21,6 +21,7 @@ from common.training import optimizers
 from common.training.optax_table import OPTIMIZERS, TRANSFORMATIONS
 from common.training.optimizers import NamedOptimizer
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated")
 LIBRARIES = ("equinox", "flax")
 TABLE = OPTIMIZERS | TRANSFORMATIONS
 STEPS = 5
