@@ -108,7 +108,7 @@ OPTIMIZERS: dict[str, Row] = {
         lambda: optax.optimistic_gradient_descent(0.01)
     ),
     "optax.polyak_sgd": Row(lambda: optax.polyak_sgd(0.1)),
-    "optax.radam": Row(lambda: optax.radam(0.01, threshold=1.5)),
+    "optax.radam": Row(lambda: optax.radam(0.01)),
     "optax.rmsprop": Row(
         lambda: optax.rmsprop(0.01, momentum=0.9, centered=True)
     ),
@@ -290,9 +290,7 @@ TRANSFORMATIONS: dict[str, Row] = {
         lambda: _descend(optax.scale_by_param_block_rms())
     ),
     "optax.scale_by_polyak": Row(lambda: _descend(optax.scale_by_polyak())),
-    "optax.scale_by_radam": Row(
-        lambda: _descend(optax.scale_by_radam(threshold=1.5))
-    ),
+    "optax.scale_by_radam": Row(lambda: _descend(optax.scale_by_radam())),
     "optax.scale_by_rms": Row(lambda: _descend(optax.scale_by_rms())),
     "optax.scale_by_rprop": Row(lambda: _descend(optax.scale_by_rprop(0.01))),
     "optax.scale_by_rss": Row(lambda: _descend(optax.scale_by_rss())),
