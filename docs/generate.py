@@ -11,6 +11,7 @@ import diff_pages
 import jax
 import layer_pages
 import norm_pages
+import optimizer_pages
 import plots
 from tables import table
 
@@ -52,6 +53,7 @@ def write(folder: pathlib.Path) -> None:
         "reports.md": reports(),
         **norm_pages.pages(),
         **diff_pages.pages(),
+        **optimizer_pages.pages(),
         **benchmark(),
         "differences.md": known_differences(),
         "names.md": names(),

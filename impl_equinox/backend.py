@@ -47,9 +47,12 @@ class Backend:
         self.loss = loss
         self.metrics = metrics
 
-        self.layouts = Layouts(self._abstract(jr.key(0)))
-        self.optimizer = optimizers.on_names(
-            optimizer, self.layouts.to_names, self.layouts.to_native
+        model, state = self._abstract(jr.key(0))
+        self.layouts = Layouts((model, state))
+        self.optimizer = optimizers.NamedOptimizer(
+            optimizer,
+            self.layouts,
+            eqx.filter_eval_shape(eqx.filter, model, eqx.is_inexact_array),
         )
 
     def init(self, params, buffers, key):
@@ -80,14 +83,20 @@ class Backend:
             metrics = {k: f(pred_ys, ys) for k, f in self.metrics.items()}
             return loss, (state, {"loss": loss, **metrics})
 
-        grads, (state, metrics) = eqx.filter_grad(compute_loss, has_aux=True)(
-            model, state
-        )
+        (loss, (new_state, metrics)), grads = eqx.filter_value_and_grad(
+            compute_loss, has_aux=True
+        )(model, state)
+        params, static = eqx.partition(model, eqx.is_inexact_array)
         updates, opt_state = self.optimizer.update(
-            grads, opt_state, eqx.filter(model, eqx.is_inexact_array)
+            grads,
+            opt_state,
+            params,
+            value=loss,
+            grad=grads,
+            value_fn=lambda p: compute_loss(eqx.combine(p, static), state)[0],
         )
         model = eqx.apply_updates(model, updates)
-        native = Native(model, state, opt_state, key, step + 1)
+        native = Native(model, new_state, opt_state, key, step + 1)
         if gradients:
             return native, metrics, self.layouts.to_canonical(grads)
         return native, metrics
@@ -110,13 +119,12 @@ class Backend:
 
     def state(self, native):
         pair = native.model, native.state
-        opt = self.layouts.to_canonical(native.opt_state)
         keys = self.layouts.read(pair, Role.RANDOM_STATE)
         return State(
             params=self.layouts.read(pair, Role.PARAMETER),
             buffers=self.layouts.read(pair, Role.BUFFER),
             constants=self.layouts.read(pair, Role.CONSTANT),
-            opt=optimizers.flatten(opt),
+            opt=self.optimizer.read(native.opt_state),
             rng={"key": jr.key_data(native.key)}
             | {MODEL + name: x for name, x in keys.items()},
             step=native.step,
@@ -125,16 +133,10 @@ class Backend:
     def load(self, native, state):
         pair = native.model, native.state
         model, model_state = self.layouts.write(pair, state.model)
-        opt = self.layouts.to_canonical(native.opt_state)
-        opt = self.layouts.from_canonical(optimizers.unflatten(opt, state.opt))
         return Native(
             model,
             model_state,
-            jax.tree.map(
-                lambda old, new: jnp.asarray(new, old.dtype),
-                native.opt_state,
-                opt,
-            ),
+            self.optimizer.write(native.opt_state, state.opt),
             jr.wrap_key_data(jnp.asarray(state.rng["key"])),
             jnp.asarray(state.step, native.step.dtype),
         )

@@ -4,7 +4,7 @@ place.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,9 +46,12 @@ class Backend:
         self.loss = loss
         self.metrics = metrics
 
-        self.layouts = Layouts(self._abstract(jr.key(0)))
-        self.optimizer = optimizers.on_names(
-            optimizer, self.layouts.to_names, self.layouts.to_native
+        module = self._abstract(jr.key(0))
+        self.layouts = Layouts(module)
+        self.optimizer: Any = optimizers.NamedOptimizer(
+            optimizer,
+            self.layouts,
+            nnx.as_pure(nnx.state(module, nnx.Param)),
         )
 
     def init(self, params, buffers, key):
@@ -77,10 +80,21 @@ class Backend:
             use_running_average=False,
             raise_if_not_found=False,
         )
-        grads, metrics = nnx.grad(compute_loss, has_aux=True)(
-            train_module, rngs.fork()
+        step_rngs = rngs.fork()
+        # The forward pass updates both. A line search repeats the pass.
+        before = nnx.clone((train_module, step_rngs))
+
+        def value_fn(params):
+            module, rngs = nnx.clone(before)
+            nnx.update(module, params)
+            return compute_loss(module, rngs)[0]
+
+        (loss, metrics), grads = nnx.value_and_grad(
+            compute_loss, has_aux=True
+        )(train_module, step_rngs)
+        optimizer.update(
+            module, grads, value=loss, grad=grads, value_fn=value_fn
         )
-        optimizer.update(module, grads)
         if gradients:
             return (
                 native,
@@ -115,13 +129,12 @@ class Backend:
 
     def state(self, native):
         module, optimizer, rngs = native
-        opt = self.layouts.to_canonical(nnx.as_pure(optimizer.opt_state))
         keys = self.layouts.read(module, Role.RANDOM_STATE)
         return State(
             params=self.layouts.read(module, Role.PARAMETER),
             buffers=self.layouts.read(module, Role.BUFFER),
             constants=self.layouts.read(module, Role.CONSTANT),
-            opt=optimizers.flatten(opt),
+            opt=self.optimizer.read(nnx.as_pure(optimizer.opt_state)),
             rng={"key": jr.key_data(rngs.dropout.key[...])}
             | {MODEL + name: x for name, x in keys.items()},
             step=optimizer.step[...],
@@ -130,11 +143,8 @@ class Backend:
     def load(self, native, state):
         module, optimizer, rngs = native
         self.layouts.write(module, state.model)
-        pure = nnx.as_pure(optimizer.opt_state)
-        opt = self.layouts.to_canonical(pure)
-        opt = self.layouts.from_canonical(optimizers.unflatten(opt, state.opt))
-        opt_state = jax.tree.map(
-            lambda old, new: jnp.asarray(new, old.dtype), pure, opt
+        opt_state = self.optimizer.write(
+            nnx.as_pure(optimizer.opt_state), state.opt
         )
         nnx.update(optimizer.opt_state, nnx.state(opt_state))
         step = jnp.asarray(state.step, jnp.uint32)

@@ -177,7 +177,7 @@ def _resume(options: argparse.Namespace) -> Any:
     from common.state import State
     from common.training.building import build
 
-    state, header = State.read(options.resume)
+    _, header = State.read(options.resume)
     missing = [key for key in HEADER if key not in header]
     if missing:
         raise StateError(
@@ -193,7 +193,7 @@ def _resume(options: argparse.Namespace) -> Any:
         seed=header["seed"],
         **header["hyper_parameters"],
     )
-    return trainer.load(state)
+    return trainer.load(options.resume)
 
 
 def _require_same_run(

@@ -54,12 +54,15 @@ def build(
 
     Args:
         spec: a name from `specs()`, or a spec instance.
-        backend: a name from `backends()`; `"nnx"` is another name of
-            `"flax"`. There is no default.
-        optimizer: an optax transformation whose state holds scalars and
-            parameter-shaped arrays, and whose update does not depend on the
-            order of an array's axes. Masks and labels are functions of a
-            flat dict by canonical name. By default, the spec's optimizer.
+        backend: a name from `backends()`; `"nnx"` means `"flax"`. There is
+            no default.
+        optimizer: any optax transformation that takes one gradient of the
+            whole batch, including those that require `value`, `grad`,
+            `value_fn`, `obj_fn` or `grad_fn`. It sees parameters as a flat
+            dict by canonical name, so masks and labels are functions of such
+            a dict. The arrays have canonical axis order if the order affects
+            the update, and the library's own order otherwise. If `None`, the
+            spec's default optimizer.
         loss: `"mse"`, `"cross_entropy"` or a callable
             `(predictions, targets) -> scalar`. By default, the spec's loss.
         metrics: a name, several names, or a dict from names to callables like
@@ -73,11 +76,10 @@ def build(
         A trainer at step 0.
 
     Raises:
-        ValueError: for an unknown name, an optimizer that does not cross
-            between backends, or `"float64"` while x64 is off.
-        HyperParameterError: for a hyper-parameter that the spec does not
-            have.
-        BackendNotInstalledError: if the backend's library is not installed.
+        ValueError: for an unknown name, an optimizer that cannot be traced,
+            or `"float64"` without x64.
+        HyperParameterError: for one that the spec does not have.
+        BackendNotInstalledError: if the backend's library is missing.
         ModelNotFoundError: if the backend has no model class for the spec.
     """
     make_backend = find_backend(backend)

@@ -42,7 +42,14 @@ class Backend:
     ):
         del model_class  # the spec is the model
         self.spec = spec
-        self.optimizer = optax.with_extra_args_support(optimizer)
+        params = {
+            name: jax.ShapeDtypeStruct(variable.shape, float)
+            for name, variable in spec.variables().items()
+            if variable.trainable
+        }
+        self.optimizer: Any = optimizers.NamedOptimizer(
+            optimizer, optimizers.CanonicalLayouts(), params
+        )
         self.loss = loss
         self.metrics = metrics
 
@@ -66,12 +73,19 @@ class Backend:
             metrics = {k: f(predictions, ys) for k, f in self.metrics.items()}
             return loss, (new_buffers, {"loss": loss, **metrics})
 
-        grads, (buffers, metrics) = jax.grad(compute_loss, has_aux=True)(
-            params
+        (loss, (new_buffers, metrics)), grads = jax.value_and_grad(
+            compute_loss, has_aux=True
+        )(params)
+        updates, opt_state = self.optimizer.update(
+            grads,
+            opt_state,
+            params,
+            value=loss,
+            grad=grads,
+            value_fn=lambda params: compute_loss(params)[0],
         )
-        updates, opt_state = self.optimizer.update(grads, opt_state, params)
         params: Any = optax.apply_updates(params, updates)
-        native = Native(params, buffers, opt_state, key, step + 1)
+        native = Native(params, new_buffers, opt_state, key, step + 1)
         if gradients:
             return native, metrics, grads
         return native, metrics
@@ -91,7 +105,7 @@ class Backend:
         return State(
             params=native.params,
             buffers=native.buffers,
-            opt=optimizers.flatten(native.opt_state),
+            opt=self.optimizer.read(native.opt_state),
             rng={"key": jr.key_data(native.key)},
             step=native.step,
         )
@@ -100,7 +114,7 @@ class Backend:
         values: Any = Native(
             params=dict(state.params),
             buffers=dict(state.buffers),
-            opt_state=optimizers.unflatten(native.opt_state, state.opt),
+            opt_state=self.optimizer.write(native.opt_state, state.opt),
             key=jr.wrap_key_data(state.rng["key"]),
             step=state.step,
         )

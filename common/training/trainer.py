@@ -17,7 +17,7 @@ from common import environment
 from common.errors import Interrupted, NonFiniteLossError
 from common.protocol import Backend, Loss, Metrics, Spec
 from common.state import State
-from common.training import checks, optimizers
+from common.training import checks, identity, optimizers
 from common.training import data as data_module
 from common.training.data import Place
 from common.training.interrupts import DelayedInterrupt
@@ -249,14 +249,20 @@ class Trainer:
             The trainer itself.
 
         Raises:
-            StateError: naming the entries that are missing, unexpected, or of
-                the wrong shape or dtype. The trainer is unchanged in this
-                case.
+            StateError: naming the entries that are missing, extra or of the
+                wrong shape or dtype. Nothing has changed then.
+
+        Warns:
+            UserWarning: if the file was saved with another optimizer, loss or
+                metrics, naming both.
         """
+        meta, source = {}, ""
         if not isinstance(state, State):
-            state, _ = State.read(state)
+            source = f"state file {os.fspath(state)!r}"
+            state, meta = State.read(state)
         state = state.numpy()
         state.require_like(self.state())
+        identity.warn_of_changes(meta, identity.identify(self), source)
         with self._x64():
             self._leaves = self._load(self._leaves, state.flat())
         self.run_key = np.array(state.rng["key"])
@@ -266,7 +272,8 @@ class Trainer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the State to a safetensors file, atomically.
 
-        The file's header holds what is needed to build the trainer again.
+        The file's header records how to build the trainer again, and which
+        optimizer, loss and metrics it had.
         """
         meta = {
             "spec": self.spec.name,
@@ -274,6 +281,7 @@ class Trainer:
             "dtype": self.dtype,
             "seed": self.seed,
             "versions": environment.versions(),
+            **identity.identify(self),
         }
         self.state().save(path, meta)
 
@@ -338,7 +346,7 @@ class Trainer:
         It starts from the initial values, at step 0.
 
         Raises:
-            ValueError: if the optimizer does not cross between backends.
+            ValueError: if it is not an optimizer, or cannot be traced.
         """
         return Trainer(
             self.spec,
@@ -361,18 +369,9 @@ class Trainer:
     def _check_optimizer(
         self, optimizer: optax.GradientTransformation | None
     ) -> optax.GradientTransformation:
-        params = {
-            name: jax.ShapeDtypeStruct(variable.shape, self.dtype)
-            for name, variable in self.spec.variables().items()
-            if variable.trainable
-        }
         if optimizer is None:
             optimizer = self.spec.optimizer()
-            optimizers.require_crossing(optimizer, params)
-        else:
-            optimizers.require_optimizer(optimizer)
-            optimizers.require_crossing(optimizer, params)
-            optimizers.require_equivariance(optimizer, params, self.dtype)
+        optimizers.require_optimizer(optimizer)
         return optimizer
 
     def _x64(self):

@@ -1,5 +1,7 @@
 """`nnx.LSTMCell` has four arrays where the canonical form has one."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,17 +47,16 @@ def train(make_cell):
     optimizer = optax.chain(
         optax.clip_by_block_rms(1e-3), optax.masked(optax.adam(0.1), weights)
     )
-    optimizer = nnx.Optimizer(
-        module,
-        optimizers.on_names(optimizer, layouts.to_names, layouts.to_native),
-        wrt=nnx.Param,
-    )
+    params = nnx.as_pure(nnx.state(module, nnx.Param))
+    named: Any = optimizers.NamedOptimizer(optimizer, layouts, params)
+    assert named.native_order
+    optimizer = nnx.Optimizer(module, named, wrt=nnx.Param)
     x = jnp.arange(6.0).reshape(2, 3)
     for _ in range(2):
         grads = nnx.grad(lambda module: jnp.sum(module(x)))(module)
         optimizer.update(module, grads)
-    state = layouts.to_canonical(nnx.as_pure(optimizer.opt_state))
-    return layouts.read(module) | optimizers.flatten(state)
+    state = named.read(nnx.as_pure(optimizer.opt_state))
+    return layouts.read(module) | state
 
 
 def test_a_run_is_the_same_as_with_the_cell_that_has_one_array():
