@@ -160,6 +160,7 @@ BUILD = {
     ),
     "gradients of each example": (
         {
+            "spec": "deep_mlp",
             "backend": "flax",
             "optimizer": optax.contrib.differentially_private_aggregate(
                 1.0, 0.1, key=jax.random.key(0)
