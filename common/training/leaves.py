@@ -71,6 +71,11 @@ class PureFunctions:
             for name, x in zip(arrays, unwrap_keys(arrays), strict=True)
         }
 
+    @property
+    def paths(self) -> list[str]:
+        """The native path of each leaf."""
+        return list(self._types)
+
     def rebuild(self, leaves: Sequence[Any]) -> Any:
         """Returns the native object that holds these leaves."""
         return self._rebuild(

@@ -7,6 +7,7 @@ each row in every backend, and the documentation prints the table.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -31,7 +32,7 @@ class Row:
     reason: str = ""
 
 
-def _weights(params):
+def _weights(params) -> Any:
     """Selects the weight matrices, by canonical name."""
     return {name: name.endswith(".weight") for name in params}
 

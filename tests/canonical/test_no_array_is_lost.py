@@ -346,7 +346,7 @@ def lost_by_run(trainer) -> list[str]:
     """Returns the leaves of a trainer that its State does not hold."""
     before, start = trainer.state(), trainer.leaves
     found = []
-    for i, name in enumerate(trainer._names):
+    for i, name in enumerate(trainer.pure.paths):
         leaves = list(start)
         leaves[i] = changed(leaves[i])
         state = State.from_flat(trainer._state(leaves)).numpy()

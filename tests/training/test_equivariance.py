@@ -1,5 +1,7 @@
 """Which optimizers may see arrays in a library's own axis order."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,10 @@ NATIVE = {
 }
 # Equinox stores the bias of a convolution with the axes of an image.
 NATIVE_BIAS = {**NATIVE, "conv.bias": jax.ShapeDtypeStruct((3, 1), float)}
+
+
+def _biases(params: Any) -> Any:
+    return {name: "bias" in name for name in params}
 
 
 def per_leaf(function):
@@ -53,9 +59,7 @@ EQUIVARIANT = {
     "accumulated": optax.MultiSteps(
         optax.adam(0.1), 100
     ).gradient_transformation(),
-    "mask by name": optax.adamw(
-        0.1, mask=lambda names: {name: "bias" in name for name in names}
-    ),
+    "mask by name": optax.adamw(0.1, mask=_biases),
 }
 NOT_EQUIVARIANT = {
     "norm of rows": per_leaf(
