@@ -32,9 +32,13 @@ class Row:
     reason: str = ""
 
 
-def _weights(params) -> Any:
+def _select_weights(params: Any) -> Any:
     """Selects the weight matrices, by canonical name."""
     return {name: name.endswith(".weight") for name in params}
+
+
+# optax accepts a callable here, although its annotation says otherwise.
+WEIGHTS: Any = _select_weights
 
 
 def _group(params):
@@ -81,8 +85,8 @@ OPTIMIZERS: dict[str, Row] = {
     "optax.adagrad": Row(lambda: optax.adagrad(0.1)),
     "optax.adam": Row(lambda: optax.adam(0.01)),
     "optax.adamax": Row(lambda: optax.adamax(0.01)),
-    "optax.adamaxw": Row(lambda: optax.adamaxw(0.01, mask=_weights)),
-    "optax.adamw": Row(lambda: optax.adamw(0.01, mask=_weights)),
+    "optax.adamaxw": Row(lambda: optax.adamaxw(0.01, mask=WEIGHTS)),
+    "optax.adamw": Row(lambda: optax.adamw(0.01, mask=WEIGHTS)),
     "optax.adan": Row(lambda: optax.adan(0.01)),
     "optax.amsgrad": Row(lambda: optax.amsgrad(0.01)),
     "optax.fromage": Row(lambda: optax.fromage(0.01)),
@@ -176,7 +180,7 @@ TRANSFORMATIONS: dict[str, Row] = {
         lambda: _descend(optax.adaptive_grad_clip(0.01))
     ),
     "optax.add_decayed_weights": Row(
-        lambda: _descend(optax.add_decayed_weights(0.1, mask=_weights))
+        lambda: _descend(optax.add_decayed_weights(0.1, mask=WEIGHTS))
     ),
     "optax.add_noise": Row(lambda: _descend(optax.add_noise(0.1, 0.5, 3))),
     "optax.apply_every": Row(lambda: _descend(optax.apply_every(2))),
@@ -209,7 +213,7 @@ TRANSFORMATIONS: dict[str, Row] = {
     "optax.freeze": Row(
         lambda: optax.chain(
             optax.sgd(0.1),
-            optax.freeze(_weights),
+            optax.freeze(WEIGHTS),
         )
     ),
     "optax.identity": Row(lambda: _descend(optax.identity())),
@@ -226,7 +230,7 @@ TRANSFORMATIONS: dict[str, Row] = {
     "optax.keep_params_nonnegative": Row(
         lambda: optax.chain(optax.sgd(0.5), optax.keep_params_nonnegative())
     ),
-    "optax.masked": Row(lambda: optax.masked(optax.adam(0.01), _weights)),
+    "optax.masked": Row(lambda: optax.masked(optax.adam(0.01), WEIGHTS)),
     "optax.measure_with_ema": Row(
         lambda: _descend(
             optax.monitor({"norm": optax.measure_with_ema(_norm, 0.9)})
@@ -307,7 +311,7 @@ TRANSFORMATIONS: dict[str, Row] = {
         lambda: optax.chain(optax.sgd(0.1), optax.scale_by_zoom_linesearch(5))
     ),
     "optax.selective_transform": Row(
-        lambda: optax.selective_transform(optax.sgd(0.1), freeze_mask=_weights)
+        lambda: optax.selective_transform(optax.sgd(0.1), freeze_mask=WEIGHTS)
     ),
     "optax.set_to_zero": Row(lambda: optax.set_to_zero()),
     "optax.snapshot": Row(lambda: _descend(optax.snapshot("norm", _norm))),
