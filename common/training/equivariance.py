@@ -99,7 +99,7 @@ def _tags(tree: Any, names: Collection[str]) -> list[Any]:
     """Returns a parameter's name, `UNIFORM` or `FIXED` for each leaf."""
 
     def tag(path, leaf):
-        last = path[-1] if path else None
+        last: Any = path[-1] if path else None
         if isinstance(last, jax.tree_util.DictKey) and last.key in names:
             return last.key
         return UNIFORM if math.prod(leaf.shape) == 1 else FIXED
@@ -156,8 +156,8 @@ def _apply(a: Any, b: Any, tags: list[Any]) -> list[Any]:
     """Returns the tags of an equation's outputs."""
     name = a.primitive.name
     if name in CALLS:
-        inner = (_closed(eqn.params[CALLS[name]]) for eqn in (a, b))
-        return _interpret(*inner, tags)
+        left, right = (_closed(eqn.params[CALLS[name]]) for eqn in (a, b))
+        return _interpret(left, right, tags)
     if name == "cond":
         return _branches(a, b, tags)
     if name in ELEMENTWISE and FIXED not in tags:

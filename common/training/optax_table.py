@@ -7,6 +7,7 @@ each row in every backend, and the documentation prints the table.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -34,6 +35,10 @@ class Row:
 def _weights(params):
     """Selects the weight matrices, by canonical name."""
     return {name: name.endswith(".weight") for name in params}
+
+
+# Annotated as a tree, but a function that returns one is accepted too.
+WEIGHTS: Any = _weights
 
 
 def _group(params):
@@ -208,7 +213,7 @@ TRANSFORMATIONS: dict[str, Row] = {
     "optax.freeze": Row(
         lambda: optax.chain(
             optax.sgd(0.1),
-            optax.freeze(_weights),
+            optax.freeze(WEIGHTS),
         )
     ),
     "optax.identity": Row(lambda: _descend(optax.identity())),
@@ -306,7 +311,7 @@ TRANSFORMATIONS: dict[str, Row] = {
         lambda: optax.chain(optax.sgd(0.1), optax.scale_by_zoom_linesearch(5))
     ),
     "optax.selective_transform": Row(
-        lambda: optax.selective_transform(optax.sgd(0.1), freeze_mask=_weights)
+        lambda: optax.selective_transform(optax.sgd(0.1), freeze_mask=WEIGHTS)
     ),
     "optax.set_to_zero": Row(lambda: optax.set_to_zero()),
     "optax.snapshot": Row(lambda: _descend(optax.snapshot("norm", _norm))),

@@ -33,6 +33,10 @@ def kernels(params):
     return {name: x.ndim > 1 for name, x in params.items()}
 
 
+def biases(params):
+    return {name: "bias" in name for name in params}
+
+
 def add_other(updates, params):
     del params
     x = updates["head.weight"]
@@ -53,9 +57,7 @@ EQUIVARIANT = {
     "accumulated": optax.MultiSteps(
         optax.adam(0.1), 100
     ).gradient_transformation(),
-    "mask by name": optax.adamw(
-        0.1, mask=lambda names: {name: "bias" in name for name in names}
-    ),
+    "mask by name": optax.adamw(0.1, mask=biases),
 }
 NOT_EQUIVARIANT = {
     "norm of rows": per_leaf(
