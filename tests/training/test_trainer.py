@@ -329,8 +329,11 @@ def test_with_optimizer(backend, make, make_batch, assert_same):
 
 def test_with_optimizer_checks_it(make):
     trainer = make("deep_mlp", "reference")
+    per_example = optax.contrib.differentially_private_aggregate(
+        1.0, 0.1, key=jax.random.key(0)
+    )
     with pytest.raises(ValueError, match="optimizer update of"):
-        trainer.with_optimizer(optax.adaptive_grad_clip(0.1))
+        trainer.with_optimizer(per_example)
 
 
 def test_leaves_keep_their_dtype_once_x64_is_off(backend, make):
