@@ -172,8 +172,9 @@ def _pairs(values: Mapping[Any, Any], inner: Callable[[Any], str]) -> list:
 
 
 def _array(x: Any) -> str:
-    data = np.asarray(jr.key_data(x) if is_key(x) else x)
-    if data.size == 1 and not is_key(x):
+    is_random_key = isinstance(x, jax.Array) and is_key(x)
+    data = np.asarray(jr.key_data(x) if is_random_key else x)
+    if data.size == 1 and not is_random_key:
         return repr(data.item())
     digest = hashlib.sha256(data.tobytes()).hexdigest()[:8]
     return f"array(shape={data.shape}, sha256={digest})"

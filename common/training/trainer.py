@@ -262,7 +262,8 @@ class Trainer:
             state, meta = State.read(state)
         state = state.numpy()
         state.require_like(self.state())
-        identity.warn_of_changes(meta, identity.identify(self), source)
+        if meta:
+            identity.warn_of_changes(meta, identity.identify(self), source)
         with self._x64():
             self._leaves = self._load(self._leaves, state.flat())
         self.run_key = np.array(state.rng["key"])

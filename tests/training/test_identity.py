@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -87,6 +88,18 @@ def test_another_process_has_the_same_forms():
     )
     forms = json.loads(run.stdout)
     assert forms == {name: describe(r.make()) for name, r in TABLE.items()}
+
+
+@pytest.mark.parametrize("make_array", [np.asarray, jnp.asarray])
+def test_a_function_is_described_with_the_arrays_that_it_uses(make_array):
+    def weighted(values):
+        weights = make_array(values)
+        return lambda predictions, targets: weights * predictions
+
+    form = describe(weighted([1.0, 2.0]))
+    assert form.startswith("lambda predictions, targets(weights=array(shape=")
+    assert form == describe(weighted([1.0, 2.0]))
+    assert form != describe(weighted([1.0, 3.0]))
 
 
 # --- saving and loading -----------------------------------------------------

@@ -178,8 +178,11 @@ def test_with_optimizer_starts_anew(backend, make, make_batch, assert_same):
 
 def test_with_optimizer_checks_the_optimizer(make):
     trainer = make("deep_mlp", "reference")
+    per_example = optax.contrib.differentially_private_aggregate(
+        1.0, 0.1, key=jax.random.key(0)
+    )
     with pytest.raises(ValueError, match="optimizer update of"):
-        trainer.with_optimizer(optax.adaptive_grad_clip(0.1))
+        trainer.with_optimizer(per_example)
 
 
 def test_repr_is_one_line(backend, make, make_batch):
