@@ -90,10 +90,6 @@ def dtype(request) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def forgets() -> None: ...
-
-
 MAX_RESIDENT = 1.2 * 2**30
 """Bytes of memory above which a worker drops the programs it compiled."""
 

@@ -15,8 +15,6 @@ from common.differences import (
 )
 from common.differences.report import issue_url
 
-pytestmark = pytest.mark.usefixtures("forgets")
-
 ROWS = [pytest.param(row, id=row.name) for row in known_differences()]
 
 measured = functools.cache(measure)

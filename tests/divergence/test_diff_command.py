@@ -12,8 +12,6 @@ from tests.divergence.programs import (
     X,
 )
 
-pytestmark = pytest.mark.usefixtures("forgets")
-
 
 @pytest.mark.parametrize(
     ("source", "message"),

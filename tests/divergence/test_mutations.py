@@ -18,8 +18,6 @@ from tests.divergence.mutations.figures import (
 )
 from tests.divergence.mutations.pair import Pair, places
 
-pytestmark = pytest.mark.usefixtures("forgets")
-
 STORED = pathlib.Path(__file__).parents[2] / "docs/data/mutations.json"
 """The figures that the documentation shows."""
 FINDINGS: dict[str, Finding] = {}

@@ -1,7 +1,5 @@
 """The HTML page of a `Diff`."""
 
-import pytest
-
 from common import diff
 from common.divergence import page
 from tests.divergence.programs import (
@@ -9,8 +7,6 @@ from tests.divergence.programs import (
     fast_norm,
     norm,
 )
-
-pytestmark = pytest.mark.usefixtures("forgets")
 
 
 def test_page_shows_matched_values():

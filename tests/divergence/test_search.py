@@ -6,7 +6,6 @@ The planted faults are in `test_mutations.py`.
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from common import diff
 from tests.divergence.programs import (
@@ -19,8 +18,6 @@ from tests.divergence.programs import (
     named_lines,
     norm,
 )
-
-pytestmark = pytest.mark.usefixtures("forgets")
 
 
 def test_the_same_mathematics_agrees():

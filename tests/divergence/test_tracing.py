@@ -8,8 +8,6 @@ from tests.divergence.programs import (
     norm,
 )
 
-pytestmark = pytest.mark.usefixtures("forgets")
-
 
 def test_outputs_of_other_structure():
     message = r"outputs: got the structure .* on the left and .* on the right"

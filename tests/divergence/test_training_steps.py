@@ -8,8 +8,6 @@ from tests.divergence.programs import (
     first,
 )
 
-pytestmark = pytest.mark.usefixtures("forgets")
-
 
 def test_wrong_eps_is_found_in_a_whole_step(make, make_batch):
     """The first step of Adam hides the scale of a gradient.
