@@ -93,10 +93,10 @@ class Run:
         return self.state()
 
     def state(self) -> State:
-        return State.from_flat(self.trainer._pure_state(self.leaves)).numpy()
+        return State.from_flat(self.trainer.pure.state(self.leaves)).numpy()
 
     def load(self, state: State) -> None:
-        self.leaves = self.trainer._pure_load(self.leaves, state.flat())
+        self.leaves = self.trainer.pure.load(self.leaves, state.flat())
 
 
 def check(actual: State, expected: State) -> None:
