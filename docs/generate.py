@@ -64,9 +64,9 @@ def write(folder: pathlib.Path) -> None:
 
 
 def versions() -> str:
-    """Names the versions that everything was measured with."""
+    """Returns the versions of the libraries that the pages were built with."""
     return ", ".join(
-        f"{name} {it}" for name, it in environment.versions().items()
+        f"{name} {version}" for name, version in environment.versions().items()
     )
 
 
@@ -129,7 +129,7 @@ def layer_tolerances() -> str:
     rows = []
     for quantity in agreement.LAYER_TOLERANCES["float64"]:
         bounds = [
-            agreement.LAYER_TOLERANCES[it].get(quantity) for it in dtypes
+            agreement.LAYER_TOLERANCES[dtype].get(quantity) for dtype in dtypes
         ]
         rows.append(
             (

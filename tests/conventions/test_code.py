@@ -161,12 +161,16 @@ def lambdas(source: str) -> list[int]:
     return [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Lambda)]
 
 
+# The modules that define what a rule is written with.
+STEPS = ("steps", "joins", "layout", "rules")
+
+
 @pytest.mark.parametrize("impl", IMPLS)
 def test_state_rules_are_data(impl):
     """A layout that is a lambda can neither be printed nor composed."""
     paths = [
         ROOT / impl / "rules.py",
-        *(ROOT / "common" / "layouts").glob("*.py"),
+        *(ROOT / "common" / "layouts" / f"{name}.py" for name in STEPS),
     ]
     found = {label(path): lambdas(path.read_text()) for path in paths}
     assert not any(found.values()), found

@@ -167,15 +167,15 @@ def test_checklist_of_the_example_is_complete():
         "stateful and stateless layers",
         "BatchNorm",
         "SpectralNorm",
-        "made together",
+        "created together",
         "batched call",
         "auxiliary output",
         "gradients for the parameters only",
         "jitted step",
         "training loop",
         "inference mode",
-        "fixed together",
-        "discards state",
+        "bound together",
+        "discards the new state",
     ):
         assert any(words in what for what in shown), words
 

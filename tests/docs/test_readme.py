@@ -35,7 +35,7 @@ def test_ci_runs_both_commands():
     compare, tests = COMMANDS
     assert compare.endswith(" .venv/bin/eqx-vs-nnx")
     assert 'readme ".venv/bin/eqx-vs-nnx"' in script
-    assert f'readme "{tests.rpartition(".venv/bin/python ")[2]}"' in script
+    assert f"readme '{tests.rpartition('.venv/bin/python ')[2]}'" in script
 
 
 def test_every_command_is_listed():
