@@ -10,7 +10,7 @@ import gc
 import pathlib
 import re
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import hypothesis
@@ -59,6 +59,16 @@ TINY: dict[str, dict[str, Any]] = {
     "deep_mlp": {"depth": 1, "size": 3},
 }
 """Sizes at which a model still has every kind of array it can have."""
+
+
+def exhaustive_but(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Marks all values of a parameter as exhaustive but the given ones."""
+    return [
+        value
+        if value in quick
+        else pytest.param(value, marks=pytest.mark.exhaustive)
+        for value in values
+    ]
 
 
 class Batch(NamedTuple):

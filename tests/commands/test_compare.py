@@ -39,7 +39,14 @@ def test_compare_is_the_default_command(columns):
 
 @pytest.mark.parametrize(
     ("dtypes", "summary"),
-    [("float64", ""), ("float64 float32", "2 of 2 comparisons failed.")],
+    [
+        ("float64", ""),
+        pytest.param(
+            "float64 float32",
+            "2 of 2 comparisons failed.",
+            marks=pytest.mark.exhaustive,
+        ),
+    ],
 )
 def test_a_mismatch_exits_with_1(monkeypatch, capsys, dtypes, summary):
     faulty = faults.respec(faults.FLAX, eps=1e-3)

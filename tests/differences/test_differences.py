@@ -30,12 +30,14 @@ def expected_to_fail(row):
     return pytest.param(row, id=row.name, marks=mark)
 
 
-@pytest.mark.parametrize("row", [*map(expected_to_fail, known_differences())])
+@pytest.mark.parametrize(
+    "row", [*map(expected_to_fail, known_differences())], scope="module"
+)
 def test_library_agrees_with_the_definition(row):
     assert measured(row).gone
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROWS, scope="module")
 def test_measured_number_is_the_one_on_record(row):
     measurement = measured(row)
     assert measurement.still_there, (
@@ -45,7 +47,7 @@ def test_measured_number_is_the_one_on_record(row):
     )
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROWS, scope="module")
 def test_row_is_well_formed(row):
     assert not Measurement(row, row.expected).still_there
     assert not Measurement(row, row.measured).gone
@@ -59,7 +61,7 @@ def test_row_is_well_formed(row):
         assert (row.measured, row.expected) == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROWS, scope="module")
 def test_library_without_the_difference_is_reported_as_gone(row):
     fixed = dataclasses.replace(row, demonstration=lambda: row.expected)
     measurement = measure(fixed)

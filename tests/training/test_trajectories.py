@@ -6,14 +6,16 @@ import pytest
 from common import Trainer, agreement, backends, build, compare, specs
 from common.layers import BATCH_NORM_DIALECTS
 from common.training import data
-from tests.conftest import TINY
+from tests.conftest import TINY, exhaustive_but
 
 STEPS = 1000
 # A convolution of full size would take minutes for a thousand steps.
 SIZES = {"digits_cnn": TINY["digits_cnn"]}
 
 models = pytest.mark.parametrize("model", specs())
-dialects = pytest.mark.parametrize("dialect", BATCH_NORM_DIALECTS)
+dialects = pytest.mark.parametrize(
+    "dialect", exhaustive_but(BATCH_NORM_DIALECTS, "standard")
+)
 
 
 def make(model: str, backend: str, dialect: str) -> Trainer:
