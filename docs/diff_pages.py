@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+import jax
 import numpy as np
 from tables import table
 
@@ -19,7 +20,13 @@ def pages() -> dict[str, str]:
     from docs.port import vit_equinox, vit_nnx
 
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3))
-    found = diff(vit_equinox.features, vit_nnx.features, images)
+    found = diff(
+        lambda model, x: jax.vmap(model)(x),
+        lambda model, x: model(x),
+        vit_equinox.model,
+        images,
+        right_args=(vit_nnx.model, images),
+    )
     repaired = diff(vit_equinox.features, vit_nnx.repaired(), images)
     return {
         "diff_case.md": f"```text\n{found}\n```\n",

@@ -63,7 +63,7 @@ def ratios(race: Race, wanted: float) -> str:
     found = [(t.contender, race.ratio(t)) for t in race.timings]
     low = min(0.7, *(ratio.low for _, ratio in found)) / 1.1
     high = max(2.0, *(ratio.high for _, ratio in found)) * 1.1
-    margins = Margins(left=190, top=34, bottom=40)
+    margins = Margins(left=190, top=34, bottom=48)
     plot = Plot(
         Axis(low, high, log=True),
         Axis(len(found), 0),

@@ -86,5 +86,5 @@ def test_json_describes_rows_constructors_and_findings():
     assert row["flax"]["kind"] == "stock"
     assert row["flax"]["page"].startswith("https://flax.readthedocs.io/")
     first, second = row["measured"]
-    assert first["findings"][0]["error"] is None and not first["ok"]
+    assert first["findings"][0]["error"] == "inf" and not first["ok"]
     assert second["findings"][0]["error"] == 0.0 and second["ok"]

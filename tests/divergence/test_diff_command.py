@@ -33,7 +33,7 @@ def test_a_module_that_does_not_import(source, message, tmp_path, monkeypatch):
     [
         ("numpy.tanh", "got 'numpy.tanh', expected package.module:name"),
         ("numpy:tangent", "got no 'tangent' in numpy"),
-        ("numpy:pi", "got float, expected something to call"),
+        ("numpy:pi", "got float, expected a callable"),
     ],
 )
 def test_names_of_functions(name, message):
