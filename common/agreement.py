@@ -20,7 +20,7 @@ EPS = {
 
 # The largest relative errors that count as agreement. A float64 comparison
 # tests the formula, and a float32 comparison tests the rounding, so the
-# float32 tolerances are multiples of the ULP (EPS).
+# float32 tolerances are multiples of the machine epsilon.
 # - state: arrays that are saved and loaded or passed to another backend,
 #   which must be equal bit for bit
 # - forward, loss, buffers: the results of one forward pass

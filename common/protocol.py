@@ -260,7 +260,9 @@ class Backend(Protocol[Native]):
     def step(
         self, native: Native, batch: Any, *, gradients: bool = False
     ) -> Any:
-        """Takes one training step in the library's own idiom, un-jitted.
+        """Takes one training step, written as users of the library would.
+
+        The step is not jitted.
 
         Args:
             native: the run before the step.

@@ -67,7 +67,7 @@ def _bank(figures: dict) -> str:
         ),
         (
             "false alarms in random draws of pairs without a fault",
-            f"{figures['false alarms']} of {figures['initialisations']}",
+            f"{figures['false alarms']} of {figures['initializations']}",
         ),
     ]
     return table(("quantity", "value"), rows)

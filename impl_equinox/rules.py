@@ -79,7 +79,7 @@ RULES: dict[type, Rule] = {
             "bias": Leaf("bias", convolution_bias),
         }
     ),
-    # normalisation
+    # normalization
     eqx.nn.BatchNorm: Rule(
         {
             "ema_first_time_index": Leaf("first_time"),

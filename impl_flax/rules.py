@@ -1,7 +1,7 @@
 """What the arrays of each type of Flax layer are called, and their layout.
 
 A layer without a rule keeps its attributes' names and its axis order. Most
-layers of `nnx` have a rule: their axis order is the reverse of PyTorch's.
+layers of `nnx` have a rule, since their names or axis order are not PyTorch's.
 """
 
 import math
@@ -149,7 +149,7 @@ RULES: dict[type, Rule] = {
     nnx.Conv: Rule({"kernel": Leaf("weight", kernel)}),
     nnx.ConvTranspose: Rule({"kernel": Leaf("weight", transposed_kernel)}),
     layers.ConvTranspose: Rule({"kernel": Leaf("weight", transposed_kernel)}),
-    # normalisation
+    # normalization
     nnx.BatchNorm: Rule(STATISTICS),
     layers.BatchNorm: Rule(
         {**STATISTICS, "count": Leaf("num_batches_tracked")}

@@ -184,8 +184,8 @@ class Matching:
 def allowed_error(left: Node, right: Node) -> float:
     """Returns the largest error of two values that still match.
 
-    The wider of the two precisions decides: a cast to a narrow dtype in one
-    program is a divergence, while a cast in both is not.
+    The tolerance is that of the more precise value. So a cast to a narrow
+    dtype in only one of the programs is a divergence.
     """
     return match_tolerance(min(left.eps, right.eps))
 

@@ -120,8 +120,8 @@ def _similarity(
     score = 0.0
     matching = walks[0].matching
     nodes = matching.records[0].nodes
-    others = walks[1].neighbours(right.number)
-    for number in walks[0].neighbours(left.number):
+    others = walks[1].neighbors(right.number)
+    for number in walks[0].neighbors(left.number):
         weight = 0.1 if nodes[number].fingerprint.is_constant else 1.0
         if set(matching.matches_or_slices(0, number)) & others:
             score += weight
@@ -131,7 +131,7 @@ def _similarity(
     alike += 0.25 * (left.fingerprint.size == right.fingerprint.size)
     if score:
         return score + alike
-    # Without common neighbours, count common ancestors.
+    # Without common neighbors, count common ancestors.
     ancestors = walks[1].ancestors(right.number)
     common = sum(
         bool(set(matching.matches_or_slices(0, number)) & ancestors)

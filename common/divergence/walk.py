@@ -54,7 +54,7 @@ MASKING = {
     "sign",
     "stop_gradient",
 }
-# The number of steps that `ancestors` and `neighbours` go through a program.
+# The number of steps that `ancestors` and `neighbors` go through a program.
 MAX_STEPS = 3
 
 
@@ -151,7 +151,7 @@ class BackwardWalk:
             found |= self.sources(operand) if skipped else {operand}
         return found
 
-    def neighbours(self, number: int) -> set[int]:
+    def neighbors(self, number: int) -> set[int]:
         """Returns what a value was computed from or is combined with.
 
         A constant, such as a mask, has no sources that identify it, so the

@@ -15,7 +15,7 @@ class Concatenate:
 
     Attributes:
         axis: counted from 0.
-        sizes: of the parts along that axis.
+        sizes: the sizes of the parts along that axis.
     """
 
     axis: int

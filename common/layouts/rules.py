@@ -47,9 +47,9 @@ class Part:
     Attributes:
         name: its canonical name. If `None`, its arrays are named as arrays of
             the layer that holds it.
-        renamed: what some of its arrays are called then.
-        layouts: of its arrays, by attribute; the arrays' own rules apply to
-            the others.
+        renamed: the new names of some of its arrays, by their old names.
+        layouts: the layouts of some of its arrays, by attribute; the rules of
+            the sublayer's type apply to the others.
         block: if set, its arrays are parts of canonical ones, which are
             concatenated along their last native axis in this order.
         item: if the sublayer is a list, `(layer, index) -> name` of an item;
@@ -68,8 +68,8 @@ class Rule:
     """The canonical form of a type of layer.
 
     Attributes:
-        arrays: by attribute.
-        parts: by attribute.
+        arrays: the names and layouts of the layer's arrays, by attribute.
+        parts: the names of its sublayers, by attribute.
     """
 
     arrays: Mapping[str, Leaf] = dataclasses.field(default_factory=dict)

@@ -133,7 +133,7 @@ def _join_of_picks(inputs: Any, join: Join) -> Layout | None:
 def simplify_steps(shape: Shape, steps: Iterable[Step]) -> tuple[Step, ...]:
     """Returns fewer steps that give the same result.
 
-    Inverse pairs vanish, neighbours of one kind merge, and pieces are taken
+    Inverse pairs vanish, neighbors of one kind merge, and pieces are taken
     first, so that the other steps act on less.
     """
     steps = list(steps)

@@ -7,8 +7,8 @@ matrix into rows and columns, or that draws an array of noise, does not.
 
 The answer is read off the optimizer's jaxpr, so it costs one trace and
 compiles nothing, covers both branches of every condition, and applies to the
-parameters' real shapes. It is conservative: a program that is not recognized
-as equivariant counts as one that is not.
+parameters' real shapes. It is conservative: unrecognized programs are treated
+as not equivariant.
 """
 
 import math

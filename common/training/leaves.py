@@ -41,7 +41,7 @@ def is_key(x: Array) -> bool:
 
 
 def unwrap_keys(arrays: Mapping[str, Array]) -> list[Array]:
-    """Returns arrays as leaves, typed PRNG keys as their data.
+    """Returns the arrays in order, with typed PRNG keys as their key data.
 
     A typed key costs Python time at every call of a jitted function.
     """

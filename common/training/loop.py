@@ -18,6 +18,7 @@ from common.training.data import Place
 
 FIRST_CHUNK = 16
 MAX_CHUNK = 1024
+"""The largest number of steps of a chunk, and the padded size of its rows."""
 CHUNK_SECONDS = 0.2
 
 Leaves = list[Array]
@@ -44,7 +45,8 @@ class Chunk(NamedTuple):
         leaves: the trainer's arrays after these steps.
         place: the place in the data order after these steps.
         metrics: the metrics of each step. Empty if no step was taken.
-        failure: what was not finite in the next step, if that ends the run.
+        failure: what was not finite in the step after these, or `None` if the
+            run can continue.
     """
 
     leaves: Leaves
@@ -63,8 +65,8 @@ def loops_slowly(step: Callable[..., Any], *args: Any) -> bool:
 class Loop:
     """Runs a pure step over rows of example indices.
 
-    It keeps what it has compiled and how many steps fill a chunk, and
-    nothing of the run: the leaves and the place are arguments and results.
+    It caches the compiled programs and the length of a chunk, but no state of
+    the run: the leaves and the place are arguments and results.
     """
 
     def __init__(
@@ -176,7 +178,7 @@ class Loop:
 
     def _adapt(self, seconds: float) -> None:
         """Chooses the length of the next chunk by the seconds of a step."""
-        if self._compiled:  # else the seconds are those of the compiler
+        if self._compiled:  # the first call includes compilation
             count = int(CHUNK_SECONDS / seconds)
             self._count = min(max(count, 1), MAX_CHUNK)
         self._compiled = True

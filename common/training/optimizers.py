@@ -1,4 +1,4 @@
-"""optax optimizers on parameters that go by canonical name.
+"""optax optimizers on parameters keyed by canonical name.
 
 Masks and labels are functions of the parameter tree, and every library has a
 different tree. Here each optimizer sees the same one: a flat dict by
@@ -75,7 +75,7 @@ class NamedOptimizer:
 
     Attributes:
         optimizer: the optimizer itself.
-        layouts: of the library's parameters.
+        layouts: the layouts of the library's parameters.
         native_order: whether the optimizer sees arrays in native axis order.
         arguments: names of the extra arguments that the optimizer accepts.
     """
@@ -92,7 +92,7 @@ class NamedOptimizer:
 
         Args:
             optimizer: any optax transformation.
-            layouts: of the library's parameters.
+            layouts: the layouts of the library's parameters.
             params: the library's parameter tree, or its shapes.
 
         Raises:
@@ -191,8 +191,8 @@ def accepted_arguments(
 ) -> tuple[str, ...]:
     """Returns the names of the extra arguments that an optimizer accepts.
 
-    A signature does not tell, since a chain accepts any; so the optimizer is
-    traced with one combination after the other.
+    The signature cannot be used, because a chain accepts any argument.
+    Instead, the optimizer is traced with each combination in turn.
 
     Args:
         optimizer: accepts extra arguments.
@@ -243,8 +243,8 @@ def commutes(
 ) -> bool:
     """Returns whether an optimizer may see arrays in native axis order.
 
-    It may if the update does not depend on the order, and if every array of
-    its state has the shape of a parameter or belongs to none.
+    It may if the update does not depend on the order, and if each array of
+    its state has the shape of its parameter or belongs to no parameter.
 
     Args:
         optimizer: accepts the extra arguments.

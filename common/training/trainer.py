@@ -118,7 +118,7 @@ class Trainer:
         batch_size: int = 32,
         progress: bool = True,
     ) -> np.ndarray:
-        """Trains for some epochs in one compiled loop.
+        """Trains for a number of epochs, in compiled chunks of steps.
 
         Every epoch shuffles the examples anew, in an order that depends only
         on the seed and the epoch, and leaves out those that do not fill a
@@ -127,7 +127,8 @@ class Trainer:
 
         The first Control-C stops the run after the current chunk of steps,
         which takes about 0.2 seconds once the loop is compiled. A second
-        Control-C ends the process at once.
+        Control-C ends the process at once, or raises `KeyboardInterrupt` in
+        an interactive session.
 
         Args:
             inputs: all examples, channels last, in the trainer's dtype.

@@ -13,7 +13,7 @@ from common.divergence.sources import Frame, select_frames
 from tests.divergence.mutations.bank import FAULTS, PAIRS
 from tests.divergence.mutations.pair import Pair, places
 
-INITIALISATIONS = 200
+INITIALIZATIONS = 200
 """How many unmutated pairs are drawn, in total."""
 FLOAT32_STRIDE = 4
 """One in this many unmutated pairs runs in float32."""
@@ -91,7 +91,7 @@ def model_lines(node: Node) -> list[Frame]:
 
 
 def find_false_alarms(
-    count: int = INITIALISATIONS,
+    count: int = INITIALIZATIONS,
 ) -> list[tuple[str, int, str | None]]:
     """Returns the unmutated pairs that `diff` reports as different."""
     found = []
@@ -135,6 +135,6 @@ def summarize(
         "named first": named(1),
         "named by line": named(2, lines_only=True),
         "named by line first": named(1, lines_only=True),
-        "initialisations": INITIALISATIONS,
+        "initializations": INITIALIZATIONS,
         "false alarms": len(false_alarms),
     }
