@@ -1,4 +1,4 @@
-"""`diff` on a bank of planted faults: every fault is found, with no false alarm.
+"""`diff` on a bank of planted faults: all are found, with no false alarm.
 
 Without the marker `exhaustive` the tests plant the first fault of every third
 pair, and run ten pairs without a fault.
