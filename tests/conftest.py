@@ -7,6 +7,7 @@ registries list, and its id names the cell: `test_step[deep_mlp-flax-float64]`.
 import contextlib
 import ctypes
 import gc
+import os
 import pathlib
 import re
 import resource
@@ -28,6 +29,13 @@ from common.training.checks import predictions_like
 
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 
+# Compiling takes most of the time of the tests, and with little optimization
+# about half as much. `.ci/run` sets XLA_FLAGS to nothing and runs the tests
+# marked `optimized` again, compiled as users compile.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+)
 jax.config.update("jax_enable_x64", True)
 # The tests compile many small programs, and few of them change between two
 # runs: with all of them cached, the suite runs several times faster.

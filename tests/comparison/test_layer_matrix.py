@@ -96,10 +96,11 @@ def test_layer_agrees_with_its_definition(row, backend, dtype):
         for_draws(row, FEW_DRAWS[dtype], check)
 
 
+@pytest.mark.optimized
 @libraries
 @rows
 def test_optimized_layer_agrees_with_its_definition(row, backend):
-    """The other tests compile with little optimization."""
+    """The other tests pass compiler options for little optimization."""
     layer = LAYERS[row]()
     findings = judge.measure(layer, backend, "float32")
     assert_agrees(layer, backend, findings, "float32")

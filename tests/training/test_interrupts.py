@@ -219,6 +219,7 @@ def process(program: str, sorts: int) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},  # compiles slowly, as for users
     )
     try:
         yield child

@@ -18,6 +18,7 @@ from common.protocol import Spec
 from common.training.building import DTYPES
 from tests.conftest import TINY, exhaustive_but
 
+pytestmark = pytest.mark.optimized
 STEPS = 4
 JUDGED = [name for name in backends() if name != "reference"]
 CELLS = [
