@@ -55,7 +55,7 @@ FITS = {"stateful_mlp": 256, "digits_cnn": 1}
 FIT_ROUNDS = 16
 
 CACHE = "jax_compilation_cache_dir"
-COMMAND = "python -m common bench"
+COMMAND = "eqx-vs-nnx bench"
 
 
 def run(
