@@ -6,6 +6,7 @@ canonical name. Its arrays have the library's own axis order where that makes
 no difference to the optimizer, and canonical axis order otherwise.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -101,13 +102,14 @@ class NamedOptimizer:
         self.optimizer = optax.with_extra_args_support(optimizer)
         self.layouts = layouts
         canonical = jax.eval_shape(layouts.to_canonical, params)
-        self.arguments = accepted_arguments(self.optimizer, canonical)
-        self.native_order = isinstance(layouts, CanonicalLayouts) or commutes(
-            self.optimizer,
-            canonical,
-            jax.eval_shape(layouts.to_names, params),
-            self.arguments,
-        )
+        names = jax.eval_shape(layouts.to_names, params)
+        with warnings.catch_warnings():
+            # The step traces the optimizer again, in the model's own dtype.
+            warnings.simplefilter("ignore")
+            self.arguments = accepted_arguments(self.optimizer, canonical)
+            self.native_order = isinstance(
+                layouts, CanonicalLayouts
+            ) or commutes(self.optimizer, canonical, names, self.arguments)
         if self.native_order:
             self._show, self._restore = layouts.to_names, layouts.to_native
         else:

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from common.training import losses
@@ -82,17 +81,6 @@ BUILD = {
         {"seed": 0.5, "backend": "flax"},
         ValueError,
         r"seed: got 0\.5, expected an int from 0 to 4294967295" + SEED_FIX,
-    ),
-    "adafactor": (
-        {
-            "backend": "flax",
-            "optimizer": optax.adafactor(1e-3, min_dim_size_to_factor=1),
-        },
-        ValueError,
-        r"optimizer state 'optimizer\..+': got shape \(.*\), expected "
-        r"\(.*\)\. It does not cross between backends \(as those of "
-        r"adafactor and muon\); use an optimizer that keeps scalars and "
-        r"parameter-shaped arrays, such as adamw\.",
     ),
 }
 
