@@ -88,8 +88,8 @@ def test_the_backend_can_change_after_every_step(model, dialect):
     check_states(here, reference)
 
 
-# The envelope is calibrated for XLA's default optimization, which `.ci/run` uses
-# for the exhaustive tests.
+# The envelope is calibrated for XLA's default optimization, with which
+# `.ci/run` compiles the exhaustive tests.
 @pytest.mark.exhaustive
 @models
 def test_float32_errors_stay_within_the_envelope(model):
