@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
+
 from common.errors import (
     BackendNotInstalledError,
     ModelNotFoundError,
@@ -121,6 +123,67 @@ def find_constructors(library: str) -> Mapping[str, Constructor]:
     for module in _submodules(_load(library, "table")):
         _load(library, f"table.{module}")  # registers its constructors
     return _load(library, "table.column").COLUMN
+
+
+class Library(NamedTuple):
+    """What a library provides for a user's own models.
+
+    Attributes:
+        layouts: makes the layouts of a native object.
+        call: calls a native object on a batch, as the library's examples do.
+        with_state: puts what a call returned into the native object.
+        copy: copies a native object that could be changed in place.
+    """
+
+    layouts: Callable[[Any], Any]
+    call: Callable[..., tuple[Any, Any]]
+    with_state: Callable[[Any, Any], Any]
+    copy: Callable[[Any], Any]
+
+
+def find_library(library: str) -> Library:
+    """Returns what a library provides for a user's own models.
+
+    Raises:
+        BackendNotInstalledError: if the library is not installed.
+    """
+    calling = _load(library, "calling")
+    return Library(
+        _load(library, "canonical").Layouts,
+        calling.call,
+        calling.with_state,
+        calling.copy,
+    )
+
+
+def library_of(native: Any) -> str:
+    """Returns the library of a model: `"equinox"` or `"flax"`.
+
+    Neither library is imported: a model of one that is not loaded cannot
+    exist.
+
+    Args:
+        native: an NNX module, an Equinox model, or a pytree that holds one,
+            such as a pair of a model and its state.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if _is_of(native, "flax.nnx"):
+        return "flax"
+    nodes = jax.tree.leaves(native, is_leaf=lambda x: _is_of(x, "equinox"))
+    if any(_is_of(node, "equinox") for node in nodes):
+        return "equinox"
+    raise TypeError(
+        f"model: got {type(native).__name__}, expected an Equinox model, a "
+        "pair of a model and its state, or an NNX module. Pass the object "
+        "that the library's constructor returned."
+    )
+
+
+def _is_of(x: Any, package: str) -> bool:
+    modules = (kind.__module__ for kind in type(x).__mro__)
+    return any(f"{name}.".startswith(f"{package}.") for name in modules)
 
 
 def find_public_layers(library: str) -> dict[str, Any]:

@@ -103,12 +103,12 @@ class Layouts(ModelLayouts):
         names = tuple(self.aliases.get(name, name) for name in place.names)
         return dataclasses.replace(place, names=names)
 
-    def _flatten_native(self, native):
+    def flatten(self, native):
         leaves = jax.tree.leaves(_pair(native))
         pairs = zip(self._paths, leaves, strict=True)
         return {path: x for path, x in pairs if path is not None}
 
-    def _replace_native(self, native, arrays):
+    def replace(self, native, arrays):
         leaves, treedef = jax.tree.flatten(_pair(native))
         model, state = treedef.unflatten(
             x if path is None else arrays.get(path, x)

@@ -58,13 +58,13 @@ class Layouts(ModelLayouts):
             if found.role is Role.PARAMETER
         }
 
-    def _flatten_native(self, native):
+    def flatten(self, native):
         return {
             str(found): _get(native, path)
             for path, found in self._places.items()
         }
 
-    def _replace_native(self, native, arrays):
+    def replace(self, native, arrays):
         for path, found in self._places.items():
             if str(found) in arrays:
                 _set(native, path, arrays[str(found)])

@@ -146,9 +146,21 @@ RULES: dict[type, Rule] = {
     nnx.Einsum: Rule({"kernel": Leaf("weight")}),
     nnx.Embed: Rule({"embedding": Leaf("weight")}),
     # convolution
-    nnx.Conv: Rule({"kernel": Leaf("weight", kernel)}),
-    nnx.ConvTranspose: Rule({"kernel": Leaf("weight", transposed_kernel)}),
-    layers.ConvTranspose: Rule({"kernel": Leaf("weight", transposed_kernel)}),
+    nnx.Conv: Rule(
+        {"kernel": Leaf("weight", kernel), "mask": Leaf("mask", kernel)}
+    ),
+    nnx.ConvTranspose: Rule(
+        {
+            "kernel": Leaf("weight", transposed_kernel),
+            "mask": Leaf("mask", transposed_kernel),
+        }
+    ),
+    layers.ConvTranspose: Rule(
+        {
+            "kernel": Leaf("weight", transposed_kernel),
+            "mask": Leaf("mask", transposed_kernel),
+        }
+    ),
     # normalization
     nnx.BatchNorm: Rule(STATISTICS),
     layers.BatchNorm: Rule(

@@ -64,9 +64,7 @@ class Judge:
                 errors |= {k: v for k, v in copying.items() if v > errors[k]}
             self._add("state", left, right, 0, errors)
 
-    def first_step(
-        self, before: Mapping[str, State], after: Mapping[str, State]
-    ) -> None:
+    def first_step(self, after: Mapping[str, State]) -> None:
         """Judges the buffers, the parameters and the optimizer state after
         the first step."""
         for left, right in self._pairs:
@@ -78,26 +76,6 @@ class Judge:
             ):
                 errors = agreement.relative_errors(x, y)
                 self._add(quantity, left, right, 1, errors)
-            changed = {
-                name: {
-                    leaf
-                    for leaf, x in after[name].buffers.items()
-                    if not np.array_equal(x, before[name].buffers[leaf])
-                }
-                for name in (left, right)
-            }
-            # The first step of a run changes every buffer. Later, a buffer
-            # that has converged may stay the same, but in both backends.
-            is_first = int(before[left].step) == 0
-            expected = (
-                set(a.buffers) if is_first else changed[left] | changed[right]
-            )
-            unchanged = [
-                f"{name}.{leaf}"
-                for name in (left, right)
-                for leaf in sorted(expected - changed[name])
-            ]
-            self._count("trained", left, right, 1, unchanged)
 
     def state(self, step: int, states: Mapping[str, State]) -> None:
         """Judges the State after a step.
@@ -121,6 +99,35 @@ class Judge:
                 peaks[name] = self._peaks[key]
             errors = agreement.relative_errors(a.opt, b.opt, peaks)
             self._add("moments", left, right, step, errors)
+
+    def trained(
+        self,
+        step: int,
+        before: Mapping[str, State],
+        changed: Mapping[str, set[str]],
+    ) -> None:
+        """Judges whether training changed every buffer.
+
+        Args:
+            step: the number of steps that were taken.
+            before: the States before the first step.
+            changed: the names of the buffers that some step changed.
+        """
+        for left, right in self._pairs:
+            # From the start of a run, two steps change every buffer. One may
+            # not: the vectors of a spectral norm can be a fixed point in
+            # float32 until the weight changes. Later, a buffer that has
+            # converged may stay the same, but in both backends.
+            if int(before[left].step) == 0 and step > 1:
+                expected = set(before[left].buffers)
+            else:
+                expected = changed[left] | changed[right]
+            unchanged = [
+                f"{name}.{leaf}"
+                for name in (left, right)
+                for leaf in sorted(expected - changed[name])
+            ]
+            self._count("trained", left, right, step, unchanged)
 
     def kept(self, step: int, changed: Mapping[str, list[str]]) -> None:
         """Judges whether inference left every array unchanged."""

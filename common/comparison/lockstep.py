@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from common import agreement
@@ -112,19 +113,27 @@ def compare_all(
         judge.values("forward", 0, predictions)
 
         losses: dict[str, list[float]] = {name: [] for name in runs}
+        changed: dict[str, set[str]] = {name: set() for name in runs}
+        states = before
         for step in range(1, steps + 1):
             step_losses = map_values(lambda run: run.step(xs, ys), runs)
             judge.losses(step, step_losses)
             for name, loss in step_losses.items():
                 losses[name].append(float(loss))
+            previous = states
             states = {name: run.state for name, run in runs.items()}
+            for name, state in states.items():
+                changed[name] |= changed_arrays(
+                    previous[name].buffers, state.buffers
+                )
             if step == 1:
                 gradients = {name: run.gradients for name, run in runs.items()}
                 judge.values("gradients", 1, gradients)
-                judge.first_step(before, states)
+                judge.first_step(states)
             judge.state(step, states)
             tick()
 
+        judge.trained(steps, before, changed)
         predictions = map_values(lambda run: run.predict(xs), runs)
         judge.values("eval", steps, predictions)
         judge.kept(steps, {name: run.changed for name, run in runs.items()})
@@ -139,6 +148,17 @@ def compare_all(
         rows=judge.rows(),
         losses=losses,
     )
+
+
+def changed_arrays(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> set[str]:
+    """Returns the names of the arrays with another value, bit for bit."""
+    return {
+        name
+        for name, x in after.items()
+        if not np.array_equal(x, before[name])
+    }
 
 
 def zero_round_off(

@@ -3,6 +3,7 @@
 import abc
 import collections
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,10 @@ from common.layouts.joins import Concatenate
 from common.layouts.layout import Layout, Source
 from common.layouts.rules import EACH, Place, Role
 from common.layouts.steps import Cast, Index, KeyData, Step
+
+
+STATE = re.compile(r"^state\.get\(|\)(?=$|\[)")
+WORDS = re.compile(r"(\w+)|\['(.+?)'\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +44,12 @@ class NativeArray:
     def name(self) -> str:
         """Its canonical name."""
         return self.place.names[0]
+
+    @property
+    def dotted(self) -> str:
+        """Its path with dots: `layers.0.weight` for `.layers[0].weight`."""
+        path = STATE.sub("", self.path)
+        return ".".join(a or b for a, b in WORDS.findall(path)[1:])
 
     def dtype_steps(self) -> tuple[Step, ...]:
         """Returns the steps to the canonical dtype, which are the last."""
@@ -122,7 +133,7 @@ class ModelLayouts(abc.ABC):
             native: of the structure that this was made from.
             roles: of the arrays to read; all of them by default.
         """
-        arrays = self._flatten_native(native)
+        arrays = self.flatten(native)
         return {
             name: self.canonical[name].apply(arrays)
             for name in self.names(*roles)
@@ -152,7 +163,7 @@ class ModelLayouts(abc.ABC):
                 if not (jnp.issubdtype(dtype, jnp.inexact) or is_key(x)):
                     x = x.astype(dtype)
                 new[path] = x
-        return self._replace_native(native, new)
+        return self.replace(native, new)
 
     def require_names(self, names: Iterable[str], *roles: Role) -> None:
         """Checks that names are those of the arrays of some roles.
@@ -219,13 +230,21 @@ class ModelLayouts(abc.ABC):
 
         return jax.tree.map(replace, tree, is_leaf=is_named)
 
+    @property
+    def arrays(self) -> tuple[NativeArray, ...]:
+        """Every array of the native object, each tied array once."""
+        return tuple(self._arrays)
+
     @abc.abstractmethod
-    def _flatten_native(self, native: Any) -> dict[str, Any]:
+    def flatten(self, native: Any) -> dict[str, Any]:
         """Returns all arrays of a native object, by path."""
 
     @abc.abstractmethod
-    def _replace_native(self, native: Any, arrays: dict[str, Any]) -> Any:
-        """Returns a native object with other arrays at some paths."""
+    def replace(self, native: Any, arrays: dict[str, Any]) -> Any:
+        """Returns a native object with other arrays at some paths.
+
+        An NNX module is changed in place, and returned.
+        """
 
     @abc.abstractmethod
     def _is_parameters(self, x: Any) -> bool:

@@ -6,7 +6,6 @@ canonical name. Its arrays have the library's own axis order where that makes
 no difference to the optimizer, and canonical axis order otherwise.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -64,6 +63,16 @@ class CanonicalLayouts:
     to_native = to_canonical = from_canonical = to_names
 
 
+def in_default_dtype(shapes: Any) -> Any:
+    """Returns the shapes with JAX's default dtype, which the run trains in.
+
+    A library may give the shapes another one: NNX makes parameters in float32
+    whether or not 64-bit types are enabled.
+    """
+    dtype = jnp.zeros(()).dtype
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
+
+
 class NamedOptimizer:
     """An optax optimizer that shows its parameters by canonical name.
 
@@ -103,13 +112,11 @@ class NamedOptimizer:
         self.layouts = layouts
         canonical = jax.eval_shape(layouts.to_canonical, params)
         names = jax.eval_shape(layouts.to_names, params)
-        with warnings.catch_warnings():
-            # The step traces the optimizer again, in the model's own dtype.
-            warnings.simplefilter("ignore")
-            self.arguments = accepted_arguments(self.optimizer, canonical)
-            self.native_order = isinstance(
-                layouts, CanonicalLayouts
-            ) or commutes(self.optimizer, canonical, names, self.arguments)
+        canonical, names = in_default_dtype((canonical, names))
+        self.arguments = accepted_arguments(self.optimizer, canonical)
+        self.native_order = isinstance(layouts, CanonicalLayouts) or commutes(
+            self.optimizer, canonical, names, self.arguments
+        )
         if self.native_order:
             self._show, self._restore = layouts.to_names, layouts.to_native
         else:

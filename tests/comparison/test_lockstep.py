@@ -134,7 +134,7 @@ def test_buffers_that_both_leave_unchanged_are_found():
         trainer("stateful_mlp", StaleState, "float64", **MLP),
         trainer("stateful_mlp", StaleState, "float64", **MLP),
         *batch("stateful_mlp", "float64"),
-        steps=1,
+        steps=2,
     )
     assert {row.quantity for row in report.rows if not row.ok} == {"trained"}
 
