@@ -17,7 +17,6 @@ from common.layouts.layout import Layout, Source
 from common.layouts.rules import EACH, Place, Role
 from common.layouts.steps import Cast, Index, KeyData, Step
 
-
 STATE = re.compile(r"^state\.get\(|\)(?=$|\[)")
 WORDS = re.compile(r"(\w+)|\['(.+?)'\]")
 
