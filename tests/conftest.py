@@ -71,6 +71,9 @@ TINY: dict[str, dict[str, Any]] = {
 
 def exhaustive_but(values: Iterable[Any], *quick: Any) -> list[Any]:
     """Marks all values of a parameter as exhaustive but the given ones."""
+    values = list(values)
+    missing = [value for value in quick if value not in values]
+    assert not missing, f"{missing} are not among the values"
     return [
         value
         if value in quick
@@ -79,12 +82,18 @@ def exhaustive_but(values: Iterable[Any], *quick: Any) -> list[Any]:
     ]
 
 
+def one_in(step: int, values: Iterable[Any]) -> list[Any]:
+    """Marks all values of a parameter as exhaustive but every `step`-th."""
+    values = list(values)
+    return exhaustive_but(values, *values[::step])
+
+
 class Batch(NamedTuple):
     xs: np.ndarray
     ys: np.ndarray
 
 
-@pytest.fixture(params=specs())
+@pytest.fixture(params=exhaustive_but(specs(), "stateful_mlp"))
 def model(request) -> str:
     """The name of a spec."""
     return request.param

@@ -256,7 +256,16 @@ CELLS = [
 ]
 
 
-@pytest.mark.parametrize(("model", "name"), CELLS)
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        pytest.param(
+            *cell,
+            marks=() if cell[0] == "stateful_mlp" else pytest.mark.exhaustive,
+        )
+        for cell in CELLS
+    ],
+)
 def test_hyper_parameter_changes_the_program(
     model, name, backend, make, make_batch
 ):
