@@ -15,18 +15,29 @@ from common.agreement import (
 from common.alignment.arrangement import Arrangement, Half
 from common.alignment.assembly import Assembly, assemble
 from common.alignment.elimination import pair_dead
-from common.alignment.fill import SCALES
+from common.alignment.fill import SCALES, random_like
 from common.alignment.matching import Evidence, Pair
 from common.alignment.pieces import Piece
 from common.alignment.proof import Proof, output_error, prove
 from common.alignment.rearranged import rearranged
 from common.alignment.search import best_first
 from common.alignment.sides import Run, Side
-from common.alignment.ties import Limits, Pairing, Resolver, Values
+from common.alignment.ties import (
+    Limits,
+    Pairing,
+    Resolver,
+    Values,
+    carried_values,
+    likely_pairs,
+)
 from common.rendering.progress import ProgressBar
 
 REORDERED = 3
 """How many arrangements are also tried with elements in another order."""
+SEARCHED = 0.7
+"""The share of the tries that elements in another order do not need."""
+MOST_LOST = 0.5
+"""The largest share of elements without a counterpart of similar models."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +73,12 @@ class Aligner:
         cuts: how many ways of cutting the arrays were tried.
         unused: the arrays of each side without an effect.
         best: the arrangement whose outputs agree best, and their error.
+        natural: the first arrangement in which each piece can have a
+            counterpart, or the first one, and the error of its outputs.
         failure: why the last arrangement with equal outputs did not give a
             mapping.
+        suspect: that arrangement, and random values of paired pieces with
+            which the models differ.
     """
 
     def __init__(self, sides: tuple[Side, Side], max_cuts: int):
@@ -76,7 +91,9 @@ class Aligner:
         self.cuts = 0
         self.unused: tuple[list[str], list[str]] = ([], [])
         self.best: tuple[float, Arrangement | None] = (np.inf, None)
+        self.natural: tuple[float, Arrangement] | None = None
         self.failure = ""
+        self.suspect: tuple[Arrangement, Values] | None = None
         self.points = list(range(len(SCALES)))
         self._runs: dict[int, tuple[object, Run]] = {}
 
@@ -110,21 +127,20 @@ class Aligner:
         """Returns the error of the outputs at the first symmetric point."""
         self.cuts += 1
         error = output_error(*self.run(arrangement, self.points[0]))
-        is_better = error < self.best[0] or self.best[1] is None
-        if is_better or (
-            arrangement.is_balanced
-            and not self.best[1].is_balanced
-            and self.best[0] > NEARLY_EQUAL
-        ):
+        if error < self.best[0] or self.best[1] is None:
             self.best = error, arrangement
+        if self.natural is None or (
+            arrangement.is_balanced and not self.natural[1].is_balanced
+        ):
+            self.natural = error, arrangement
         return error
 
-    def closest(self) -> tuple[Arrangement, int]:
-        """Returns the best arrangement, and a point at which it is finite.
+    def find_place(self) -> tuple[float, Arrangement, Values]:
+        """Returns where to look for a difference, and the error there.
 
-        It is searched first, if that was not done.
+        If nothing was searched yet, arrangements are until one fits.
         """
-        if self.best[1] is None:
+        if self.natural is None:
             for arrangement in itertools.islice(
                 best_first(self.start()), self.max_cuts
             ):
@@ -133,9 +149,17 @@ class Aligner:
                     break
                 if arrangement.is_balanced and error < NEARLY_EQUAL:
                     break
-        if self.best[1] is None:
-            raise ValueError("no arrangement")
-        return self.best[1], self.points[0]
+        assert self.natural is not None
+        assert self.best[1] is not None
+        if self.suspect is not None:
+            arrangement, values = self.suspect
+            runs = self.run(arrangement, self.points[0], values)
+            return output_error(*runs), arrangement, values
+        if self.best[0] < NEARLY_EQUAL and not self.natural[1].is_balanced:
+            return (*self.best, ({}, {}))
+        if self.best[0] <= self.tolerance("outputs"):
+            return (*self.best, ({}, {}))
+        return (*self.natural, ({}, {}))
 
     # --- the search ---------------------------------------------------------
 
@@ -198,60 +222,68 @@ class Aligner:
         Returns:
             The mapping, or `None` if there is none, and whether it is exact.
         """
-        first, near = [], None
+        balanced: list[Arrangement] = []
+        near: list[tuple[Arrangement, float]] = []
         start = self.start()
         bound = self.tolerance("outputs")
-        for arrangement in itertools.islice(
-            best_first(start), self.max_cuts
-        ):
-            error = self.error(arrangement)
-            bar.describe("cutting arrays", f"error {self.best[0]:.1e}")
-            bar.advance()
+        ways = itertools.islice(
+            best_first(start), int(SEARCHED * self.max_cuts) + 1
+        )
+        for arrangement in ways:
+            error = self._try(arrangement, bar)
             if arrangement.is_balanced:
-                first.append(arrangement)
+                balanced.append(arrangement)
             if error <= bound:
                 found = self.conclude(arrangement)
                 if found is not None:
                     return found, True
-            elif arrangement.is_balanced and error < NEARLY_EQUAL:
-                near = arrangement, error
-                break
-        if near is None and self.best[1] is not None:
-            if bound < self.best[0] < NEARLY_EQUAL:
-                near = self.best[1], self.best[0]
-        if near is not None:
-            found = self.conclude(*near)
+            elif error < NEARLY_EQUAL and arrangement.lost <= MOST_LOST:
+                near.append((arrangement, error))
+                if arrangement.is_balanced:
+                    break
+        near.sort(key=_rank)
+        for arrangement, error in near[:REORDERED]:
+            found = self.conclude(arrangement, error)
             if found is not None:
                 return found, False
-        if not first and self.best[1] is not None:
-            first = [self.best[1]]
-        for arrangement in self._rearranged(first[:REORDERED]):
-            error = self.error(arrangement)
-            bar.advance()
-            if error <= bound:
-                found = self.conclude(arrangement)
-                if found is not None:
-                    return found, True
+        if self.natural is not None and not balanced:
+            balanced = [self.natural[1]]
+        reordered: list[tuple[Arrangement, float]] = []
+        for tolerance in (bound, NEARLY_EQUAL):
+            for arrangement in self._rearranged(
+                balanced[:REORDERED], tolerance
+            ):
+                error = self._try(arrangement, bar)
+                if error <= bound:
+                    found = self.conclude(arrangement)
+                    if found is not None:
+                        return found, True
+                elif error < NEARLY_EQUAL:
+                    reordered.append((arrangement, error))
+        reordered.sort(key=_rank)
+        for arrangement, error in reordered[: 2 * REORDERED]:
+            found = self.conclude(arrangement, error)
+            if found is not None:
+                return found, False
         return None, False
 
-    def _rearranged(
-        self, arrangements: Iterable[Arrangement]
-    ) -> Iterator[Arrangement]:
-        left = self.max_cuts
+    def _try(self, arrangement: Arrangement, bar: ProgressBar) -> float:
+        error = self.error(arrangement)
+        bar.describe("cutting arrays", f"error {self.best[0]:.1e}")
+        bar.advance()
+        return error
 
+    def _rearranged(
+        self, arrangements: Iterable[Arrangement], tolerance: float
+    ) -> Iterator[Arrangement]:
         def run(arrangement: Arrangement) -> tuple[Run, Run]:
-            nonlocal left
-            left -= 1
             self.cuts += 1
             return self.run(arrangement, self.points[0])
 
         for arrangement in arrangements:
-            for new in rearranged(
-                arrangement, run, self.tolerance("outputs")
-            ):
-                if left <= 0:
+            for new in rearranged(arrangement, run, tolerance):
+                if self.cuts >= self.max_cuts:
                     return
-                left -= 1
                 yield new
 
     # --- the mapping --------------------------------------------------------
@@ -302,6 +334,7 @@ class Aligner:
                 f"no array has the gradients of {names[0]} (left) and "
                 f"{names[1]} (right)"
             )
+            self._suspect(arrangement, likely_pairs(evidence, limits), error)
             return None
         eliminated = pair_dead(pairing.pairs, *pairing.dead)
         pairs = pairing.pairs + eliminated
@@ -321,7 +354,27 @@ class Aligner:
             f"{proof.outputs:.2g} and the gradients by {proof.gradients:.2g}, "
             f"most at {proof.worst}"
         )
+        self._suspect(arrangement, pairs, error)
         return None
+
+    def _suspect(
+        self, arrangement: Arrangement, pairs: list[Pair], error: float
+    ) -> None:
+        """Keeps random values with which models differ that looked equal."""
+        if error or self.suspect is not None:
+            return
+        rng = np.random.default_rng(1)
+        values = carried_values(
+            pairs, lambda piece: random_like(piece.values(0), rng)
+        )
+        self.suspect = arrangement, values
+
+
+def _rank(found: tuple[Arrangement, float]) -> tuple[bool, float]:
+    """Orders arrangements: those in which each piece can have a counterpart
+    first, then by the error of the outputs.
+    """
+    return not found[0].is_balanced, found[1]
 
 
 def _has_gradient(run: Run) -> bool:

@@ -174,6 +174,15 @@ class Arrangement:
         )
         return surplus + sum(half.lost for half in self.halves)
 
+    @property
+    def lost(self) -> float:
+        """The share of the elements of a side that need no counterpart."""
+        shares = []
+        for half in self.halves:
+            kept = sum(piece.size for piece in half.pieces)
+            shares.append(half.lost / max(half.lost + kept, 1))
+        return max(shares)
+
     def names_without_counterpart(self) -> tuple[list[str], list[str]]:
         """Returns the arrays of the classes of which one side has more."""
         left, right = (

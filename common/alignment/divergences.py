@@ -8,6 +8,7 @@ import numpy as np
 
 from common.alignment.arrangement import Arrangement
 from common.alignment.sides import Side, precise
+from common.alignment.ties import Values
 from common.divergence.result import Diff
 from common.divergence.search import find_divergence
 from common.divergence.text import describe
@@ -46,16 +47,26 @@ def symmetric_point(
     calls: tuple[Call | None, Call | None],
     arrangement: Arrangement,
     point: int,
+    values: Values,
     error: float,
 ) -> SymmetricPoint:
-    """Returns both models at a symmetric point."""
+    """Returns both models at a symmetric point.
+
+    Args:
+        sides: both models.
+        calls: how they are called.
+        arrangement: how their arrays are cut.
+        point: the number of the symmetric point.
+        values: the values of some pieces instead.
+        error: of the outputs.
+    """
     functions, arguments = [], []
-    for side, call, half in zip(
-        sides, calls, arrangement.halves, strict=True
+    for side, call, half, own in zip(
+        sides, calls, arrangement.halves, values, strict=True
     ):
         model = with_module_paths(side.model.native, call)
         functions.append(_function(model, side))
-        filled = half.fill(side.originals, point)
+        filled = half.fill(side.originals, point, own)
         arrays = {name: np.asarray(x) for name, x in filled.items()}
         arguments.append((arrays, side.xs))
     return SymmetricPoint(

@@ -1,5 +1,6 @@
 """`align`: finds the mapping between the arrays of two models."""
 
+import dataclasses
 import fnmatch
 import resource
 import time
@@ -96,7 +97,8 @@ def align(
             training, more = prove_training(sides, found, aligner.tolerance)
             notes += more
         else:
-            divergence = _find_divergence(sides, calls, aligner)
+            point = _symmetric_point(sides, calls, aligner)
+            divergence = _find_divergence(point)
     status = PROVED if is_exact else DIFFERS
     return _alignment(
         sides, aligner, found, status, notes, start, training, divergence
@@ -131,9 +133,7 @@ def symmetric_arguments(
         constants,
         max_cuts,
     )
-    return symmetric_point(
-        sides, calls, *aligner.closest(), aligner.best[0]
-    )
+    return _symmetric_point(sides, calls, aligner)
 
 
 def _prepare(models, calls, inputs, xs, constants, max_cuts):
@@ -197,11 +197,14 @@ def _compile(side: Side) -> None:
         side.compile()
 
 
-def _find_divergence(sides, calls, aligner) -> Diff | None:
+def _symmetric_point(sides, calls, aligner: Aligner) -> SymmetricPoint:
+    error, arrangement, values = aligner.find_place()
+    point = aligner.points[0]
+    return symmetric_point(sides, calls, arrangement, point, values, error)
+
+
+def _find_divergence(point: SymmetricPoint) -> Diff | None:
     try:
-        point = symmetric_point(
-            sides, calls, *aligner.closest(), aligner.best[0]
-        )
         return point.find_divergence()
     except (TypeError, ValueError):
         return None
@@ -209,16 +212,20 @@ def _find_divergence(sides, calls, aligner) -> Diff | None:
 
 def _refuse(sides, calls, aligner, notes, start):
     """Raises the error for models that have no mapping."""
-    error, arrangement = aligner.best
-    divergence = _find_divergence(sides, calls, aligner)
+    point = _symmetric_point(sides, calls, aligner)
+    divergence = _find_divergence(point)
+    arrangement = aligner.find_place()[1]
+    values = (
+        "the same values" if aligner.suspect is None else "random values"
+    )
     lines = [
-        f"models: got outputs that differ by {error:.2g} where both hold the "
-        f"same values, in the best of {aligner.cuts} ways to cut their "
-        "arrays, expected equal ones"
+        f"models: got outputs that differ by {point.error:.2g} where both "
+        f"hold {values}, after {aligner.cuts} ways to cut their arrays, "
+        "expected equal ones"
     ]
     if aligner.failure:
         lines.append(aligner.failure)
-    if arrangement is not None and not arrangement.is_balanced:
+    if not arrangement.is_balanced:
         left, right = arrangement.names_without_counterpart()
         lines.append(
             f"arrays without a counterpart: left {left}, right {right}"
@@ -232,6 +239,7 @@ def _refuse(sides, calls, aligner, notes, start):
     alignment = _alignment(
         sides, aligner, None, REFUSED, notes, start, None, divergence
     )
+    alignment = dataclasses.replace(alignment, agreement=point.error)
     raise AlignmentError(message, alignment)
 
 
@@ -270,8 +278,8 @@ def _alignment(
             (whole.array, tuple(dict.fromkeys(p.array for p in parts)))
             for whole, parts in pairing.tied
         )
-    elif aligner.best[1] is not None:
-        names = aligner.best[1].names_without_counterpart()
+    elif aligner.natural is not None:
+        names = aligner.natural[1].names_without_counterpart()
         over = [tuple(names[0]), tuple(names[1])]
     left, right = sides
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -3,7 +3,7 @@
 import collections
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -32,25 +32,38 @@ def rearranged(
     yield from with_parts(arrangement)
     yield from with_other_order(arrangement, run, tolerance)
     yield from flipped(arrangement)
+    yield from with_parts(arrangement, interleaved=True)
 
 
-def with_parts(arrangement: Arrangement) -> Iterator[Arrangement]:
-    """Cuts an axis on both sides: gates or projections in another order."""
+def with_parts(
+    arrangement: Arrangement, interleaved: bool = False
+) -> Iterator[Arrangement]:
+    """Cuts an axis on both sides: gates or projections in another order.
+
+    Args:
+        arrangement: one in which each piece can have a counterpart.
+        interleaved: whether the parts of one side are in groups.
+    """
     sizes = {n for half in arrangement.halves for d in half.classes for n in d}
-    for size in sorted(sizes, reverse=True):
-        for count in range(2, PARTS + 1):
-            part = size // count
-            if size % count or part == 1:
-                continue
-            if part not in sizes and count > 4:
-                continue
-            groups = [n for n in range(2, part + 1) if part % n == 0]
-            for left, right in (
-                (1, 1),
-                *((1, n) for n in groups),
-                *((n, 1) for n in groups),
-            ):
-                yield from _cut_both(arrangement, size, count, (left, right))
+    ways = [
+        (size, count)
+        for size in sizes
+        for count in range(2, PARTS + 1)
+        if size % count == 0 and size > count
+    ]
+    # A part that is as long as another axis, such as the hidden state, is
+    # likely; among these, the largest axis with the most parts.
+    ways.sort(key=lambda way: (way[0] // way[1] not in sizes, -way[0], -way[1]))
+    for size, count in ways:
+        if size // count not in sizes and (interleaved or count > 4):
+            continue
+        groups = [(1, 1)]
+        if interleaved:
+            numbers = range(2, size // count + 1)
+            fitting = [n for n in numbers if size // count % n == 0]
+            groups = [g for n in fitting for g in ((1, n), (n, 1))]
+        for group in groups:
+            yield from _cut_both(arrangement, size, count, group)
 
 
 def _cut_both(
@@ -132,7 +145,7 @@ def with_other_order(
                 if output_error(*runs) > tolerance:
                     continue
                 yield from _in_order(
-                    arrangement, freed, size, classes, runs, factors
+                    arrangement, freed, size, runs, factors, tolerance
                 )
 
 
@@ -171,9 +184,9 @@ def _in_order(
     arrangement: Arrangement,
     freed: Arrangement,
     size: int,
-    classes: set[tuple[int, ...]],
     runs: tuple[Run, Run],
     factors: list[tuple[tuple[int, ...], tuple[int, ...]]],
+    tolerance: float,
 ) -> Iterator[Arrangement]:
     """Yields arrangements in the orders that the gradients allow."""
     profiles = [
@@ -194,10 +207,10 @@ def _in_order(
         for other, source in profiles[0].items():
             if other.dims != piece.dims:
                 continue
-            if _is_equal(source, target):
+            if _is_equal(source, target, tolerance):
                 found.setdefault(other, []).append(None)
             for key, index in indices.items():
-                if _is_equal(source[index], target):
+                if _is_equal(source[index], target, tolerance):
                     found.setdefault(other, []).append(key)
                     common[key] += 1
     for key, _ in common.most_common(4):
@@ -231,10 +244,10 @@ def _profile(piece: Piece, run: Run) -> np.ndarray:
     return flat.sum(1) + np.square(flat).sum(1) ** 0.5
 
 
-def _is_equal(a: np.ndarray, b: np.ndarray) -> bool:
+def _is_equal(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
     scale = max(float(np.max(np.abs(a))), float(np.max(np.abs(b))))
     spread = float(np.max(a) - np.min(a))
-    bound = 1e-9 * scale
+    bound = tolerance * scale
     return spread > bound and bool(np.max(np.abs(a - b)) <= bound)
 
 
@@ -263,7 +276,3 @@ def orders_of(
                     for order in ((0, 2, 1), (1, 0, 2), (2, 1, 0))
                 ]
     return found
-
-
-def _chosen(pieces: Iterable[Piece]) -> list[str]:
-    return sorted({piece.array for piece in pieces})

@@ -273,6 +273,24 @@ class Resolver:
         )
 
 
+def likely_pairs(evidence: Evidence, limits: Limits) -> list[Pair]:
+    """Pairs pieces that look alike, in order, without resolving ties."""
+    halves = evidence.arrangement.halves
+    options = evidence.options(
+        range(len(halves[1].pieces)),
+        range(len(halves[0].pieces)),
+        limits.match,
+    )
+    used: set[int] = set()
+    pairs = []
+    for right, found in options.items():
+        free = [option for option in found if option.left not in used]
+        if free:
+            used.add(free[0].left)
+            pairs.append(evidence.pair(free[0].left, free[0].order, right))
+    return pairs
+
+
 def _module(piece: Piece) -> str:
     return piece.array.rpartition(".")[0]
 
