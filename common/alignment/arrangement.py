@@ -131,11 +131,13 @@ class Arrangement:
         left: how the left model's arrays are cut.
         right: how the right model's arrays are cut.
         notes: what was done, in words.
+        doubt: how many likelier ways of cutting there were.
     """
 
     left: Half
     right: Half
     notes: tuple[str, ...] = ()
+    doubt: int = 0
 
     @property
     def halves(self) -> tuple[Half, Half]:
@@ -163,7 +165,7 @@ class Arrangement:
         halves = [self.left, self.right]
         halves[side] = half
         notes = (*self.notes, note) if note else self.notes
-        return Arrangement(halves[0], halves[1], notes)
+        return Arrangement(halves[0], halves[1], notes, self.doubt)
 
     def missing(self) -> int:
         """Returns the number of elements without a counterpart."""

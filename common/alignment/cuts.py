@@ -1,6 +1,7 @@
 """Ways to cut arrays such that more pieces have a counterpart."""
 
 import collections
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,36 +18,63 @@ ZEROS = 2
 """How many parts of an axis may be without a counterpart."""
 
 Counts = Mapping[Dims, int]
-Found = tuple[str, dict[Piece, Split], tuple[Piece, ...]]
-"""What is done, the splits by piece, and the parts that are zero."""
+Found = tuple[str, dict[Piece, Split], tuple[Piece, ...], int]
+"""What is done, the splits by piece, the parts that are zero, and how many
+likelier ways there are."""
 
 
 def alternatives(arrangement: Arrangement) -> Iterator[Arrangement]:
     """Yields arrangements with fewer pieces without a counterpart.
 
-    The pieces of the largest class of which one side has more are cut, or
-    keep their values.
+    The pieces of one class of which one side has more are cut: of the largest
+    class for which there is a way. Or pieces of any class keep their values.
     """
     classes = [
         (side, dims)
         for side, surplus in enumerate(arrangement.surplus)
         for dims in surplus
     ]
-    if not classes:
-        return
-    side, dims = max(classes, key=lambda t: (len(t[1]), math.prod(t[1])))
+    classes.sort(key=_size_of, reverse=True)
+    for side, dims in classes:
+        found = False
+        for new in _cuts_of(arrangement, side, dims):
+            found = True
+            yield new
+        if found:
+            break
+    for side, dims in classes:
+        half = arrangement.halves[side]
+        for pieces in _choices(arrangement, side, dims):
+            note = f"{_label(pieces)}: kept, no counterpart"
+            yield arrangement.replace(side, half.keep(pieces), note)
+    for _, dims in classes:
+        yield from _keep_class(arrangement, dims)
+
+
+def _size_of(found: tuple[int, Dims]) -> tuple[int, int]:
+    return len(found[1]), math.prod(found[1])
+
+
+def _choices(
+    arrangement: Arrangement, side: int, dims: Dims
+) -> list[list[Piece]]:
     count = arrangement.surplus[side][dims]
+    pieces = arrangement.halves[side].pieces
+    return choose_pieces(pieces, dims, count)[:CHOICES]
+
+
+def _cuts_of(
+    arrangement: Arrangement, side: int, dims: Dims
+) -> Iterator[Arrangement]:
+    """Yields the ways to cut the pieces of a class."""
     other = arrangement.surplus[1 - side]
     half = arrangement.halves[side]
-    choices = choose_pieces(half.pieces, dims, count)[:CHOICES]
-    for pieces in choices:
-        for note, splits, zero in ways_to_cut(pieces, other):
-            new = half.split(splits, zero)
-            yield arrangement.replace(side, new, f"{_label(pieces)}: {note}")
-    for pieces in choices:
-        note = f"{_label(pieces)}: kept, no counterpart"
-        yield arrangement.replace(side, half.keep(pieces), note)
-    yield from _keep_class(arrangement, dims)
+    for pieces in _choices(arrangement, side, dims):
+        for note, splits, zero, doubt in ways_to_cut(pieces, other):
+            new = arrangement.replace(
+                side, half.split(splits, zero), f"{_label(pieces)}: {note}"
+            )
+            yield dataclasses.replace(new, doubt=arrangement.doubt + doubt)
 
 
 def _keep_class(arrangement: Arrangement, dims: Dims) -> Iterator[Arrangement]:
@@ -154,7 +182,7 @@ def _stacks(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:
         )
         if same_volume >= n * size or similar:
             splits = _on_axis(pieces, size, unstack)
-            yield f"axis of {size} unstacked", splits, ()
+            yield f"axis of {size} unstacked", splits, (), 0
 
 
 def _merges(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:
@@ -168,7 +196,7 @@ def _merges(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:
     for dims, splits in options.items():
         if len(splits) < len(pieces):
             continue
-        found = f"neighboring axes merged to {dims}", splits, ()
+        found = f"neighboring axes merged to {dims}", splits, (), 0
         if dims in other:
             exact.append(found)
         elif any(
@@ -210,7 +238,7 @@ def _parts(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:
         if rest == () and () in other:  # a vector of scalars
             parts[1] = other[()] // n
         for sizes, zero in _ways_to_part(size, parts):
-            for groups in _groups(sizes):
+            for doubt, groups in enumerate(_groups(sizes)):
                 splits = _on_axis(
                     pieces,
                     size,
@@ -226,7 +254,7 @@ def _parts(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:
                     note += f", in each of {groups} groups"
                 if zero:
                     note += f", of which {zero} have no counterpart"
-                yield note, splits, tuple(zeros)
+                yield note, splits, tuple(zeros), doubt
 
 
 def _ways_to_part(
@@ -281,7 +309,7 @@ def _unmerges(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:
                         )
                         for p, a in zip(pieces, axes, strict=True)
                     }
-                    yield f"axis of {size} is {order}", splits, ()
+                    yield f"axis of {size} is {order}", splits, (), 0
 
 
 def _positions(pieces: Sequence[Piece], size: int) -> Iterator[list[int]]:

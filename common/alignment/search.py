@@ -16,9 +16,9 @@ def best_first(start: Arrangement) -> Iterator[Arrangement]:
         start: yielded first.
     """
     count, done = itertools.count(), set()
-    heap = [(start.missing(), next(count), start)]
+    heap = [(start.missing(), start.doubt, next(count), start)]
     while heap:
-        _, _, arrangement = heapq.heappop(heap)
+        arrangement = heapq.heappop(heap)[-1]
         if arrangement.key in done:
             continue
         done.add(arrangement.key)
@@ -28,4 +28,5 @@ def best_first(start: Arrangement) -> Iterator[Arrangement]:
         for new in itertools.chain(
             unstacked(arrangement), alternatives(arrangement)
         ):
-            heapq.heappush(heap, (new.missing(), next(count), new))
+            rank = new.missing(), new.doubt, next(count)
+            heapq.heappush(heap, (*rank, new))
