@@ -21,6 +21,8 @@ such ratio."""
 LARGEST_EPS = 1e-2
 CUBIC = 0.044715
 """The coefficient of the tanh form of GELU."""
+DEPTH = 2
+"""How many operations before a divergence are looked at for constants."""
 NEAR = 16
 """How many operations around a divergence are looked at."""
 ORIGINS = 3
@@ -71,8 +73,16 @@ def of_updates(after: tuple[Any, Any], before: tuple[Any, Any]) -> str:
     return f"the left changes {ratio:.6g} times as much: another momentum"
 
 
+def of_weights(left: Any, right: Any) -> str:
+    """Tells how the numbers of two weights are related."""
+    left, right = _float(left), _float(right)
+    if left.size != right.size or not (left.any() and right.any()):
+        return ""
+    return _order(left, right) or _constant_ratio(left, right)
+
+
 def of_arrays(left: Any, right: Any) -> str:
-    """Tells how the numbers of two arrays are related."""
+    """Tells how the numbers of two results are related."""
     left, right = _float(left), _float(right)
     if left.size != right.size or not left.size:
         return ""
@@ -85,27 +95,30 @@ def of_arrays(left: Any, right: Any) -> str:
 
 
 def of_diff(found: Diff) -> str:
-    """Tells what the operations at a divergence have in common."""
-    for hint in _diff_hints(found):
-        if hint:
-            return hint
-    return ""
-
-
-def _diff_hints(found: Diff) -> Iterator[str]:
+    """Tells what the operations at a divergence say."""
     sides = [
         [node for o in found.origins[:ORIGINS] if (node := getattr(o, side))]
         for side in ("left", "right")
     ]
-    yield _gelu(found, sides)
-    for origin in found.origins[:1]:
-        if origin.left is None or origin.right is None:
-            continue
-        yield _literals(origin.left, origin.right)
-        yield _weight(found.records, (origin.left, origin.right))
-        a, b = origin.left.value, origin.right.value
-        if a is not None and b is not None and a.size == b.size:
-            yield of_arrays(a, b)
+    hint = _gelu(found, sides)
+    origin = found.origins[0]
+    if hint or origin.left is None or origin.right is None:
+        return hint
+    pair = origin.left, origin.right
+    return (
+        _literals(found.records, pair)
+        or _weight(found.records, pair)
+        or _operand_order(found.records, pair)
+    )
+
+
+def of_values(found: Diff) -> str:
+    """Tells how the values at a divergence are related."""
+    origin = found.origins[0]
+    if origin.left is None or origin.right is None:
+        return ""
+    a, b = origin.left.value, origin.right.value
+    return "" if a is None or b is None else of_arrays(a, b)
 
 
 def _gelu(found: Diff, sides: Sequence[Sequence[Node]]) -> str:
@@ -136,8 +149,33 @@ def _near(record: Record, node: Node) -> list[Node]:
     return record.nodes[max(node.number - NEAR, 0) : node.number + NEAR]
 
 
-def _literals(left: Node, right: Node) -> str:
-    """Compares the numbers that stand in two operations."""
+def _literals(
+    records: tuple[Record, Record], origin: tuple[Node, Node]
+) -> str:
+    """Compares the numbers that stand in two operations, or just before."""
+    ancestors = [
+        _ancestors(record, node)
+        for record, node in zip(records, origin, strict=True)
+    ]
+    for left, right in itertools.product(*ancestors):
+        if hint := _compare_literals(left, right):
+            return hint
+    return ""
+
+
+def _ancestors(record: Record, node: Node) -> list[Node]:
+    """Returns a value, and those that it is computed from in two steps."""
+    found = [node]
+    start = 0
+    for _ in range(DEPTH):
+        stop = len(found)
+        for one in found[start:stop]:
+            found += [record.nodes[number] for number in one.operands]
+        start = stop
+    return found
+
+
+def _compare_literals(left: Node, right: Node) -> str:
     if len(left.literals) != 1 or len(right.literals) != 1:
         return ""
     a, b = float(left.literals[0]), float(right.literals[0])
@@ -148,7 +186,7 @@ def _literals(left: Node, right: Node) -> str:
     ):
         return f"eps {a:g} against {b:g}"
     if left.primitive == "div" and a and b:
-        found = _variance(b / a)
+        found = _variance(a / b)
         if found:
             return found
     return f"the constant {a:.6g} against {b:.6g} in `{left.primitive}`"
@@ -177,6 +215,25 @@ def _weight(
                         rows @ square, _float(result.value)
                     ):
                         return "agrees after transposing the weight"
+    return ""
+
+
+def _operand_order(
+    records: tuple[Record, Record], origin: tuple[Node, Node]
+) -> str:
+    """Tells when the same operation gets the same numbers, reordered."""
+    left, right = origin
+    if left.primitive != right.primitive:
+        return ""
+    for i, j in zip(left.operands, right.operands, strict=False):
+        a, b = records[0].nodes[i].value, records[1].nodes[j].value
+        if a is None or b is None or a.size != b.size or a.size < MIN_ELEMENTS:
+            continue
+        a, b = _float(a), _float(b)
+        hint = _order(a, b)
+        # Weights of two libraries have their axes in different orders.
+        if hint and not hint.startswith("agrees after"):
+            return hint
     return ""
 
 

@@ -43,13 +43,13 @@ class Inspection:
 def inspect(jaxpr: Any) -> Inspection:
     """Reads a closed jaxpr."""
     dtype, cast, draw = "float64", "", None
-    for equation in _equations(jaxpr):
+    for equation, line in _equations(jaxpr, ""):
         if equation.primitive.name in RANDOM and draw is None:
-            draw = frame_of(equation.source_info)
+            draw = line
         for variable in equation.outvars:
             found = _float_dtype(variable.aval)
             if found is not None and EPS[found] > EPS[dtype]:
-                dtype, cast = found, frame_of(equation.source_info)
+                dtype, cast = found, line
     return Inspection(dtype, cast, draw)
 
 
@@ -61,15 +61,20 @@ def _float_dtype(aval: Any) -> str | None:
     return dtype.name if dtype.name in EPS and aval.size > 1 else None
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    """Yields the equations of a jaxpr and of all those inside it."""
+def _equations(jaxpr: Any, outer: str) -> Iterator[tuple[Any, str]]:
+    """Yields all equations with their lines, also those of inner jaxprs.
+
+    An inner jaxpr may be cached by JAX, and then has no lines, or those of
+    another call. Its equations have the line that calls it.
+    """
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        yield equation
+        line = frame_of(equation.source_info) or outer
+        yield equation, line
         inner = jax.tree.leaves(
             list(equation.params.values()), is_leaf=_is_jaxpr
         )
         for found in filter(_is_jaxpr, inner):
-            yield from _equations(found)
+            yield from _equations(found, line)
 
 
 def _is_jaxpr(x: Any) -> bool:

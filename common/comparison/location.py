@@ -22,7 +22,7 @@ def of_state(row: Row, differing: Mapping[str, tuple[Any, Any]]) -> Location:
     first = row.first
     if first is None or first.leaf not in differing:
         return Location()
-    return Location(hint=hints.of_arrays(*differing[first.leaf]))
+    return Location(hint=hints.of_weights(*differing[first.leaf]))
 
 
 def locate(duel: Duel, failure: Failure, own: str) -> Location:
@@ -58,7 +58,7 @@ def locate(duel: Duel, failure: Failure, own: str) -> Location:
     return Location(
         layer,
         (lines[0], lines[1]),
-        hints.of_diff(found) or hint,
+        hints.of_diff(found) or hint or hints.of_values(found),
         str(found),
     )
 

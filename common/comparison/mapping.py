@@ -5,9 +5,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from common.alignment import align
 from common.layouts import Layout, Role
 from common.layouts.composition import compose
-from common.native import NativeModel
+from common.native import Call, NativeModel
+from common.porting import ArrayInfo, Plan
+
+Models = tuple[NativeModel, NativeModel]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,21 +103,52 @@ def by_canonical_name(left: NativeModel, right: NativeModel) -> Mapping:
 
 
 def mapping_of(
-    left: NativeModel, right: NativeModel, xs: Any, rules: Any = None
+    models: Models,
+    natives: tuple[Any, Any],
+    calls: tuple[Call | None, Call | None],
+    xs: Any,
+    rules: Any = None,
 ) -> Mapping:
     """Finds the mapping between the arrays of two models.
 
+    Without rules, equal names are matched. If names do not say it, both
+    models are run to find the mapping.
+
     Args:
-        left: a model.
-        right: another one.
+        models: the left and the right model.
+        natives: what the user passed.
+        calls: how to call them, or `None`.
         xs: the inputs of both.
-        rules: a plan, an alignment, or layouts by name.
+        rules: a plan, an alignment, layouts by name, or rules as text.
 
     Raises:
         ValueError: if the arrays do not match.
     """
-    del xs
-    if rules is None:
-        return by_canonical_name(left, right)
-    layouts = getattr(rules, "layouts", rules)
-    return Mapping(dict(layouts), "rules")
+    if rules is not None:
+        return Mapping(_layouts(models, rules), "the given rules")
+    try:
+        return by_canonical_name(*models)
+    except ValueError:
+        found = align(
+            *natives,
+            xs,
+            left_call=calls[0],
+            right_call=calls[1],
+            progress=False,
+        )
+        return Mapping(dict(found.layouts), f"`align`, {found.status}")
+
+
+def _layouts(models: Models, rules: Any) -> dict[str, Layout]:
+    found = getattr(rules, "layouts", None)
+    if found is not None:
+        return dict(found)
+    if isinstance(rules, dict) and all(
+        isinstance(x, Layout) for x in rules.values()
+    ):
+        return rules
+    source, target = (
+        {n: ArrayInfo.of(x.value, x.role) for n, x in model.infos.items()}
+        for model in models
+    )
+    return dict(Plan.parse(rules, source, target).layouts)

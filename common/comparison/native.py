@@ -12,7 +12,7 @@ from common.agreement import EPS
 from common.comparison import halves, location, mapping, objectives
 from common.comparison.duel import Duel, Failure
 from common.comparison.inspection import Inspection
-from common.comparison.mapping import Mapping
+from common.comparison.mapping import Mapping, Models
 from common.comparison.programs import SIDES, Program
 from common.comparison.report import Report
 from common.comparison.rows import MODEL_QUANTITIES, Location, Place, Row
@@ -21,8 +21,6 @@ from common.layouts import Role
 from common.native import Call, NativeModel
 from common.protocol import Loss
 from common.training import checks
-
-Models = tuple[NativeModel, NativeModel]
 
 
 def compare_models(
@@ -60,7 +58,7 @@ def compare_models(
     """
     checks.check_steps(steps)
     models = NativeModel(left, calls[0]), NativeModel(right, calls[1])
-    found = mapping.mapping_of(*models, xs, rules)
+    found = mapping.mapping_of(models, (left, right), calls, xs, rules)
     objective, described = objectives.find_objective(loss, ys)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     own = own_dtype(models)
@@ -95,8 +93,9 @@ def compare_models(
         rows.append(state)
         if state.first is not None:
             notes.append(
-                f"{len(differing)} arrays of the models differ; the other "
-                "rows start from those of the left on both sides"
+                f"{len(differing)} arrays differ; the other rows start from "
+                "those of the left on both sides. Port them, or compare with "
+                "`carry=True` to leave the arrays out"
             )
     if not carry and state.first is not None:
         place = location.of_state(state, differing)
@@ -165,7 +164,7 @@ def _prepare(
     notes = _match_outputs(programs)
     inspections = [p.trace_step(True, EPS[dtype]) for p in programs]
     draws = [
-        f"the {label} draws random numbers in training mode"
+        f"{label} draws random numbers in training mode"
         + (f", at {inspection.draw}" if inspection.draw else "")
         for label, inspection in zip(labels, inspections, strict=True)
         if inspection.draw is not None
@@ -213,7 +212,7 @@ def _precision(
     if dtype != "float64":
         return precision, []
     notes = [
-        f"precision ceiling of the {label}: {x.dtype}"
+        f"precision ceiling of {label}: {x.dtype}"
         + (f" at {x.cast}" if x.cast else "")
         for label, x in zip(labels, narrow, strict=True)
         if x.dtype != "float64"
