@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from common.comparison.functions import diff as diff
-    from common.comparison.comparing import EquivalenceError as EquivalenceError
+    from common.comparison.comparing import (
+        EquivalenceError as EquivalenceError,
+    )
     from common.comparison.comparing import (
         assert_equivalent as assert_equivalent,
     )

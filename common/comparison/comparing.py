@@ -103,7 +103,11 @@ def compare(
     if all(trainers):
         _require_none(options)
         return lockstep.compare(
-            left, right, xs, ys, steps=TRAINER_STEPS if steps is None else steps
+            left,
+            right,
+            xs,
+            ys,
+            steps=TRAINER_STEPS if steps is None else steps,
         )
     if any(trainers):
         kinds = [type(x).__name__ for x in (left, right)]

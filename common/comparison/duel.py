@@ -154,7 +154,10 @@ class Duel:
         return {
             "buffers": (dict(a.buffers), dict(b.buffers)),
             "update": ({**a.params, **a.opt}, {**b.params, **b.opt}),
-            "parameters": ({**a.params, **a.buffers}, {**b.params, **b.buffers}),
+            "parameters": (
+                {**a.params, **a.buffers},
+                {**b.params, **b.buffers},
+            ),
             "moments": (dict(a.opt), dict(b.opt)),
         }
 
@@ -173,9 +176,7 @@ class Duel:
             label = self.mapping.label_right
             states[name] = State(
                 params=self._labeled(halves.host(run.trained)),
-                buffers={
-                    label(n): x for n, x in halves.host(buffers).items()
-                },
+                buffers={label(n): x for n, x in halves.host(buffers).items()},
                 opt=run.optimizer_state(),
                 rng={},
                 step=step,

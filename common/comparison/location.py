@@ -36,15 +36,14 @@ def locate(duel: Duel, failure: Failure, own: str) -> Location:
     row = failure.row
     assert row.first is not None
     ours, theirs = (values.get(row.first.leaf) for values in failure.values)
-    old = failure.previous and tuple(
-        values.get(row.first.leaf) for values in failure.previous
-    )
+    previous = failure.previous or ({}, {})
+    old = [values.get(row.first.leaf) for values in previous]
     hint = hints.of_ceilings(
         [p.inference for p in duel.programs], own, row.first.error
     )
     if not hint and ours is not None and theirs is not None:
-        if row.quantity == "buffers" and old is not None:
-            hint = hints.of_updates((ours, theirs), old)
+        if row.quantity == "buffers" and all(x is not None for x in old):
+            hint = hints.of_updates((ours, theirs), (old[0], old[1]))
         hint = hint or hints.of_arrays(ours, theirs)
     if row.quantity == "kept":
         return Location(hint=hint)
@@ -58,7 +57,7 @@ def locate(duel: Duel, failure: Failure, own: str) -> Location:
     return Location(
         layer,
         (lines[0], lines[1]),
-        hints.of_diff(found) or hint or hints.of_values(found),
+        hints.best(hint, hints.of_diff(found), hints.of_values(found)),
         str(found),
     )
 

@@ -171,8 +171,10 @@ def _prepare(
     ]
     training = not draws
     precision, said = _precision(
-        labels, [(p.inference, i) for p, i in zip(programs, inspections, strict=True)],
-        dtype, own,
+        labels,
+        [(p.inference, i) for p, i in zip(programs, inspections, strict=True)],
+        dtype,
+        own,
     )
     if draws or precision != dtype:
         for program in programs:
@@ -349,4 +351,3 @@ def _eps(inspection: Inspection) -> float:
 def _some(names: Sequence[str], shown: int = 5) -> str:
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
-

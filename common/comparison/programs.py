@@ -97,9 +97,7 @@ class Program:
             self._run_infer(trained, rest, self.batch[0])
         )
         changed = [
-            name
-            for name, x in after.items()
-            if not _is_equal(x, before[name])
+            name for name, x in after.items() if not _is_equal(x, before[name])
         ]
         return self.named(outputs), changed
 
@@ -157,9 +155,10 @@ class Program:
 
     def _leaves(self, outputs: Any) -> tuple[Any, ...]:
         leaves, _ = jax.tree_util.tree_flatten_with_path(outputs)
-        self.outputs = [
-            f"outputs{jax.tree_util.keystr(path)}" for path, _ in leaves
-        ]
+        if not self.outputs:  # the first trace; later the left's names stay
+            self.outputs = [
+                f"outputs{jax.tree_util.keystr(path)}" for path, _ in leaves
+            ]
         return tuple(jnp.asarray(x) for _, x in leaves)
 
     def _trace(self, function: Any, mode: str, *arguments: Any) -> Any:

@@ -51,11 +51,12 @@ class Report:
     @property
     def columns(self) -> list[tuple[str, str, str]]:
         """The left, the right and the dtype of each column of the table."""
-        dtypes = dict.fromkeys(row.dtype for row in self.rows) or {"": None}
-        ordered = sorted(dtypes, key=list(agreement.EPS).index, reverse=True)
+        found = {row.dtype for row in self.rows} or {""}
+        order = ["", *reversed(agreement.EPS)]
+        dtypes = sorted(found, key=order.index)
         return [
             (left, right, dtype)
-            for dtype in (ordered if "" not in dtypes else dtypes)
+            for dtype in dtypes
             for left, right in self.pairs
         ]
 

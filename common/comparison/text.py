@@ -27,8 +27,12 @@ def render(report: Report) -> Iterator[Any]:
             [
                 (
                     quantity,
-                    *("" if row is None else cell(row, row.dtype or report.dtype)
-                    for row in rows),
+                    *(
+                        ""
+                        if row is None
+                        else cell(row, row.dtype or report.dtype)
+                        for row in rows
+                    ),
                 )
                 for quantity, rows in group_by_quantity(report).items()
             ],
@@ -46,7 +50,9 @@ def group_by_quantity(report: Report) -> dict[str, list[Row | None]]:
         for row in report.rows
     }
     return {
-        quantity: [by_place.get((quantity, *place)) for place in report.columns]
+        quantity: [
+            by_place.get((quantity, *place)) for place in report.columns
+        ]
         for quantity in dict.fromkeys(row.quantity for row in report.rows)
     }
 
