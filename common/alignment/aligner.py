@@ -117,6 +117,8 @@ class Aligner:
             key = (half.key, point)
             known = self._runs.get(i)
             if values[i] or known is None or known[0] != key:
+                self._runs.pop(i, None)
+                known = None  # frees the gradients before there are new ones
                 filled = half.fill(side.originals, point, values[i])
                 known = (None if values[i] else key, side.run(filled))
                 self._runs[i] = known
@@ -340,8 +342,9 @@ class Aligner:
         pairs = pairing.pairs + eliminated
         shapes = self.sides[1].array_shapes
         assembly = assemble(pairs, arrangement.right, shapes)
-        proof = prove(self.sides, arrangement, pairs, assembly.layouts)
         self._runs.clear()
+        runs = None
+        proof = prove(self.sides, arrangement, pairs, assembly.layouts)
         found = Mapping(arrangement, pairing, eliminated, assembly, proof)
         bounds = self.tolerance("outputs"), self.tolerance("gradients")
         if error:
