@@ -125,6 +125,20 @@ class Aligner:
             runs.append(known[1])
         return runs[0], runs[1]
 
+    def _look(
+        self,
+        arrangement: Arrangement,
+        point: int,
+        values: Values = ({}, {}),
+    ) -> tuple[float, Evidence]:
+        """Returns the error of the outputs, and what the gradients say.
+
+        The gradients themselves are not kept.
+        """
+        runs = self.run(arrangement, point, values)
+        evidence = Evidence(arrangement, [runs], self.tolerance("floor"))
+        return output_error(*runs), evidence
+
     def error(self, arrangement: Arrangement) -> float:
         """Returns the error of the outputs at the first symmetric point."""
         self.cuts += 1
@@ -310,21 +324,18 @@ class Aligner:
             limits = Limits(match, limits.effect, ratio=3.0)
         evidence = None
         for point in self.points:
-            runs = self.run(arrangement, point)
-            new = output_error(*runs)
+            new, more = self._look(arrangement, point)
             if not np.isfinite(new):
                 continue
             if new > max(self.tolerance("outputs"), 10 * error):
                 self.failure = f"outputs differ by {new:.2g} at another point"
                 return None
-            more = Evidence(arrangement, [runs], self.tolerance("floor"))
             evidence = more if evidence is None else evidence.add(more)
         if evidence is None:
             return None
 
         def new_evidence(values: Values) -> Evidence:
-            runs = self.run(arrangement, self.points[0], values)
-            return Evidence(arrangement, [runs], self.tolerance("floor"))
+            return self._look(arrangement, self.points[0], values)[1]
 
         pairing = Resolver(evidence, new_evidence, limits).resolve()
         if not pairing.is_complete:
@@ -343,7 +354,6 @@ class Aligner:
         shapes = self.sides[1].array_shapes
         assembly = assemble(pairs, arrangement.right, shapes)
         self._runs.clear()
-        runs = None
         proof = prove(self.sides, arrangement, pairs, assembly.layouts)
         found = Mapping(arrangement, pairing, eliminated, assembly, proof)
         bounds = self.tolerance("outputs"), self.tolerance("gradients")

@@ -205,7 +205,7 @@ def _symmetric_point(sides, calls, aligner: Aligner) -> SymmetricPoint:
 
 def _find_divergence(point: SymmetricPoint) -> Diff | None:
     try:
-        return point.find_divergence()
+        return point.diff()
     except (TypeError, ValueError):
         return None
 
