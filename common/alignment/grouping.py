@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 
 NUMBERS = re.compile(r"\d+")
-NAME_NUMBERS = re.compile(r"(?<=\.)\d+(?=[.;\s\]]|$)|(?<=[a-z_])\d+|(?<=index\(\d, )\d+")
+NAME_NUMBERS = re.compile(
+    r"(?<=\.)\d+(?=[.;\s\]]|$)|(?<=[a-z_])\d+|(?<=index\(\d, )\d+"
+)
 SLICE = re.compile(r"slice\((\d+), (\d+), (\d+)\)")
 LETTERS = "ijklmn"
 
@@ -55,9 +57,7 @@ def _merge_words(texts: Sequence[str]) -> str | None:
         start += 1
     rest = [t[start:] for t in texts]
     end = 0
-    while all(
-        len(t) > end and t[-1 - end] == rest[0][-1 - end] for t in rest
-    ):
+    while all(len(t) > end and t[-1 - end] == rest[0][-1 - end] for t in rest):
         end += 1
     middles = [t[: len(t) - end] for t in rest]
     if any(not re.fullmatch(r"\w+", t) for t in middles):
@@ -105,9 +105,7 @@ def _merge_slices(lines: Sequence[Line]) -> Line | None:
         return None
     axis = ranges[0][2]
     where = f", axis {axis}" if axis else ""
-    left = SLICE.sub(
-        f"split in {len(ranges)}{where}", lines[0].left, count=1
-    )
+    left = SLICE.sub(f"split in {len(ranges)}{where}", lines[0].left, count=1)
     return Line(left, right, lines[0].shape, len(lines))
 
 
@@ -142,7 +140,9 @@ def _merge_numbers(lines: Sequence[Line]) -> Line | None:
             offsets = {a - b for a, b in zip(column, known, strict=True)}
             if len(offsets) == 1:
                 (offset,) = offsets
-                return f"{{{letter}{offset:+d}}}" if offset else f"{{{letter}}}"
+                return (
+                    f"{{{letter}{offset:+d}}}" if offset else f"{{{letter}}}"
+                )
         if not is_right or len(variables) == len(LETTERS):
             return None
         variables.append(column)
@@ -155,8 +155,10 @@ def _merge_numbers(lines: Sequence[Line]) -> Line | None:
         if None in written:
             return None
         source = lines[0].right if is_right else lines[0].left
-        words = iter(written)
-        texts.append(NAME_NUMBERS.sub(lambda _: str(next(words)), source))
+        pieces = NAME_NUMBERS.split(source)
+        words = [*map(str, written), ""]
+        pairs = zip(pieces, words, strict=True)
+        texts.append("".join(a + b for a, b in pairs))
     if len(set(zip(*variables, strict=True))) != len(lines):
         return None
     count = sum(line.count for line in lines)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from common.alignment.arrangement import Arrangement, Half
+from common.alignment.arrangement import Arrangement
 from common.alignment.fill import Dims
 from common.alignment.pieces import Piece
 from common.alignment.sides import Run

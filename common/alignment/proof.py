@@ -89,9 +89,7 @@ def _prove_once(sides, arrangement, pairs, layouts, seed) -> Proof:
     values, others = carried_values(
         pairs, lambda piece: random_like(piece.values(seed), rng)
     )
-    for half, known in zip(
-        arrangement.halves, (values, others), strict=True
-    ):
+    for half, known in zip(arrangement.halves, (values, others), strict=True):
         for piece in half.pieces:  # without effect and counterpart
             if piece not in known:
                 known[piece] = random_like(piece.values(seed), rng)

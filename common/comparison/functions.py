@@ -64,7 +64,7 @@ def diff(
     if options:
         raise TypeError(
             f"diff: got the arguments {sorted(options)}, expected them with "
-            "`weights` only. Pass `weights=\"symmetric\"` as well."
+            '`weights` only. Pass `weights="symmetric"` as well.'
         )
     if not isinstance(right_args, list | tuple | None):
         raise ValueError(
