@@ -15,7 +15,7 @@ from common.alignment.assembly import Assembly, assemble
 from common.alignment.elimination import pair_dead
 from common.alignment.fill import random_like
 from common.alignment.matching import Evidence, Pair
-from common.alignment.proof import Proof, output_error, prove
+from common.alignment.proof import Proof, prove
 from common.alignment.rearranged import rearranged
 from common.alignment.runs import Runs
 from common.alignment.search import best_first
@@ -88,7 +88,7 @@ class Aligner:
     def error(self, arrangement: Arrangement) -> float:
         """Returns the error of the outputs at the first symmetric point."""
         self.cuts += 1
-        error = output_error(*self.runs.run(arrangement, self.runs.points[0]))
+        error = self.runs.error(arrangement, self.runs.points[0])
         if error < self.best[0] or self.best[1] is None:
             self.best = error, arrangement
         if self.natural is None or (
@@ -115,8 +115,8 @@ class Aligner:
         assert self.natural is not None and closest is not None
         if self.suspect is not None:
             arrangement, values = self.suspect
-            runs = self.runs.run(arrangement, self.runs.points[0], values)
-            return output_error(*runs), arrangement, values
+            error = self.runs.error(arrangement, self.runs.points[0], values)
+            return error, arrangement, values
         is_close = best < NEARLY_EQUAL and not self.natural[1].is_balanced
         if is_close or best <= self.runs.tolerance("outputs"):
             return best, closest, ({}, {})
@@ -247,7 +247,6 @@ class Aligner:
         pairs = pairing.pairs + eliminated
         shapes = self.runs.sides[1].array_shapes
         assembly = assemble(pairs, arrangement.right, shapes)
-        self.runs.forget()
         proof = prove(self.runs.sides, arrangement, pairs, assembly.layouts)
         found = Mapping(arrangement, pairing, eliminated, assembly, proof)
         bounds = (

@@ -275,6 +275,12 @@ def _alignment(
             unused[i].update(p.array for p in lost)
             missing = {p.array for p in (*half.kept, *half.zero)}
             over[i] = tuple(sorted(missing - unused[i]))
+            kept = {p.array for p in half.kept} - unused[i]
+            notes += [
+                f"{sides[i].label}: {name} has an effect but no counterpart; "
+                "the models are equal for its present value"
+                for name in sorted(kept)
+            ]
             notes += _notes_on_parts(sides[i].label, lost, half.zero)
         choices = tuple(
             Choice(right.array, tuple(dict.fromkeys(p.array for p in lefts)))

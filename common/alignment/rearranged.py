@@ -144,7 +144,7 @@ def with_other_order(
                 if freed is None:
                     continue
                 runs = run(freed)
-                if output_error(*runs) > tolerance:
+                if output_error(*(x.outputs for x in runs)) > tolerance:
                     continue
                 yield from _in_order(
                     arrangement, freed, size, runs, factors, tolerance

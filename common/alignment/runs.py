@@ -1,11 +1,13 @@
 """Runs both models at symmetric points."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from common.agreement import EPS, alignment_tolerance
 from common.alignment.arrangement import Arrangement, Half
 from common.alignment.fill import SCALES
-from common.alignment.matching import Evidence
+from common.alignment.matching import Evidence, Sketches
 from common.alignment.pieces import Piece
 from common.alignment.proof import output_error
 from common.alignment.sides import Run, Side
@@ -13,7 +15,7 @@ from common.alignment.ties import Values
 
 
 class Runs:
-    """Both models, and their last runs.
+    """Both models, and the outputs of their last runs.
 
     Attributes:
         sides: both models, compiled.
@@ -31,37 +33,54 @@ class Runs:
         )
         self.points = list(range(len(SCALES)))
         self.unused: tuple[list[str], list[str]] = ([], [])
-        self._last: dict[int, tuple[object, Run]] = {}
+        self._last: dict[int, tuple[object, list[np.ndarray]]] = {}
 
     def tolerance(self, quantity: str) -> float:
         """Returns the bound for a quantity."""
         return alignment_tolerance(self.dtype, quantity)
 
-    def forget(self) -> None:
-        """Frees the gradients of the last runs."""
-        self._last.clear()
+    def run(self, arrangement: Arrangement, point: int) -> tuple[Run, Run]:
+        """Runs both models at a symmetric point."""
+        return (
+            self._run(0, arrangement.left, point),
+            self._run(1, arrangement.right, point),
+        )
 
-    def run(
+    def _run(
+        self,
+        i: int,
+        half: Half,
+        point: int,
+        values: Mapping[Piece, np.ndarray] | None = None,
+    ) -> Run:
+        side = self.sides[i]
+        return side.run(half.fill(side.originals, point, values))
+
+    def error(
         self,
         arrangement: Arrangement,
         point: int,
         values: Values = ({}, {}),
-    ) -> tuple[Run, Run]:
-        """Runs both models at a symmetric point."""
-        runs = []
-        for i, (side, half) in enumerate(
-            zip(self.sides, arrangement.halves, strict=True)
-        ):
+    ) -> float:
+        """Returns the error of the outputs at a symmetric point.
+
+        Only a model whose arrays changed is run.
+
+        Args:
+            arrangement: how the arrays are cut.
+            point: the number of the symmetric point.
+            values: the values of some pieces instead.
+        """
+        outputs = []
+        for i, half in enumerate(arrangement.halves):
             key = (half.key, point)
             known = self._last.get(i)
             if values[i] or known is None or known[0] != key:
-                self._last.pop(i, None)
-                known = None  # frees the gradients before there are new ones
-                filled = half.fill(side.originals, point, values[i])
-                known = (None if values[i] else key, side.run(filled))
+                run = self._run(i, half, point, values[i])
+                known = (None if values[i] else key, run.outputs)
                 self._last[i] = known
-            runs.append(known[1])
-        return runs[0], runs[1]
+            outputs.append(known[1])
+        return output_error(*outputs)
 
     def look(
         self,
@@ -71,11 +90,16 @@ class Runs:
     ) -> tuple[float, Evidence]:
         """Returns the error of the outputs, and what the gradients say.
 
-        The gradients themselves are not kept.
+        The gradients of one model are not kept while the other one is run.
         """
-        runs = self.run(arrangement, point, values)
-        evidence = Evidence(arrangement, [runs], self.tolerance("floor"))
-        return output_error(*runs), evidence
+        left, right = (
+            Sketches.of(half, self._run(i, half, point, values[i]))
+            for i, half in enumerate(arrangement.halves)
+        )
+        evidence = Evidence(
+            arrangement, (left, right), self.tolerance("floor")
+        )
+        return output_error(left.outputs, right.outputs), evidence
 
     def start(self) -> Arrangement:
         """Returns the arrangement of whole arrays.
@@ -90,17 +114,19 @@ class Runs:
             Half.whole(self.sides[0].array_shapes),
             Half.whole(self.sides[1].array_shapes),
         )
-        usable, largest = [], [{}, {}]
+        usable: list[int] = []
+        largest: tuple[dict[str, float], ...] = ({}, {})
         dead: list[list[str]] = [[], []]
         for point in self.points:
-            runs = self.run(whole, point)
-            finite = all(run.is_finite for run in runs)
-            if finite and all(_has_gradient(run) for run in runs):
+            tops = [
+                _largest(self._run(i, half, point))
+                for i, half in enumerate(whole.halves)
+            ]
+            if all(top is not None for top in tops):
                 usable.append(point)
-                for found, run in zip(largest, runs, strict=True):
-                    for name, x in run.gradients.items():
-                        top = float(np.max(np.abs(x), initial=0))
-                        found[name] = max(found.get(name, 0.0), top)
+            for found, top in zip(largest, tops, strict=True):
+                for name, x in (top or {}).items():
+                    found[name] = max(found.get(name, 0.0), x)
             dead = [
                 [name for name, top in found.items() if top == 0]
                 for found in largest
@@ -127,10 +153,19 @@ class Runs:
         runs = []
         for factor in (1.0, 1.25):
             values = {p: factor * p.values(point) for p in pieces}
-            filled = half.fill(self.sides[i].originals, point, values)
-            runs.append(self.sides[i].run(filled))
+            runs.append(self._run(i, half, point, values).outputs)
         return output_error(*runs) > 0
 
 
-def _has_gradient(run: Run) -> bool:
-    return not run.gradients or any(np.any(x) for x in run.gradients.values())
+def _largest(run: Run) -> dict[str, float] | None:
+    """Returns the largest gradient of each array.
+
+    `None` if an output is not finite, or if all gradients are zero.
+    """
+    if not run.is_finite:
+        return None
+    found = {
+        name: float(np.max(np.abs(x), initial=0))
+        for name, x in run.gradients.items()
+    }
+    return found if not found or any(found.values()) else None
