@@ -67,8 +67,9 @@ class Spec(abc.ABC):
 
     A subclass is a frozen dataclass whose fields are the hyper-parameters.
     The model classes of both libraries take the same fields as keyword
-    arguments. They are defined in `impl_<library>/models/<name>.py` under the
-    name of the spec's class.
+    arguments. `model_class` returns them; the classes of this project's own
+    specs are in `impl_<library>/models/<name>.py` under the name of the
+    spec's class.
 
     Attributes:
         name: the name that `build` takes.
@@ -90,6 +91,30 @@ class Spec(abc.ABC):
     @abc.abstractmethod
     def inputs(self) -> Shaped:
         """One example of the input, channels last."""
+
+    def model_class(self, library: str) -> type | None:
+        """Returns the model's class in a library.
+
+        A spec of an installed package defines this method. It can import the
+        class here, so that only the library that is in use is imported:
+
+            def model_class(self, library):
+                if library == "equinox":
+                    from my_package.in_equinox import MyModel
+                else:
+                    from my_package.in_flax import MyModel
+                return MyModel
+
+        Args:
+            library: `"equinox"` or `"flax"`.
+
+        Returns:
+            A class whose constructor takes the spec's fields as keyword
+            arguments, and `key` in Equinox or `rngs` in Flax. If `None`, the
+            class is looked up in this project.
+        """
+        del library
+        return None
 
     @property
     def min_batch_size(self) -> int:

@@ -117,7 +117,13 @@ class Layouts(ModelLayouts):
         return (model, state) if _is_pair(native) else model
 
     def _is_parameters(self, x):
-        return isinstance(x, self._type)
+        if isinstance(x, eqx.Module) or not isinstance(x, self._type):
+            return isinstance(x, self._type)
+        try:  # a model may be a plain container, and so may a state of optax
+            self._treedef.flatten_up_to(x)
+        except ValueError:
+            return False
+        return True
 
     def _flatten_parameters(self, tree):
         leaves = self._treedef.flatten_up_to(tree)

@@ -74,7 +74,7 @@ class Layouts(ModelLayouts):
         return isinstance(x, nnx.State)
 
     def _flatten_parameters(self, tree):
-        leaves = dict(nnx.to_flat_state(tree))
+        leaves = dict(nnx.to_flat_state(nnx.as_pure(tree)))
         return {name: leaves[path] for name, path in self._parameters.items()}
 
     def _unflatten_parameters(self, leaves):

@@ -234,6 +234,18 @@ class ModelLayouts(abc.ABC):
         """Every array of the native object, each tied array once."""
         return tuple(self._arrays)
 
+    def parameter_tree(self, arrays: Mapping[str, Any]) -> Any:
+        """Returns the library's own tree of parameters, given by path.
+
+        It is what plain optax would be initialized with: a model without its
+        other arrays in Equinox, an `nnx.State` in Flax.
+        """
+        return self._unflatten_parameters(dict(arrays))
+
+    def parameter_arrays(self, tree: Any) -> dict[str, Any]:
+        """Inverts `parameter_tree`. Gradients are such a tree."""
+        return self._flatten_parameters(tree)
+
     @abc.abstractmethod
     def flatten(self, native: Any) -> dict[str, Any]:
         """Returns all arrays of a native object, by path."""
