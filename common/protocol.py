@@ -221,7 +221,7 @@ Rebuild = Callable[[Sequence[Any]], Any]
 
 @runtime_checkable
 class Backend(Protocol[Native]):
-    """A library that builds and trains the model of one spec.
+    """A library that builds and trains one model.
 
     A backend works on a *native* object: a pytree or a tuple of the library's
     own objects (the model, the optimizer state, the random state and the step
@@ -230,13 +230,13 @@ class Backend(Protocol[Native]):
     A method may mutate `native`, as Flax does; the caller does not use the
     argument again.
 
-    The constructor takes the spec, the library's model class (`None` for the
-    reference, which runs the spec itself), an optax optimizer, a loss, and
-    metrics by name.
+    The constructor of a library's backend takes the spec, the library's model
+    class (`None` for the reference, which runs the spec itself), an optax
+    optimizer, a loss, and metrics by name.
 
     Attributes:
         name: the name that `build` takes.
-        spec: the definition of the model.
+        spec: the definition of the model, or `None` for a model of the user.
         optimizer: the optimizer, as the library's own tree of parameters
             needs it.
         loss: the loss.
@@ -248,15 +248,6 @@ class Backend(Protocol[Native]):
     optimizer: optax.GradientTransformation
     loss: Loss
     metrics: Mapping[str, Loss]
-
-    def __init__(
-        self,
-        spec: Spec,
-        model_class: Any,
-        optimizer: optax.GradientTransformation,
-        loss: Loss,
-        metrics: Mapping[str, Loss],
-    ) -> None: ...
 
     def init(
         self, params: Arrays, buffers: Arrays, key: PRNGKeyArray

@@ -117,7 +117,11 @@ class PureFunctions:
         xs, ys = jax.tree.map(jnp.asarray, batch)
         predictions = self.predict(leaves, xs)
         metrics = {"loss": self._backend.loss, **self._backend.metrics}
-        return {name: f(predictions, ys) for name, f in metrics.items()}
+        return {
+            name: f(predictions, ys)
+            for name, f in metrics.items()
+            if f is not None  # the loss of a model with a step of its own
+        }
 
     def state(self, leaves: Sequence[Any]) -> dict[str, Any]:
         """Returns the arrays of the State, as `State.flat` does."""

@@ -61,7 +61,7 @@ class NativeBackend:
         metrics: the metrics by name.
     """
 
-    spec = None
+    spec: Any = None
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class NativeBackend:
         """
         self.name = model.library
         self.model = model
-        self.optimizer = optimizer
+        self.optimizer: Any = optimizer
         self.loss: Any = loss
         self.metrics = metrics
         self._own_step = step
@@ -109,7 +109,7 @@ class NativeBackend:
         carry = arrays_of(self._carry)
         return Native(arrays, states, carry, key, jnp.int32(0))
 
-    def step(self, native, batch, *, gradients=False):
+    def step(self, native, batch, *, gradients: bool = False) -> Any:
         key = jr.fold_in(native.key, native.step)
         if self._own_step is None:
             native, metrics, grads = self._take_step(native, batch, key)

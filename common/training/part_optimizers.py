@@ -1,4 +1,4 @@
-"""The optimizers of a user's model: one for each part, or one for all of it."""
+"""The optimizers of a user's model: one for all, or one for each part."""
 
 from collections.abc import Mapping
 from typing import Any

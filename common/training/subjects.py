@@ -17,6 +17,8 @@ from common.training.leaves import initial_values
 from common.training.native_backend import NativeBackend, OwnStep
 from common.training.native_checks import NativeFit
 
+NARROWED = {np.dtype("int64"): "int32", np.dtype("uint64"): "uint32"}
+
 
 @runtime_checkable
 class Subject(Protocol):
@@ -217,8 +219,8 @@ def _converted(model: NativeModel, dtype: str | None) -> NativeModel:
             )
         if jnp.issubdtype(x.dtype, jnp.floating) and dtype is not None:
             new[path] = jnp.asarray(x, dtype)
-        elif x.dtype in (np.int64, np.uint64) and name != "float64":
-            new[path] = jnp.asarray(x, f"{x.dtype.kind}4")
+        elif x.dtype in NARROWED and name != "float64":
+            new[path] = jnp.asarray(x, NARROWED[x.dtype])
     return model.copy(new)
 
 

@@ -14,16 +14,15 @@ import optax
 from jaxtyping import Array
 
 from common import environment
-from common.errors import Interrupted, NonFiniteLossError
 from common.protocol import Backend, Loss, Metrics, Spec
 from common.state import State
-from common.training import checks, identity, optimizers
+from common.training import carrying, checks, identity, optimizers
 from common.training import data as data_module
+from common.training.carrying import Rules
 from common.training.data import Place
-from common.training.interrupts import DelayedInterrupt
+from common.training.following import follow
 from common.training.leaves import PureFunctions, copy_leaves
-from common.training.loop import Loop
-from common.training.progress import Progress
+from common.training.loop import Chunk, Loop
 from common.training.subjects import Subject
 
 
@@ -168,37 +167,21 @@ class Trainer:
         )
         end = Place(self.place.epoch + epochs, 0)
         steps = data_module.count_steps(self.place, end, size, batch_size)
-        losses = [np.zeros(0, jnp.promote_types(self.dtype, "float32"))]
         if self._loop is None:
             self._loop = Loop(self.pure_step)
         with self._x64():
             data = jax.tree.map(jnp.asarray, (inputs, targets))
-            chunks = self._loop.chunks(
-                self._leaves, self.place, end, data, take
+            return follow(
+                self._loop.chunks(self._leaves, self.place, end, data, take),
+                self._keep,
+                lambda: int(self.state().step),
+                steps=steps,
+                dtype=jnp.promote_types(self.dtype, "float32").name,
+                progress=progress,
             )
-            try:
-                with (
-                    DelayedInterrupt() as interrupt,
-                    Progress(steps, enabled=progress) as bar,
-                ):
-                    for chunk in chunks:
-                        self._leaves, self.place = chunk.leaves, chunk.place
-                        if chunk.failure is not None:
-                            raise NonFiniteLossError(
-                                int(self.state().step) + 1,
-                                chunk.failure,
-                                np.concatenate(losses),
-                            )
-                        if chunk.metrics:
-                            losses.append(chunk.metrics["loss"])
-                            bar.advance(chunk.place.epoch, chunk.metrics)
-                        if interrupt.pending:
-                            break
-            except KeyboardInterrupt as error:
-                raise Interrupted(np.concatenate(losses)) from error
-        if interrupt.pending:
-            raise Interrupted(np.concatenate(losses))
-        return np.concatenate(losses)
+
+    def _keep(self, chunk: Chunk) -> None:
+        self._leaves, self.place = chunk.leaves, chunk.place
 
     # --- inference ----------------------------------------------------------
 
@@ -219,7 +202,14 @@ class Trainer:
         Raises:
             BatchError: if the batch does not fit the model. Nothing is
                 compiled in this case.
+            ValueError: if there is neither a loss nor a metric, because the
+                model has a step of its own.
         """
+        if self.backend.loss is None and not self.backend.metrics:
+            raise ValueError(
+                f"evaluate: got no loss for {self.name}, expected a loss or "
+                "a metric. Pass `loss` or `metrics` to `build`."
+            )
         self.check(xs, ys, training=False)
         with self._x64():
             return self._evaluate(self._leaves, (xs, ys))
@@ -252,11 +242,18 @@ class Trainer:
         rng = {**state.rng, **place}
         return dataclasses.replace(state, rng=rng).numpy()
 
-    def load(self, state: State | str | os.PathLike[str]) -> "Trainer":
+    def load(
+        self,
+        state: State | str | os.PathLike[str],
+        *,
+        rules: Rules | None = None,
+    ) -> "Trainer":
         """Continues from a State of this or of another backend.
 
         Args:
             state: a State, or the path of a file that `save` wrote.
+            rules: how the arrays of the State's model become those of this
+                one, if the names are not the same.
 
         Returns:
             The trainer itself.
@@ -274,6 +271,8 @@ class Trainer:
             source = f"state file {os.fspath(state)!r}"
             state, meta = State.read(state)
         state = state.numpy()
+        if rules is not None:
+            state = carrying.carry(state, rules, self.state()).numpy()
         state.require_like(self.state())
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
