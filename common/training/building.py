@@ -96,7 +96,8 @@ def build(
             spec's model, the dropout masks and the data order.
         dtype: the dtype of all floating arrays, `"float32"` or `"float64"`.
             By default, `"float32"` for a spec, and the dtypes that the arrays
-            have for a model of yours.
+            have for a model of yours. A layer that was built with a dtype,
+            such as `nnx.Embed`, still computes in that one.
         **hyper_parameters: fields of the spec to set.
 
     Returns:

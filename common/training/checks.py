@@ -40,7 +40,7 @@ class Fit(Protocol):
     def predictions_like(self, xs: Any, training: bool) -> Any:
         """Returns the shapes and dtypes of the predictions for a batch.
 
-        Nothing is compiled.
+        Nothing is compiled. `None` if they are not known.
         """
         ...
 
@@ -84,11 +84,13 @@ class BatchChecks:
         check_targets = next(
             (f for known, f in TARGET_CHECKS if known is self._loss), None
         )
-        if check_targets is not None:
+        if check_targets is not None and predictions is not None:
             _check_targets_structure(predictions, ys)
         for leaf in jax.tree.leaves(ys):
             check_array("targets", leaf)
         self._fit.check_sizes(xs, ys, training)
+        if predictions is None:
+            return
         if check_targets is not None:
             check_targets(predictions, ys)
         targets = struct_of(ys)

@@ -157,10 +157,12 @@ class NativeBackend:
             self.model.name,
             step(model, native.carry, batch, key=key, update=update),
         )
+        carry = arrays_of(carry)
+        _require_structure(self.model.name, carry, native.carry)
         native = native._replace(
             arrays=self.model.read(model, result),
             opt_states=update.states,
-            carry=arrays_of(carry),
+            carry=carry,
         )
         return native, _scalars(self.model.name, metrics), update.gradients
 
@@ -215,6 +217,16 @@ def _three(name: str, result: Any) -> tuple[Any, Any, Any]:
             "(native, carry, metrics). Return these three values."
         )
     return result
+
+
+def _require_structure(name: str, carry: Any, before: Any) -> None:
+    """Checks that a model's own step hands on what it was handed."""
+    got, want = jax.tree.structure(carry), jax.tree.structure(before)
+    if got != want:
+        raise TypeError(
+            f"carry of {name}: got the structure {got}, expected {want} as "
+            "before the step. Return a carry of the same structure."
+        )
 
 
 def _scalars(name: str, metrics: Any) -> dict[str, Any]:

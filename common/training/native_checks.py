@@ -19,21 +19,24 @@ from common.training.checks import (
 class NativeFit:
     """Tells whether a batch fits a model, by tracing a call of it."""
 
-    def __init__(self, model: NativeModel, dtype: str):
+    def __init__(self, model: NativeModel, dtype: str, own_step: bool):
         """Makes the checks.
 
         Args:
             model: the model.
             dtype: the widest floating dtype of its arrays.
+            own_step: whether the model has a step of its own, which decides
+                by itself what a training batch is.
         """
+        self._own_step = own_step
         self._model = model
         self._dtype = dtype
 
     def check_inputs(self, xs: Any) -> None:
         """Checks that inputs are arrays with the same number of examples.
 
-        A call of the user's own decides by itself how many examples there
-        are.
+        A call or a step of the user's own decides by itself how many examples
+        there are.
 
         Raises:
             BatchError: with the actual and the expected value.
@@ -47,7 +50,7 @@ class NativeFit:
         for _, x in leaves:
             check_array("inputs", x)
             self._check_width("inputs", x)
-        if not self._model.has_own_call:
+        if not (self._model.has_own_call or self._own_step):
             require_one_size("inputs", xs)
 
     def check_sizes(self, xs: Any, ys: Any, training: bool) -> None:
@@ -76,9 +79,14 @@ class NativeFit:
     def predictions_like(self, xs: Any, training: bool) -> Any:
         """Returns the shapes and dtypes of the outputs for a batch.
 
+        They are `None` for a training batch of a step of the model's own.
+
         Raises:
             BatchError: if the call raises an error, which is its cause.
         """
+
+        if training and self._own_step:
+            return None
 
         def call(arrays, xs, key):
             key = key if training else None

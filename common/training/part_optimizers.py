@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from common.errors import choose
 from common.layouts import ModelLayouts, Role
 from common.native import NativeModel
 from common.protocol import Arrays
@@ -168,13 +169,11 @@ class Updates:
             The whole model, pair or module.
 
         Raises:
-            KeyError: if there is no such optimizer.
+            ValueError: if there is no such optimizer.
         """
         if name not in self._parts:
-            raise KeyError(
-                f"optimizer: got {name!r}, expected one of "
-                f"{', '.join(map(repr, self._parts))}. Pass it to `build`."
-            )
+            fix = "Pass it to `build`."
+            raise choose("optimizer", name, self._parts, fix)
         part = self._parts[name]
         flat = part.flat(grads)
         self.gradients |= part.canonical(flat)

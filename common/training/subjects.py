@@ -13,11 +13,9 @@ from common.layouts import Role
 from common.native import NativeModel
 from common.protocol import Backend, Loss, Spec
 from common.training import checks
-from common.training.leaves import initial_values
+from common.training.leaves import NARROWED, initial_values
 from common.training.native_backend import NativeBackend, OwnStep
 from common.training.native_checks import NativeFit
-
-NARROWED = {np.dtype("int64"): "int32", np.dtype("uint64"): "uint32"}
 
 
 @runtime_checkable
@@ -190,7 +188,8 @@ class NativeSubject:
         return backend.init({}, {}, run_key)
 
     def fit(self):
-        return NativeFit(self.model, self.dtype)
+        own_step = self._step is not None
+        return NativeFit(self.model, self.dtype, own_step)
 
     def parameters(self):
         layouts = self.model.layouts

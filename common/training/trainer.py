@@ -21,7 +21,7 @@ from common.training import data as data_module
 from common.training.carrying import Rules
 from common.training.data import Place
 from common.training.following import follow
-from common.training.leaves import PureFunctions, copy_leaves
+from common.training.leaves import PureFunctions, as_arrays, copy_leaves
 from common.training.loop import Chunk, Loop
 from common.training.subjects import Subject
 
@@ -170,7 +170,7 @@ class Trainer:
         if self._loop is None:
             self._loop = Loop(self.pure_step)
         with self._x64():
-            data = jax.tree.map(jnp.asarray, (inputs, targets))
+            data = as_arrays((inputs, targets))
             return follow(
                 self._loop.chunks(self._leaves, self.place, end, data, take),
                 self._keep,

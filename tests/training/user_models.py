@@ -134,13 +134,14 @@ MLP_RULES = {
 
 
 def make(name: str, library: str, seed: int = 0) -> Any:
-    """Returns a model: `make("Mlp", "equinox")`."""
-    if library == "flax":
-        return globals()[f"Nnx{name}"](rngs=nnx.Rngs(seed))
-    model = globals()[f"Eqx{name}"]
-    if name == "Stateful":
-        return eqx.nn.make_with_state(model)(jr.key(seed))
-    return model(jr.key(seed))
+    """Returns a model in float32: `make("Mlp", "equinox")`."""
+    with jax.enable_x64(False):
+        if library == "flax":
+            return globals()[f"Nnx{name}"](rngs=nnx.Rngs(seed))
+        model = globals()[f"Eqx{name}"]
+        if name == "Stateful":
+            return eqx.nn.make_with_state(model)(jr.key(seed))
+        return model(jr.key(seed))
 
 
 def inputs_of(name: str) -> Any:
