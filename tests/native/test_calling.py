@@ -24,21 +24,23 @@ def test_an_equinox_model_is_called_on_each_example():
 
 
 def test_state_is_passed_and_returned():
-    pair = user_models.make("Stateful", "equinox")
-    outputs, native = equinox_calling.call(
-        pair, XS, training=True, key=jr.key(0)
+    def make():  # a state can be used only once
+        return user_models.make("Stateful", "equinox")
+
+    outputs, (_, state) = equinox_calling.call(
+        make(), XS, training=True, key=jr.key(0)
     )
-    assert equinox_calling.is_pair(native) and native[0] is pair[0]
-    expected, state = jax.vmap(
-        lambda x, key: pair[0](x, pair[1], key=key),
+    model, old = make()
+    expected, new = jax.vmap(
+        lambda x, key: model(x, old, key=key),
         axis_name="batch",
         out_axes=(0, None),
     )(XS, jr.split(jr.key(0), 8))
     np.testing.assert_array_equal(outputs, expected)
-    assert eqx.tree_equal(native[1], state)
-    assert not eqx.tree_equal(native[1], pair[1])
-    inference, unchanged = equinox_calling.call(pair, XS, training=False)
-    assert eqx.tree_equal(unchanged[1], pair[1])
+    assert eqx.tree_equal(state, new)
+    assert not eqx.tree_equal(state, make()[1])
+    inference, (_, state) = equinox_calling.call(make(), XS, training=False)
+    assert eqx.tree_equal(state, make()[1])
     assert not (inference == outputs).all()
 
 
