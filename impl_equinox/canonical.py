@@ -116,14 +116,14 @@ class Layouts(ModelLayouts):
         )
         return (model, state) if _is_pair(native) else model
 
-    def _is_parameters(self, x):
+    def is_parameters(self, x):
         return isinstance(x, self._type)
 
-    def _flatten_parameters(self, tree):
+    def flatten_parameters(self, tree):
         leaves = self._treedef.flatten_up_to(tree)
         return dict(zip(self._parameters, leaves, strict=True))
 
-    def _unflatten_parameters(self, leaves):
+    def unflatten_parameters(self, leaves):
         return self._treedef.unflatten(
             leaves[path] if path in leaves else self._without_elements(path)
             for path in self._parameters
