@@ -1,8 +1,10 @@
 """What `port` asks of Flax: files, batch norm and layers it knows."""
 
+import functools
 import pathlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, serialization
@@ -78,9 +80,22 @@ def read_file(path: pathlib.Path, like: Any) -> dict[str, np.ndarray]:
 
 
 def _read_orbax(path: pathlib.Path) -> Any:
-    import orbax.checkpoint as ocp
+    import orbax.checkpoint as ocp  # slow to import
 
-    return ocp.PyTreeCheckpointer().restore(path.resolve())
+    if not (path / "_METADATA").exists() and (path / "default").exists():
+        path = path / "default"  # as a CheckpointManager writes a step
+    path = path.resolve()
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(path).item_metadata.tree
+        # On the host, so that the devices need not be those of the writer.
+        restore = ocp.RestoreArgs(restore_type=np.ndarray)
+        wanted = jax.tree.map(functools.partial(_constant, restore), tree)
+        return checkpointer.restore(path, restore_args=wanted)
+
+
+def _constant(value: Any, leaf: Any) -> Any:
+    del leaf
+    return value
 
 
 def _names(tree: Any) -> dict[str, np.ndarray]:
