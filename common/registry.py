@@ -173,6 +173,15 @@ def find_library(library: str) -> Library:
     )
 
 
+def find_porting(library: str) -> ModuleType:
+    """Returns the module with what `port` asks of a library.
+
+    Raises:
+        BackendNotInstalledError: if the library is not installed.
+    """
+    return _load(library, "porting")
+
+
 def library_of(native: Any) -> str:
     """Returns the library of a model: `"equinox"` or `"flax"`.
 
@@ -198,8 +207,27 @@ def library_of(native: Any) -> str:
     )
 
 
+def library_of_class(kind: type) -> str:
+    """Returns the library that a class derives from.
+
+    Raises:
+        TypeError: if it derives from neither.
+    """
+    for library, package in (("flax", "flax.nnx"), ("equinox", "equinox")):
+        if _derives_from(kind, package):
+            return library
+    raise TypeError(
+        f"layer: got {kind!r}, expected a class that derives from "
+        "`eqx.Module` or `nnx.Module`. Pass the class, not an instance."
+    )
+
+
 def _is_of(x: Any, package: str) -> bool:
-    modules = (kind.__module__ for kind in type(x).__mro__)
+    return _derives_from(type(x), package)
+
+
+def _derives_from(kind: Any, package: str) -> bool:
+    modules = (base.__module__ for base in getattr(kind, "__mro__", ()))
     return any(f"{name}.".startswith(f"{package}.") for name in modules)
 
 

@@ -14,7 +14,7 @@ from common.native import Call, NativeModel
 from common.protocol import Loss, Spec
 from common.registry import find_backend, find_model, resolve
 from common.training import checks, losses
-from common.training.native_backend import OwnStep
+from common.training.native_backend import UserStep
 from common.training.subjects import NativeSubject, SpecSubject
 from common.training.trainer import Trainer
 
@@ -48,7 +48,7 @@ def build(
     loss: str | Loss | None = None,
     metrics: str | Sequence[str] | Mapping[str, str | Loss] | None = None,
     call: Call | None = None,
-    step: OwnStep | None = None,
+    step: UserStep | None = None,
     carry: Any = None,
     seed: Any = 0,
     dtype: DTypeLike | None = None,
@@ -89,7 +89,7 @@ def build(
             each example under `jax.vmap`, with its state and a key if it
             takes them, and an NNX module on the whole batch.
         step: a training step of your own, for several optimizers or carried
-            state; see `common.training.native_backend.OwnStep`.
+            state; see `common.training.native_backend.UserStep`.
         carry: what that step carries besides the model, at first: any pytree
             of arrays.
         seed: an integer of 32 bits. It determines the initial values of a
@@ -155,7 +155,7 @@ def _subject_of_model(
     backend: str | None,
     dtype: DTypeLike | None,
     call: Call | None,
-    step: OwnStep | None,
+    step: UserStep | None,
     carry: Any,
 ) -> NativeSubject:
     native = NativeModel(model, call)

@@ -21,7 +21,7 @@ from common.training.part_optimizers import (
     arrays_of,
 )
 
-OwnStep = Callable[..., tuple[Any, Any, Mapping[str, Any]]]
+UserStep = Callable[..., tuple[Any, Any, Mapping[str, Any]]]
 """`step(native, carry, batch, *, key, update) -> (native, carry, metrics)`.
 
 A training step that a model brings along, in the library's own idiom:
@@ -69,7 +69,7 @@ class NativeBackend:
         optimizer: Any,
         loss: Loss | None,
         metrics: Mapping[str, Loss],
-        step: OwnStep | None = None,
+        step: UserStep | None = None,
         carry: Any = None,
     ):
         """Makes the optimizers.

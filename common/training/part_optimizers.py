@@ -117,7 +117,7 @@ class PartOptimizer:
 
     def flat(self, tree: Any) -> dict[str, Any]:
         """Returns the arrays of the library's own tree, by dotted name."""
-        by_path = self.layouts.parameter_arrays(tree)
+        by_path = self.layouts.flatten_parameters(tree)
         return {name: by_path[path] for path, name in self.names.items()}
 
     def canonical(self, grads: Mapping[str, Any]) -> Arrays:
@@ -127,7 +127,7 @@ class PartOptimizer:
 
     def _tree(self, arrays: Mapping[str, Any]) -> Any:
         """Makes the library's own tree of arrays by dotted name."""
-        return self.layouts.parameter_tree(
+        return self.layouts.unflatten_parameters(
             {path: arrays[name] for path, name in self.names.items()}
         )
 

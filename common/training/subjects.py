@@ -14,7 +14,7 @@ from common.native import NativeModel
 from common.protocol import Backend, Loss, Spec
 from common.training import checks
 from common.training.leaves import NARROWED, initial_values
-from common.training.native_backend import NativeBackend, OwnStep
+from common.training.native_backend import NativeBackend, UserStep
 from common.training.native_checks import NativeFit
 
 
@@ -149,7 +149,7 @@ class NativeSubject:
         model: NativeModel,
         *,
         dtype: str | None,
-        step: OwnStep | None = None,
+        step: UserStep | None = None,
         carry: Any = None,
     ):
         """Makes the subject.
