@@ -67,8 +67,9 @@ class Spec(abc.ABC):
 
     A subclass is a frozen dataclass whose fields are the hyper-parameters.
     The model classes of both libraries take the same fields as keyword
-    arguments. They are defined in `impl_<library>/models/<name>.py` under the
-    name of the spec's class.
+    arguments. `model_class` returns them; the classes of this project's own
+    specs are in `impl_<library>/models/<name>.py` under the name of the
+    spec's class.
 
     Attributes:
         name: the name that `build` takes.
@@ -90,6 +91,30 @@ class Spec(abc.ABC):
     @abc.abstractmethod
     def inputs(self) -> Shaped:
         """One example of the input, channels last."""
+
+    def model_class(self, library: str) -> type | None:
+        """Returns the model's class in a library.
+
+        A spec of an installed package defines this method. It can import the
+        class here, so that only the library that is in use is imported:
+
+            def model_class(self, library):
+                if library == "equinox":
+                    from my_package.in_equinox import MyModel
+                else:
+                    from my_package.in_flax import MyModel
+                return MyModel
+
+        Args:
+            library: `"equinox"` or `"flax"`.
+
+        Returns:
+            A class whose constructor takes the spec's fields as keyword
+            arguments, and `key` in Equinox or `rngs` in Flax. If `None`, the
+            class is looked up in this project.
+        """
+        del library
+        return None
 
     @property
     def min_batch_size(self) -> int:
@@ -196,7 +221,7 @@ Rebuild = Callable[[Sequence[Any]], Any]
 
 @runtime_checkable
 class Backend(Protocol[Native]):
-    """A library that builds and trains the model of one spec.
+    """A library that builds and trains one model.
 
     A backend works on a *native* object: a pytree or a tuple of the library's
     own objects (the model, the optimizer state, the random state and the step
@@ -205,13 +230,13 @@ class Backend(Protocol[Native]):
     A method may mutate `native`, as Flax does; the caller does not use the
     argument again.
 
-    The constructor takes the spec, the library's model class (`None` for the
-    reference, which runs the spec itself), an optax optimizer, a loss, and
-    metrics by name.
+    The constructor of a library's backend takes the spec, the library's model
+    class (`None` for the reference, which runs the spec itself), an optax
+    optimizer, a loss, and metrics by name.
 
     Attributes:
         name: the name that `build` takes.
-        spec: the definition of the model.
+        spec: the definition of the model, or `None` for a model of the user.
         optimizer: the optimizer, as the library's own tree of parameters
             needs it.
         loss: the loss.
@@ -223,15 +248,6 @@ class Backend(Protocol[Native]):
     optimizer: optax.GradientTransformation
     loss: Loss
     metrics: Mapping[str, Loss]
-
-    def __init__(
-        self,
-        spec: Spec,
-        model_class: Any,
-        optimizer: optax.GradientTransformation,
-        loss: Loss,
-        metrics: Mapping[str, Loss],
-    ) -> None: ...
 
     def init(
         self, params: Arrays, buffers: Arrays, key: PRNGKeyArray

@@ -73,21 +73,35 @@ def find_model(backend: str | None, spec: Spec) -> type | None:
 
     The reference backend runs the spec itself, so it has no model classes.
 
+    Args:
+        backend: the name of the backend.
+        spec: names its classes itself, or has them in this project.
+
     Raises:
         ValueError: if there is no backend of this name.
         BackendNotInstalledError: if its library is not installed.
-        ModelNotFoundError: naming the file or the class that is missing.
+        ModelNotFoundError: naming the file or the class that is missing, or
+            what the spec returned instead of a class.
     """
     package = _home(backend).package
     if package not in IMPLS:
         return None
+    own = spec.model_class(resolve(backend))
+    if own is not None:
+        if not isinstance(own, type):
+            raise ModelNotFoundError(
+                f"model {spec.name!r} in {backend}: got {own!r} from "
+                "`model_class`, expected a class. Return the class itself."
+            )
+        _load(backend, "backend")  # requires the library
+        return own
     file = f"{package}/models/{spec.name}.py"
     class_name = type(spec).__name__
     if spec.name not in _submodules(_load(backend, "models")):
         raise ModelNotFoundError(
             f"model {spec.name!r} in {backend}: got no file {file}, expected "
-            f"one that defines the class {class_name}. CONTRIBUTING.md "
-            "describes how to add a model."
+            f"one that defines the class {class_name}. Define `model_class` "
+            "in the spec, or add that file; CONTRIBUTING.md describes how."
         )
     module = _load(backend, f"models.{spec.name}")
     if not hasattr(module, class_name):
@@ -133,12 +147,14 @@ class Library(NamedTuple):
         call: calls a native object on a batch, as the library's examples do.
         with_state: puts what a call returned into the native object.
         copy: copies a native object that could be changed in place.
+        model: returns the model of a native object that may be a pair.
     """
 
     layouts: Callable[[Any], Any]
     call: Callable[..., tuple[Any, Any]]
     with_state: Callable[[Any, Any], Any]
     copy: Callable[[Any], Any]
+    model: Callable[[Any], Any]
 
 
 def find_library(library: str) -> Library:
@@ -153,7 +169,17 @@ def find_library(library: str) -> Library:
         calling.call,
         calling.with_state,
         calling.copy,
+        calling.model_of,
     )
+
+
+def find_porting(library: str) -> ModuleType:
+    """Returns the module with what `port` asks of a library.
+
+    Raises:
+        BackendNotInstalledError: if the library is not installed.
+    """
+    return _load(library, "porting")
 
 
 def library_of(native: Any) -> str:
@@ -181,8 +207,27 @@ def library_of(native: Any) -> str:
     )
 
 
+def library_of_class(kind: type) -> str:
+    """Returns the library that a class derives from.
+
+    Raises:
+        TypeError: if it derives from neither.
+    """
+    for library, package in (("flax", "flax.nnx"), ("equinox", "equinox")):
+        if _derives_from(kind, package):
+            return library
+    raise TypeError(
+        f"layer: got {kind!r}, expected a class that derives from "
+        "`eqx.Module` or `nnx.Module`. Pass the class, not an instance."
+    )
+
+
 def _is_of(x: Any, package: str) -> bool:
-    modules = (kind.__module__ for kind in type(x).__mro__)
+    return _derives_from(type(x), package)
+
+
+def _derives_from(kind: Any, package: str) -> bool:
+    modules = (base.__module__ for base in getattr(kind, "__mro__", ()))
     return any(f"{name}.".startswith(f"{package}.") for name in modules)
 
 
@@ -226,8 +271,12 @@ def load_demonstrations(library: str) -> list[ModuleType]:
     ]
 
 
-def _resolve(backend: str | None) -> str:
-    """Returns the name of a backend that may be given by an alias."""
+def resolve(backend: str | None) -> str:
+    """Returns the name of a backend that may be given by an alias.
+
+    Raises:
+        ValueError: if there is no backend of this name.
+    """
     if isinstance(backend, str):
         name = ALIASES.get(backend, backend)
         if name in HOMES:
@@ -236,7 +285,7 @@ def _resolve(backend: str | None) -> str:
 
 
 def _home(backend: str | None) -> Home:
-    return HOMES[_resolve(backend)]
+    return HOMES[resolve(backend)]
 
 
 def _load(backend: str | None, module: str) -> ModuleType:
@@ -244,7 +293,7 @@ def _load(backend: str | None, module: str) -> ModuleType:
     home = _home(backend)
     if importlib.util.find_spec(home.library) is None:
         raise BackendNotInstalledError(
-            f"backend {_resolve(backend)!r}: got no package "
+            f"backend {resolve(backend)!r}: got no package "
             f"{home.library!r}, expected {home.requirement}. Run "
             f'`pip install "{home.requirement}"`.'
         )

@@ -83,6 +83,11 @@ def copy(native: Any) -> Any:
     return native
 
 
+def model_of(native: Any) -> Any:
+    """Returns the model of a pair of a model and its state, or the model."""
+    return native[0] if is_pair(native) else native
+
+
 def axis_name(model: Any) -> Any:
     """Returns the name of the batch axis that the model's layers expect."""
     nodes = jax.tree.leaves(

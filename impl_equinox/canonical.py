@@ -116,14 +116,20 @@ class Layouts(ModelLayouts):
         )
         return (model, state) if _is_pair(native) else model
 
-    def _is_parameters(self, x):
-        return isinstance(x, self._type)
+    def is_parameters(self, x):
+        if isinstance(x, eqx.Module) or not isinstance(x, self._type):
+            return isinstance(x, self._type)
+        try:  # a model may be a plain container, and so may a state of optax
+            self._treedef.flatten_up_to(x)
+        except ValueError:
+            return False
+        return True
 
-    def _flatten_parameters(self, tree):
+    def flatten_parameters(self, tree):
         leaves = self._treedef.flatten_up_to(tree)
         return dict(zip(self._parameters, leaves, strict=True))
 
-    def _unflatten_parameters(self, leaves):
+    def unflatten_parameters(self, leaves):
         return self._treedef.unflatten(
             leaves[path] if path in leaves else self._without_elements(path)
             for path in self._parameters

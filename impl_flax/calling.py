@@ -40,6 +40,11 @@ def with_state(module: nnx.Module, result: Any) -> nnx.Module:
     return result if isinstance(result, nnx.Module) else module
 
 
+def model_of(module: nnx.Module) -> nnx.Module:
+    """Returns the module."""
+    return module
+
+
 def copy(module: nnx.Module) -> nnx.Module:
     """Returns a module with the same arrays and Variables of its own."""
     return nnx.clone(module)

@@ -70,14 +70,14 @@ class Layouts(ModelLayouts):
                 _set(native, path, arrays[str(found)])
         return native
 
-    def _is_parameters(self, x):
+    def is_parameters(self, x):
         return isinstance(x, nnx.State)
 
-    def _flatten_parameters(self, tree):
-        leaves = dict(nnx.to_flat_state(tree))
+    def flatten_parameters(self, tree):
+        leaves = dict(nnx.to_flat_state(nnx.as_pure(tree)))
         return {name: leaves[path] for name, path in self._parameters.items()}
 
-    def _unflatten_parameters(self, leaves):
+    def unflatten_parameters(self, leaves):
         return nnx.from_flat_state(
             {
                 path: leaves[name]

@@ -7,6 +7,8 @@ through the mapping prove the result.
 """
 
 from common.alignment.functions import align as align
-from common.alignment.functions import symmetric_arguments as symmetric_arguments
+from common.alignment.functions import (
+    symmetric_arguments as symmetric_arguments,
+)
 from common.alignment.result import Alignment as Alignment
 from common.alignment.result import AlignmentError as AlignmentError

@@ -7,21 +7,19 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from common.agreement import (
-    EPS,
     NEARLY_EQUAL,
     NEARLY_EQUAL_GRADIENTS,
-    alignment_tolerance,
 )
-from common.alignment.arrangement import Arrangement, Half
+from common.alignment.arrangement import Arrangement
 from common.alignment.assembly import Assembly, assemble
 from common.alignment.elimination import pair_dead
-from common.alignment.fill import SCALES, random_like
+from common.alignment.fill import random_like
 from common.alignment.matching import Evidence, Pair
-from common.alignment.pieces import Piece
-from common.alignment.proof import Proof, output_error, prove
+from common.alignment.proof import Proof, prove
 from common.alignment.rearranged import rearranged
+from common.alignment.runs import Runs
 from common.alignment.search import best_first
-from common.alignment.sides import Run, Side
+from common.alignment.sides import Run
 from common.alignment.ties import (
     Limits,
     Pairing,
@@ -68,10 +66,8 @@ class Aligner:
     """Searches a mapping between the arrays of two models.
 
     Attributes:
-        sides: both models, compiled.
-        dtype: the narrowest dtype that they compute in.
+        runs: runs both models.
         cuts: how many ways of cutting the arrays were tried.
-        unused: the arrays of each side without an effect.
         best: the arrangement whose outputs agree best, and their error.
         natural: the first arrangement in which each piece can have a
             counterpart, or the first one, and the error of its outputs.
@@ -81,52 +77,18 @@ class Aligner:
             which the models differ.
     """
 
-    def __init__(self, sides: tuple[Side, Side], max_cuts: int):
-        self.sides, self.max_cuts = sides, max_cuts
-        eps = max(side.eps for side in sides)
-        self.dtype = next(
-            (name for name in ("float64", "float32") if eps <= EPS[name]),
-            "bfloat16",
-        )
+    def __init__(self, runs: Runs, max_cuts: int):
+        self.runs, self.max_cuts = runs, max_cuts
         self.cuts = 0
-        self.unused: tuple[list[str], list[str]] = ([], [])
         self.best: tuple[float, Arrangement | None] = (np.inf, None)
         self.natural: tuple[float, Arrangement] | None = None
         self.failure = ""
         self.suspect: tuple[Arrangement, Values] | None = None
-        self.points = list(range(len(SCALES)))
-        self._runs: dict[int, tuple[object, Run]] = {}
-
-    def tolerance(self, quantity: str) -> float:
-        """Returns the bound for a quantity."""
-        return alignment_tolerance(self.dtype, quantity)
-
-    # --- runs ---------------------------------------------------------------
-
-    def run(
-        self,
-        arrangement: Arrangement,
-        point: int,
-        values: Values = ({}, {}),
-    ) -> tuple[Run, Run]:
-        """Runs both models at a symmetric point."""
-        runs = []
-        for i, (side, half) in enumerate(
-            zip(self.sides, arrangement.halves, strict=True)
-        ):
-            key = (half.key, point)
-            known = self._runs.get(i)
-            if values[i] or known is None or known[0] != key:
-                filled = half.fill(side.originals, point, values[i])
-                known = (None if values[i] else key, side.run(filled))
-                self._runs[i] = known
-            runs.append(known[1])
-        return runs[0], runs[1]
 
     def error(self, arrangement: Arrangement) -> float:
         """Returns the error of the outputs at the first symmetric point."""
         self.cuts += 1
-        error = output_error(*self.run(arrangement, self.points[0]))
+        error = self.runs.error(arrangement, self.runs.points[0])
         if error < self.best[0] or self.best[1] is None:
             self.best = error, arrangement
         if self.natural is None or (
@@ -142,79 +104,25 @@ class Aligner:
         """
         if self.natural is None:
             for arrangement in itertools.islice(
-                best_first(self.start()), self.max_cuts
+                best_first(self.runs.start()), self.max_cuts
             ):
                 error = self.error(arrangement)
-                if error <= self.tolerance("outputs"):
+                if error <= self.runs.tolerance("outputs"):
                     break
                 if arrangement.is_balanced and error < NEARLY_EQUAL:
                     break
-        assert self.natural is not None
-        assert self.best[1] is not None
+        best, closest = self.best
+        assert self.natural is not None and closest is not None
         if self.suspect is not None:
             arrangement, values = self.suspect
-            runs = self.run(arrangement, self.points[0], values)
-            return output_error(*runs), arrangement, values
-        if self.best[0] < NEARLY_EQUAL and not self.natural[1].is_balanced:
-            return (*self.best, ({}, {}))
-        if self.best[0] <= self.tolerance("outputs"):
-            return (*self.best, ({}, {}))
+            error = self.runs.error(arrangement, self.runs.points[0], values)
+            return error, arrangement, values
+        is_close = best < NEARLY_EQUAL and not self.natural[1].is_balanced
+        if is_close or best <= self.runs.tolerance("outputs"):
+            return best, closest, ({}, {})
         return (*self.natural, ({}, {}))
 
     # --- the search ---------------------------------------------------------
-
-    def start(self) -> Arrangement:
-        """Returns the arrangement of whole arrays.
-
-        Arrays without an effect keep their values. Symmetric points at which
-        an output is not finite are not used.
-
-        Raises:
-            ValueError: if no output of a model is finite.
-        """
-        whole = Arrangement(
-            Half.whole(self.sides[0].array_shapes),
-            Half.whole(self.sides[1].array_shapes),
-        )
-        usable, largest = [], [{}, {}]
-        for point in self.points:
-            runs = self.run(whole, point)
-            finite = all(run.is_finite for run in runs)
-            if finite and all(_has_gradient(run) for run in runs):
-                usable.append(point)
-                for found, run in zip(largest, runs, strict=True):
-                    for name, x in run.gradients.items():
-                        top = float(np.max(np.abs(x), initial=0))
-                        found[name] = max(found.get(name, 0.0), top)
-            dead = [
-                [name for name, top in found.items() if top == 0]
-                for found in largest
-            ]
-            if usable and not any(dead):
-                break
-        if not usable:
-            return whole
-        rest = [p for p in self.points if p not in usable]
-        self.points = usable + [p for p in rest if p > max(usable)]
-        for i, names in enumerate(dead):
-            half = whole.halves[i]
-            pieces = [p for p in half.pieces if p.array in names]
-            if pieces and not self._changes_outputs(i, half, pieces):
-                self.unused[i].extend(names)
-                whole = whole.replace(i, half.keep(pieces))
-        return whole
-
-    def _changes_outputs(
-        self, i: int, half: Half, pieces: list[Piece]
-    ) -> bool:
-        """Whether arrays without a gradient have an effect all the same."""
-        point = self.points[0]
-        runs = []
-        for factor in (1.0, 1.25):
-            values = {p: factor * p.values(point) for p in pieces}
-            filled = half.fill(self.sides[i].originals, point, values)
-            runs.append(self.sides[i].run(filled))
-        return output_error(*runs) > 0
 
     def search(self, bar: ProgressBar) -> tuple[Mapping | None, bool]:
         """Searches a mapping.
@@ -224,8 +132,8 @@ class Aligner:
         """
         balanced: list[Arrangement] = []
         near: list[tuple[Arrangement, float]] = []
-        start = self.start()
-        bound = self.tolerance("outputs")
+        start = self.runs.start()
+        bound = self.runs.tolerance("outputs")
         ways = itertools.islice(
             best_first(start), int(SEARCHED * self.max_cuts) + 1
         )
@@ -278,7 +186,7 @@ class Aligner:
     ) -> Iterator[Arrangement]:
         def run(arrangement: Arrangement) -> tuple[Run, Run]:
             self.cuts += 1
-            return self.run(arrangement, self.points[0])
+            return self.runs.run(arrangement, self.runs.points[0])
 
         for arrangement in arrangements:
             for new in rearranged(arrangement, run, tolerance):
@@ -301,28 +209,27 @@ class Aligner:
         Returns:
             The mapping, or `None` if there is none.
         """
-        limits = Limits(self.tolerance("match"), self.tolerance("effect"))
+        limits = Limits(
+            self.runs.tolerance("match"), self.runs.tolerance("effect")
+        )
         if error:
             factor, most = NEARLY_EQUAL_GRADIENTS
             match = min(most, max(limits.match, factor * error))
             limits = Limits(match, limits.effect, ratio=3.0)
         evidence = None
-        for point in self.points:
-            runs = self.run(arrangement, point)
-            new = output_error(*runs)
+        for point in self.runs.points:
+            new, more = self.runs.look(arrangement, point)
             if not np.isfinite(new):
                 continue
-            if new > max(self.tolerance("outputs"), 10 * error):
+            if new > max(self.runs.tolerance("outputs"), 10 * error):
                 self.failure = f"outputs differ by {new:.2g} at another point"
                 return None
-            more = Evidence(arrangement, [runs], self.tolerance("floor"))
             evidence = more if evidence is None else evidence.add(more)
         if evidence is None:
             return None
 
         def new_evidence(values: Values) -> Evidence:
-            runs = self.run(arrangement, self.points[0], values)
-            return Evidence(arrangement, [runs], self.tolerance("floor"))
+            return self.runs.look(arrangement, self.runs.points[0], values)[1]
 
         pairing = Resolver(evidence, new_evidence, limits).resolve()
         if not pairing.is_complete:
@@ -338,12 +245,14 @@ class Aligner:
             return None
         eliminated = pair_dead(pairing.pairs, *pairing.dead)
         pairs = pairing.pairs + eliminated
-        shapes = self.sides[1].array_shapes
+        shapes = self.runs.sides[1].array_shapes
         assembly = assemble(pairs, arrangement.right, shapes)
-        proof = prove(self.sides, arrangement, pairs, assembly.layouts)
-        self._runs.clear()
+        proof = prove(self.runs.sides, arrangement, pairs, assembly.layouts)
         found = Mapping(arrangement, pairing, eliminated, assembly, proof)
-        bounds = self.tolerance("outputs"), self.tolerance("gradients")
+        bounds = (
+            self.runs.tolerance("outputs"),
+            self.runs.tolerance("gradients"),
+        )
         if error:
             factor, most = NEARLY_EQUAL_GRADIENTS
             bounds = max(NEARLY_EQUAL, 3 * error), most
@@ -375,9 +284,3 @@ def _rank(found: tuple[Arrangement, float]) -> tuple[bool, float]:
     first, then by the error of the outputs.
     """
     return not found[0].is_balanced, found[1]
-
-
-def _has_gradient(run: Run) -> bool:
-    return not run.gradients or any(
-        np.any(x) for x in run.gradients.values()
-    )

@@ -52,9 +52,17 @@ def assemble(
 
 def layout_of(pair: Pair) -> Layout:
     """Returns the layout of a right piece over a left array."""
-    shape = tuple(size for size in pair.left.shape if size != 1)
+    left, right = pair.left.shape, pair.right.shape
+    ones = [axis for axis, size in enumerate(left) if size == 1]
+    if len(ones) == right.count(1):
+        # The axes of size 1 are permuted along, which reads better.
+        long = [axis for axis, size in enumerate(left) if size != 1]
+        order, free = iter(pair.order), iter(ones)
+        axes = (next(free) if n == 1 else long[next(order)] for n in right)
+        return pair.left.layout.then(Transpose(tuple(axes)))
+    shape = tuple(size for size in left if size != 1)
     return pair.left.layout.then(
-        Reshape(shape), Transpose(pair.order), Reshape(pair.right.shape)
+        Reshape(shape), Transpose(pair.order), Reshape(right)
     )
 
 

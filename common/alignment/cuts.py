@@ -229,11 +229,7 @@ def _parts(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:
         parts = {}
         for found, count in other.items():
             for part in set(found):
-                if (
-                    without(found, part) == rest
-                    and part < size
-                    and count >= n
-                ):
+                if without(found, part) == rest and part < size and count >= n:
                     parts[part] = count // n
         if rest == () and () in other:  # a vector of scalars
             parts[1] = other[()] // n
@@ -315,9 +311,7 @@ def _unmerges(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:
 def _positions(pieces: Sequence[Piece], size: int) -> Iterator[list[int]]:
     """Yields the axis of this size of each piece: the first, or the last."""
     first = [p.shape.index(size) for p in pieces]
-    last = [
-        len(p.shape) - 1 - p.shape[::-1].index(size) for p in pieces
-    ]
+    last = [len(p.shape) - 1 - p.shape[::-1].index(size) for p in pieces]
     yield first
     if last != first:
         yield last

@@ -10,7 +10,7 @@ from common.alignment.arrangement import Arrangement
 from common.alignment.sides import Side, precise
 from common.alignment.ties import Values
 from common.divergence.result import Diff
-from common.divergence.search import find_divergence
+from common.divergence.search import KEPT, find_divergence
 from common.divergence.text import describe
 from common.native import Call, NativeModel
 from common.registry import find_library, find_module_paths
@@ -30,15 +30,18 @@ class SymmetricPoint:
     arguments: tuple[tuple[Any, ...], tuple[Any, ...]]
     error: float
 
-    def find_divergence(self) -> Diff:
+    def diff(self, kept: int = KEPT) -> Diff:
         """Finds where the two models diverge.
+
+        Args:
+            kept: how many bytes of values to keep on each side.
 
         Raises:
             ValueError: if their outputs have different structures.
         """
         with precise():
             return find_divergence(
-                self.functions, self.arguments, dtype="float64"
+                self.functions, self.arguments, dtype="float64", kept=kept
             )
 
 

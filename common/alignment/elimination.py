@@ -65,9 +65,7 @@ def _mutually_best(scores: dict[tuple[int, int], float]) -> list:
     """Returns the pairs that are the best of both their pieces, alone."""
     found = []
     for (a, b), score in scores.items():
-        rivals = [
-            s for (x, y), s in scores.items() if (x == a) != (y == b)
-        ]
+        rivals = [s for (x, y), s in scores.items() if (x == a) != (y == b)]
         if score > max(rivals, default=0.0):
             found.append((a, b))
     return found

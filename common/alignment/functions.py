@@ -22,6 +22,7 @@ from common.alignment.result import (
     Choice,
     Cost,
 )
+from common.alignment.runs import Runs
 from common.alignment.sides import ARRAY_VALUE_ERRORS, Side, find_needed
 from common.alignment.training import prove_training
 from common.divergence.result import Diff
@@ -91,10 +92,12 @@ def align(
         found, is_exact = aligner.search(bar)
         bar.describe("proving the mapping")
         if found is None:
-            _refuse(sides, calls, aligner, notes, start)
+            raise _refusal(sides, calls, aligner, notes, start)
         divergence, training = None, None
         if is_exact:
-            training, more = prove_training(sides, found, aligner.tolerance)
+            training, more = prove_training(
+                sides, found, aligner.runs.tolerance
+            )
             notes += more
         else:
             point = _symmetric_point(sides, calls, aligner)
@@ -171,14 +174,16 @@ def _prepare(models, calls, inputs, xs, constants, max_cuts):
             "of either model. Use the dotted path of an array."
         )
     pair = (sides[0], sides[1])
-    if [_size(s) for s in pair[0].shapes] != [_size(s) for s in pair[1].shapes]:
+    if [_size(s) for s in pair[0].shapes] != [
+        _size(s) for s in pair[1].shapes
+    ]:
         raise ValueError(
             f"outputs: got arrays of the shapes {pair[0].shapes} on the left "
             f"and {pair[1].shapes} on the right, expected as many elements "
             "in the same order. Return the same outputs from both, with "
             "`left_call` or `right_call`."
         )
-    return pair, calls, Aligner(pair, max_cuts), notes
+    return pair, calls, Aligner(Runs(pair), max_cuts), notes
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -199,25 +204,23 @@ def _compile(side: Side) -> None:
 
 def _symmetric_point(sides, calls, aligner: Aligner) -> SymmetricPoint:
     error, arrangement, values = aligner.find_place()
-    point = aligner.points[0]
+    point = aligner.runs.points[0]
     return symmetric_point(sides, calls, arrangement, point, values, error)
 
 
 def _find_divergence(point: SymmetricPoint) -> Diff | None:
     try:
-        return point.find_divergence()
+        return point.diff()
     except (TypeError, ValueError):
         return None
 
 
-def _refuse(sides, calls, aligner, notes, start):
-    """Raises the error for models that have no mapping."""
+def _refusal(sides, calls, aligner, notes, start) -> AlignmentError:
+    """Returns the error for models that have no mapping."""
     point = _symmetric_point(sides, calls, aligner)
     divergence = _find_divergence(point)
     arrangement = aligner.find_place()[1]
-    values = (
-        "the same values" if aligner.suspect is None else "random values"
-    )
+    values = "the same values" if aligner.suspect is None else "random values"
     lines = [
         f"models: got outputs that differ by {point.error:.2g} where both "
         f"hold {values}, after {aligner.cuts} ways to cut their arrays, "
@@ -240,7 +243,7 @@ def _refuse(sides, calls, aligner, notes, start):
         sides, aligner, None, REFUSED, notes, start, None, divergence
     )
     alignment = dataclasses.replace(alignment, agreement=point.error)
-    raise AlignmentError(message, alignment)
+    return AlignmentError(message, alignment)
 
 
 def _alignment(
@@ -253,7 +256,7 @@ def _alignment(
     training: tuple[float, float] | None,
     divergence: Diff | None,
 ) -> Alignment:
-    unused = tuple(set(names) for names in aligner.unused)
+    unused = tuple(set(names) for names in aligner.runs.unused)
     over: list[tuple[str, ...]] = [(), ()]
     layouts, eliminated, choices, tied = {}, (), (), ()
     error, gradients = aligner.best[0], float("nan")
@@ -263,12 +266,21 @@ def _alignment(
         eliminated = tuple(
             (p.left.array, p.right.array) for p in found.eliminated
         )
-        paired = [{p.left for p in found.pairs}, {p.right for p in found.pairs}]
+        paired = [
+            {p.left for p in found.pairs},
+            {p.right for p in found.pairs},
+        ]
         for i, half in enumerate(found.arrangement.halves):
             lost = [p for p in pairing.dead[i] if p not in paired[i]]
             unused[i].update(p.array for p in lost)
             missing = {p.array for p in (*half.kept, *half.zero)}
             over[i] = tuple(sorted(missing - unused[i]))
+            kept = {p.array for p in half.kept} - unused[i]
+            notes += [
+                f"{sides[i].label}: {name} has an effect but no counterpart; "
+                "the models are equal for its present value"
+                for name in sorted(kept)
+            ]
             notes += _notes_on_parts(sides[i].label, lost, half.zero)
         choices = tuple(
             Choice(right.array, tuple(dict.fromkeys(p.array for p in lefts)))
@@ -296,7 +308,7 @@ def _alignment(
         status=status,
         agreement=error,
         gradients=gradients,
-        precision=aligner.dtype,
+        precision=aligner.runs.dtype,
         unused=(tuple(sorted(unused[0])), tuple(sorted(unused[1]))),
         eliminated=eliminated,
         left_over=over[0],

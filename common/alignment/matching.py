@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -61,6 +61,40 @@ class Pair:
         return x.transpose(np.argsort(self.order)).reshape(self.left.shape)
 
 
+@dataclasses.dataclass(frozen=True)
+class Sketches:
+    """Sketches of the gradients of one side.
+
+    Attributes:
+        outputs: the leaves of the outputs.
+        rows: for each piece, its sketch.
+        largest: for each piece, the largest gradient.
+        top: the largest gradient of any array.
+    """
+
+    outputs: list[np.ndarray]
+    rows: list[np.ndarray]
+    largest: np.ndarray
+    top: float
+
+    @classmethod
+    def of(cls, half: Half, run: Run) -> "Sketches":
+        """Takes sketches of the gradients, which need not be kept."""
+        top = max(
+            (
+                float(np.max(np.abs(x), initial=0))
+                for x in run.gradients.values()
+            ),
+            default=0.0,
+        )
+        rows, largest = [], []
+        for piece in half.pieces:
+            gradient = np.asarray(piece.of(run.gradients))
+            rows.append(sketch(gradient))
+            largest.append(float(np.max(np.abs(gradient), initial=0)))
+        return cls(run.outputs, rows, np.asarray(largest, float), top)
+
+
 class Evidence:
     """What the gradients of both models say, at one or several points.
 
@@ -76,22 +110,15 @@ class Evidence:
     def __init__(
         self,
         arrangement: Arrangement,
-        runs: Sequence[tuple[Run, Run]],
+        found: tuple[Sketches, Sketches],
         floor: float,
     ):
         self.arrangement, self.floor = arrangement, floor
-        found = [_sketch_run(arrangement, run) for run in runs]
-        self.sketches = [
-            [
-                np.concatenate([point[side][0][i] for point in found], axis=1)
-                for i in range(len(half.pieces))
-            ]
-            for side, half in enumerate(arrangement.halves)
-        ]
-        self.magnitudes = [
-            np.max([point[side][1] for point in found], axis=0, initial=0)
-            for side in range(2)
-        ]
+        # Both sides are divided by the same number, because the gradient of a
+        # tied array is a sum of gradients of the other side.
+        top = max(one.top for one in found) or 1.0
+        self.sketches = [[row / top for row in one.rows] for one in found]
+        self.magnitudes = [one.largest / top for one in found]
 
     def add(self, other: "Evidence") -> "Evidence":
         """Returns the evidence of both."""
@@ -187,14 +214,14 @@ class Evidence:
 
 
 def relative(
-    rows: Float64[np.ndarray, "*rows n"],
+    rows: Float64[np.ndarray, "..."],
     target: Float64[np.ndarray, " n"],
     floor: float = 0.0,
-) -> Float64[np.ndarray, "*rows"]:
+) -> Any:
     """Returns the largest difference over the largest magnitude.
 
     Args:
-        rows: sketches.
+        rows: one or several sketches, along the last axis.
         target: the sketch to compare each with.
         floor: differences this small are due to rounding.
     """
@@ -204,29 +231,3 @@ def relative(
         np.max(np.abs(target), initial=0),
     )
     return np.maximum(difference - floor, 0) / np.where(scale > 0, scale, 1)
-
-
-def _sketch_run(
-    arrangement: Arrangement, run: tuple[Run, Run]
-) -> list[tuple[list[np.ndarray], np.ndarray]]:
-    """Returns the sketches of each side, and the largest gradients.
-
-    Both sides are divided by the same number, because the gradient of a tied
-    array is a sum of gradients of the other side.
-    """
-    top = max(
-        float(np.max(np.abs(x), initial=0))
-        for one in run
-        for x in one.gradients.values()
-    )
-    found = []
-    for half, one in zip(arrangement.halves, run, strict=True):
-        gradients = [np.asarray(p.of(one.gradients)) for p in half.pieces]
-        largest = [np.max(np.abs(x), initial=0) for x in gradients]
-        found.append(
-            (
-                [sketch(x / (top or 1)) for x in gradients],
-                np.asarray(largest) / (top or 1),
-            )
-        )
-    return found

@@ -1,14 +1,13 @@
 """Proves a mapping: random weights carried through it give equal results."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from common.alignment.arrangement import Arrangement
 from common.alignment.fill import random_like
 from common.alignment.matching import Pair
-from common.alignment.pieces import Piece
 from common.alignment.sides import Run, Side
 from common.alignment.ties import carried_values, components
 from common.layouts import Layout
@@ -39,13 +38,15 @@ class Proof:
         return self.outputs <= outputs and self.gradients <= gradients
 
 
-def output_error(left: Run, right: Run) -> float:
+def output_error(
+    left: Sequence[np.ndarray], right: Sequence[np.ndarray]
+) -> float:
     """Returns the largest relative error of the outputs of two runs."""
-    if [x.size for x in left.outputs] != [x.size for x in right.outputs]:
+    if [x.size for x in left] != [x.size for x in right]:
         return np.inf
-    if not (left.is_finite and right.is_finite):
+    if not all(np.isfinite(x).all() for x in (*left, *right)):
         return np.inf
-    pairs = zip(left.outputs, right.outputs, strict=True)
+    pairs = zip(left, right, strict=True)
     return max((_error(a, b) for a, b in pairs), default=0.0)
 
 
@@ -89,9 +90,7 @@ def _prove_once(sides, arrangement, pairs, layouts, seed) -> Proof:
     values, others = carried_values(
         pairs, lambda piece: random_like(piece.values(seed), rng)
     )
-    for half, known in zip(
-        arrangement.halves, (values, others), strict=True
-    ):
+    for half, known in zip(arrangement.halves, (values, others), strict=True):
         for piece in half.pieces:  # without effect and counterpart
             if piece not in known:
                 known[piece] = random_like(piece.values(seed), rng)
@@ -104,7 +103,7 @@ def _prove_once(sides, arrangement, pairs, layouts, seed) -> Proof:
     second = sides[1].run(right, seed)
     del right
     gradients, worst = gradient_error(first, second, pairs)
-    return Proof(output_error(first, second), gradients, worst)
+    return Proof(output_error(first.outputs, second.outputs), gradients, worst)
 
 
 def gradient_error(
@@ -147,9 +146,3 @@ def gradient_error(
         error = _error(np.asarray(a), np.asarray(b), SMALL * top)
         worst = max(worst, (error, first.right.array))
     return worst
-
-
-def lacks_effect(piece: Piece, run: Run, threshold: float) -> bool:
-    """Whether the gradient of a piece is below a threshold."""
-    gradient = np.asarray(piece.of(run.gradients))
-    return float(np.max(np.abs(gradient), initial=0)) <= threshold

@@ -53,7 +53,9 @@ def with_parts(
     ]
     # A part that is as long as another axis, such as the hidden state, is
     # likely; among these, the largest axis with the most parts.
-    ways.sort(key=lambda way: (way[0] // way[1] not in sizes, -way[0], -way[1]))
+    ways.sort(
+        key=lambda way: (way[0] // way[1] not in sizes, -way[0], -way[1])
+    )
     for size, count in ways:
         if size // count not in sizes and (interleaved or count > 4):
             continue
@@ -142,7 +144,7 @@ def with_other_order(
                 if freed is None:
                     continue
                 runs = run(freed)
-                if output_error(*runs) > tolerance:
+                if output_error(*(x.outputs for x in runs)) > tolerance:
                     continue
                 yield from _in_order(
                     arrangement, freed, size, runs, factors, tolerance
@@ -221,7 +223,9 @@ def _in_order(
             axis = piece.free
             before, after = piece.shape[:axis], piece.shape[axis + 1 :]
             middle = tuple(axis + i for i in key[1])
-            tail = range(axis + len(key[0]), len(piece.shape) + len(key[0]) - 1)
+            tail = range(
+                axis + len(key[0]), len(piece.shape) + len(key[0]) - 1
+            )
             steps = [
                 Reshape((*before, *key[0], *after)),
                 Transpose((*range(axis), *middle, *tail)),

@@ -172,22 +172,24 @@ class Side:
                 total += jnp.sum(jnp.real(x).astype(jnp.float64) * weights)
         return total, leaves
 
-    def run(self, arrays: Mapping[str, np.ndarray], seed: int = 0) -> Run:
+    def run(self, arrays: dict[str, np.ndarray], seed: int = 0) -> Run:
         """Runs the model.
 
         Args:
-            arrays: all arrays that may have a counterpart.
+            arrays: all arrays that may have a counterpart. The dictionary is
+                emptied, so that no array is held twice.
             seed: of the random projection of the outputs.
         """
         self.runs += 1
         with precise():
             given = {
-                name: jnp.asarray(arrays[name], jnp.float64)
+                name: jnp.asarray(arrays.pop(name), jnp.float64)
                 for name in self.originals
             }
             (_, outputs), gradients = self._compiled(
                 given, self.xs, jr.key(seed)
             )
+            del given
         return Run(
             [np.asarray(x) for x in outputs],
             {name: np.asarray(x) for name, x in gradients.items()},

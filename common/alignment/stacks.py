@@ -24,7 +24,7 @@ def unstacked(arrangement: Arrangement) -> Iterator[Arrangement]:
             words = piece.array.split(".")
             for i in range(len(words)):
                 by_prefix[tuple(words[:i])].append(piece)
-        seen: set[Piece] = set()
+        seen: set[frozenset[Piece]] = set()
         for prefix in sorted(by_prefix, key=len):
             pieces = by_prefix[prefix]
             leading = {piece.shape[:1] for piece in pieces}
@@ -32,12 +32,12 @@ def unstacked(arrangement: Arrangement) -> Iterator[Arrangement]:
                 len(pieces) < 2
                 or len(leading) != 1
                 or not pieces[0].shape
-                or not seen.isdisjoint(pieces)
+                or frozenset(pieces) in seen
             ):
                 continue
             (size,) = pieces[0].shape[:1]
             if size > 1 and size in lists:
-                seen |= set(pieces)
+                seen.add(frozenset(pieces))
                 new = half.split({p: unstack(p, 0) for p in pieces})
                 name = ".".join(prefix) or "the model"
                 note = f"{name}: stack of {size} layers"

@@ -212,11 +212,11 @@ class ModelLayouts(abc.ABC):
 
     def _map_native(self, layouts, tree):
         def replace(x):
-            if not self._is_parameters(x):
+            if not self.is_parameters(x):
                 return x
-            return apply(layouts, self._flatten_parameters(x))
+            return apply(layouts, self.flatten_parameters(x))
 
-        return jax.tree.map(replace, tree, is_leaf=self._is_parameters)
+        return jax.tree.map(replace, tree, is_leaf=self.is_parameters)
 
     def _map_names(self, layouts, tree):
         def is_named(x):
@@ -225,7 +225,7 @@ class ModelLayouts(abc.ABC):
         def replace(x):
             if not is_named(x):
                 return x
-            return self._unflatten_parameters(apply(layouts, x))
+            return self.unflatten_parameters(apply(layouts, x))
 
         return jax.tree.map(replace, tree, is_leaf=is_named)
 
@@ -246,16 +246,20 @@ class ModelLayouts(abc.ABC):
         """
 
     @abc.abstractmethod
-    def _is_parameters(self, x: Any) -> bool:
+    def is_parameters(self, x: Any) -> bool:
         """Tells the library's trees of parameters from other nodes."""
 
     @abc.abstractmethod
-    def _flatten_parameters(self, tree: Any) -> dict[str, Any]:
-        """Returns what is in the places of the parameters, by path."""
+    def flatten_parameters(self, tree: Any) -> dict[str, Any]:
+        """Returns what is in the places of the parameters, by path.
+
+        Args:
+            tree: the library's own tree of parameters, such as gradients.
+        """
 
     @abc.abstractmethod
-    def _unflatten_parameters(self, leaves: dict[str, Any]) -> Any:
-        """Inverts `_flatten_parameters`."""
+    def unflatten_parameters(self, leaves: dict[str, Any]) -> Any:
+        """Inverts `flatten_parameters`."""
 
 
 def _joined(name: str, group: list[NativeArray]) -> Layout:

@@ -27,6 +27,8 @@ class NativeModel:
         library: `"equinox"` or `"flax"`.
         layouts: the names, roles and layouts of all arrays.
         infos: each array's path, role, shape and dtype, by dotted name.
+        name: the name of the model's class.
+        has_own_call: whether the user says how the model is called.
     """
 
     def __init__(self, native: Any, call: Call | None = None):
@@ -46,20 +48,73 @@ class NativeModel:
         self.library = library_of(native)
         home = find_library(self.library)
         self.layouts: ModelLayouts = home.layouts(native)
-        self.infos: dict[str, NativeArray] = {
-            array.dotted: array for array in self.layouts.arrays
-        }
+        self.infos: dict[str, NativeArray] = {}
+        for array in self.layouts.arrays:
+            if array.dotted in self.infos:
+                raise ValueError(
+                    f"dotted name {array.dotted!r}: got the arrays "
+                    f"{self.infos[array.dotted].path} and {array.path}, "
+                    "expected one. Rename one of the attributes or keys."
+                )
+            self.infos[array.dotted] = array
+        self.has_own_call = call is not None
         self._call = call or home.call
         self._copy, self._with_state = home.copy, home.with_state
+        self._model = home.model
+        self.name = type(home.model(native)).__name__
 
     def arrays(self) -> dict[str, Any]:
         """Returns the model's arrays by dotted name."""
-        return self._read(self.native)
+        return self.read(self.native)
+
+    def part(self, path: str) -> Any:
+        """Returns a part of the model.
+
+        Args:
+            path: attributes, indices and keys with dots between them.
+
+        Raises:
+            ValueError: if the model has no such part.
+        """
+        node = self._model(self.native)
+        for word in path.split("."):
+            try:
+                node = _child(node, word)
+            except (AttributeError, IndexError, KeyError):
+                raise ValueError(
+                    f"part of {self.name}: got {path!r}, expected the dotted "
+                    f"path of a part, but {type(node).__name__} has no "
+                    f"{word!r}. Correct the path."
+                ) from None
+        return node
 
     def with_arrays(self, arrays: Mapping[str, Any]) -> Any:
         """Returns a copy of the native object with other arrays.
 
         Args:
+            arrays: by dotted name. The others stay as they are.
+
+        Raises:
+            ValueError: naming arrays that the model does not have.
+        """
+        return self.write(self._copy(self.native), arrays)
+
+    def copy(self, arrays: Mapping[str, Any]) -> "NativeModel":
+        """Returns a model that is called like this one, with other arrays.
+
+        Args:
+            arrays: by dotted name, also of other dtypes. The others stay as
+                they are.
+        """
+        call = self._call if self.has_own_call else None
+        return NativeModel(self.with_arrays(arrays), call)
+
+    def write(self, native: Any, arrays: Mapping[str, Any]) -> Any:
+        """Returns a native object of this structure with other arrays.
+
+        Args:
+            native: a model, pair or module. A module is changed in place, and
+                returned.
             arrays: by dotted name. The others stay as they are.
 
         Raises:
@@ -72,7 +127,7 @@ class NativeModel:
                 f"{sorted(self.infos)}. Use the dotted path of an array."
             )
         by_path = {self.infos[name].path: x for name, x in arrays.items()}
-        return self.layouts.replace(self._copy(self.native), by_path)
+        return self.layouts.replace(native, by_path)
 
     def apply(
         self,
@@ -92,12 +147,50 @@ class NativeModel:
 
         Returns:
             The outputs, and all arrays after the call.
+
+        Raises:
+            TypeError: if the call does not return outputs and a native
+                object.
         """
         native = self.with_arrays(arrays)
         call = functools.partial(self._call, native, xs)
-        outputs, result = call(training=training, key=key)
-        return outputs, self._read(self._with_state(native, result))
+        found = call(training=training, key=key)
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise TypeError(
+                f"call of {self.name}: got {type(found).__name__}, expected "
+                "(outputs, native). Return the outputs, and the model, its "
+                "new state, or None if the call changes nothing."
+            )
+        outputs, result = found
+        return outputs, self.read(native, result)
 
-    def _read(self, native: Any) -> dict[str, Any]:
-        by_path = self.layouts.flatten(native)
+    def read(self, native: Any, result: Any = None) -> dict[str, Any]:
+        """Returns the arrays of a native object of this structure.
+
+        Args:
+            native: a model, pair or module.
+            result: what a call of it returned beside the outputs, if
+                anything.
+
+        Raises:
+            TypeError: if the result has another structure.
+        """
+        native = self._with_state(native, result)
+        try:
+            by_path = self.layouts.flatten(native)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TypeError(
+                f"{self.name} after a call: got {type(native).__name__} of "
+                "another structure, expected the structure that it had "
+                "before. Return the model or pair with other arrays only."
+            ) from error
         return {name: by_path[x.path] for name, x in self.infos.items()}
+
+
+def _child(node: Any, word: str) -> Any:
+    """Returns an item or an attribute of a node."""
+    if isinstance(node, Mapping) and word in node:
+        return node[word]
+    if word.isdigit():
+        return node[int(word)]
+    return getattr(node, word)

@@ -72,7 +72,7 @@ class Rule:
         return f"{self.chain} {ARROW} {target}"
 
 
-def parse_rules(rules: str | Mapping[str, Any]) -> list[Rule]:
+def parse_rules(rules: Any) -> list[Rule]:
     """Reads rules from text, or from a mapping.
 
     Args:
@@ -121,10 +121,10 @@ def _chain(parts: list[str]) -> Chain:
     source = parts[0]
     if source.startswith("["):
         inner = _split(source[1:-1], ";")
-        if not source.endswith("]") or not all(inner):
+        if not all(inner):
             raise ValueError(
                 f"got the source {source!r}, expected parts as `[a; b]`. "
-                "Close the bracket, and name each part."
+                "Name each part."
             )
         chains = (_chain(_split(part, ARROW)) for part in inner)
         return Chain(tuple(chains), steps)
@@ -141,20 +141,24 @@ def parse_call(text: str) -> Call:
     Raises:
         ValueError: if the text is not a word with literal arguments.
     """
+    wrong = ValueError(
+        f"got the step {text!r}, expected a word with literal arguments, "
+        "such as `transpose(2, 0, 1)`. Correct the step."
+    )
     try:
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
             return Call(node.id)
-        assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if not (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ):
+            raise wrong
         arguments = tuple(map(ast.literal_eval, node.args))
         options = {
             str(k.arg): ast.literal_eval(k.value) for k in node.keywords
         }
-    except (SyntaxError, AssertionError, ValueError) as error:
-        raise ValueError(
-            f"got the step {text!r}, expected a word with literal arguments, "
-            "such as `transpose(2, 0, 1)`. Correct the step."
-        ) from error
+    except (SyntaxError, ValueError) as error:
+        raise wrong from error
     return Call(node.func.id, arguments, tuple(sorted(options.items())))
 
 
@@ -177,6 +181,11 @@ def _split(text: str, separator: str) -> list[str]:
             start = i + len(separator)
             i = start - 1
         i += 1
+    if depth or quoted:
+        raise ValueError(
+            f"rule {text!r}: got brackets that do not match, expected each to "
+            "be closed. Close the bracket or the quotes."
+        )
     return [*parts, text[start:].strip()]
 
 

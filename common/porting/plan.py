@@ -49,6 +49,13 @@ class Plan:
 
     def __post_init__(self):
         layouts = {n: simplify(x) for n, x in self.layouts.items()}
+        order = {name: i for i, name in enumerate(self.source)}
+
+        def first(name):
+            names = [source.name for source in layouts[name].sources]
+            return min(order.get(source, -1) for source in names)
+
+        layouts = {name: layouts[name] for name in sorted(layouts, key=first)}
         object.__setattr__(self, "layouts", layouts)
         for field in ("ignored", "kept"):
             value = tuple(sorted(set(getattr(self, field))))

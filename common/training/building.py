@@ -1,22 +1,25 @@
-"""`build`: makes a `Trainer` from a spec and the name of a backend."""
+"""`build`: makes a `Trainer` of a spec's model or of a model of the user."""
 
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import optax
 from jax.typing import DTypeLike
 
 from common.environment import flag
 from common.errors import choose
 from common.models import find_spec
+from common.native import Call, NativeModel
 from common.protocol import Loss, Spec
-from common.registry import find_backend, find_model
+from common.registry import find_backend, find_model, resolve
 from common.training import checks, losses
+from common.training.native_backend import UserStep
+from common.training.subjects import NativeSubject, SpecSubject
 from common.training.trainer import Trainer
 
 DTYPES = ("float32", "float64")
+DEFAULT = "stateful_mlp"
 
 
 def find_dtype(dtype: DTypeLike) -> str:
@@ -37,55 +40,173 @@ def find_dtype(dtype: DTypeLike) -> str:
 
 
 def build(
-    spec: str | Spec = "stateful_mlp",
+    spec: Any = None,
     *,
+    model: Any = None,
     backend: str | None = None,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: Any = None,
     loss: str | Loss | None = None,
     metrics: str | Sequence[str] | Mapping[str, str | Loss] | None = None,
+    call: Call | None = None,
+    step: UserStep | None = None,
+    carry: Any = None,
     seed: Any = 0,
-    dtype: DTypeLike = "float32",
+    dtype: DTypeLike | None = None,
     **hyper_parameters: Any,
 ) -> Trainer:
-    """Builds a model in one library, ready to train.
+    """Builds a trainer of a spec's model, or of a model of yours.
 
-    The initial values depend only on the spec and the seed, so they are the
-    same in every backend.
+    The initial values of a spec's model depend only on the spec and the seed,
+    so they are the same in every backend. A model of yours starts from the
+    values that it has. It is copied and never changed:
+
+        trainer = build(model=my_model, loss="mse", optimizer=optax.adam(1e-3))
 
     Args:
-        spec: a name from `specs()`, or a spec instance.
+        spec: a name from `specs()`, or a spec instance, which may come from
+            an installed package. By default the model of Equinox's example.
+        model: a model of yours: an Equinox model, a pair of a model and its
+            `eqx.nn.State`, or an NNX module. It may also be passed as the
+            first argument.
         backend: a name from `backends()`; `"nnx"` means `"flax"`. There is
-            no default.
+            no default. A model of yours is trained in its own library.
         optimizer: any optax transformation that takes one gradient of the
             whole batch, including those that require `value`, `grad`,
             `value_fn`, `obj_fn` or `grad_fn`. It sees parameters as a flat
             dict by canonical name, so masks and labels are functions of such
             a dict. The arrays have canonical axis order if the order affects
             the update, and the library's own order otherwise. If `None`, the
-            spec's default optimizer.
+            spec's default optimizer. With `step`, also a dict of
+            transformations by the dotted path of the part that each trains.
         loss: `"mse"`, `"cross_entropy"` or a callable
-            `(predictions, targets) -> scalar`. By default, the spec's loss.
+            `(predictions, targets) -> scalar`. By default, the spec's loss. A
+            model of yours has no default.
         metrics: a name, several names, or a dict from names to callables like
             a loss. By default, the spec's metrics.
-        seed: an integer of 32 bits. It determines the initial values, the
-            dropout masks and the data order.
+        call: how a model of yours is called on a batch:
+            `call(native, xs, *, training, key) -> (outputs, native)`. By
+            default as the library's own examples do: an Equinox model on
+            each example under `jax.vmap`, with its state and a key if it
+            takes them, and an NNX module on the whole batch.
+        step: a training step of your own, for several optimizers or carried
+            state; see `common.training.native_backend.UserStep`.
+        carry: what that step carries besides the model, at first: any pytree
+            of arrays.
+        seed: an integer of 32 bits. It determines the initial values of a
+            spec's model, the dropout masks and the data order.
         dtype: the dtype of all floating arrays, `"float32"` or `"float64"`.
+            By default, `"float32"` for a spec, and the dtypes that the arrays
+            have for a model of yours. A layer that was built with a dtype,
+            such as `nnx.Embed`, still computes in that one.
         **hyper_parameters: fields of the spec to set.
 
     Returns:
         A trainer at step 0.
 
     Raises:
-        ValueError: for an unknown name, an optimizer that cannot be traced,
-            or `"float64"` without x64.
+        TypeError: for a model that is of neither library.
+        ValueError: for an unknown name, arguments that exclude each other, a
+            missing optimizer or loss, an optimizer that cannot be traced, or
+            `"float64"` without x64.
         HyperParameterError: for one that the spec does not have.
         BackendNotInstalledError: if the backend's library is missing.
         ModelNotFoundError: if the backend has no model class for the spec.
     """
+    if model is None and not isinstance(spec, str | Spec | None):
+        spec, model = None, spec
+    if model is None:
+        require_unset("a spec", call=call, step=step, carry=carry)
+        subject = _subject_of_spec(spec, backend, dtype, hyper_parameters)
+        spec = subject.spec
+        loss = spec.loss if loss is None else loss
+        metrics = spec.metrics if metrics is None else metrics
+    else:
+        require_unset("a model of yours", spec=spec, **hyper_parameters)
+        subject = _subject_of_model(model, backend, dtype, call, step, carry)
+        require_loss(subject.name, loss, optimizer, step)
+    _require_settings(subject.dtype)
+    return Trainer(
+        subject,
+        optimizer=optimizer,
+        loss=None if loss is None else losses.find_loss(loss),
+        metrics=losses.find_metrics(() if metrics is None else metrics),
+        seed=checks.check_seed(seed),
+    )
+
+
+def _subject_of_spec(
+    spec: str | Spec | None,
+    backend: str | None,
+    dtype: DTypeLike | None,
+    hyper_parameters: dict[str, Any],
+) -> SpecSubject:
     make_backend = find_backend(backend)
-    spec = find_spec(spec, hyper_parameters)
+    spec = find_spec(DEFAULT if spec is None else spec, hyper_parameters)
     model_class = find_model(backend, spec)
-    dtype = find_dtype(dtype)
+    return SpecSubject(
+        spec,
+        functools.partial(make_backend, spec, model_class),
+        "float32" if dtype is None else find_dtype(dtype),
+    )
+
+
+def _subject_of_model(
+    model: Any,
+    backend: str | None,
+    dtype: DTypeLike | None,
+    call: Call | None,
+    step: UserStep | None,
+    carry: Any,
+) -> NativeSubject:
+    native = NativeModel(model, call)
+    if backend is not None and resolve(backend) != native.library:
+        raise ValueError(
+            f"backend: got {backend!r} for {native.name}, expected "
+            f"{native.library!r}, the library of the model. Leave `backend` "
+            "out."
+        )
+    name = None if dtype is None else find_dtype(dtype)
+    if name is not None:
+        _require_settings(name)
+    return NativeSubject(native, dtype=name, step=step, carry=carry)
+
+
+def require_unset(what: str, **arguments: Any) -> None:
+    """Checks that arguments which do not apply have not been passed.
+
+    Raises:
+        ValueError: naming those that have.
+    """
+    found = [name for name, x in arguments.items() if x is not None]
+    if found:
+        raise ValueError(
+            f"build: got {', '.join(found)} with {what}, expected no such "
+            "argument. Leave it out; a model of yours is built by its own "
+            "class."
+        )
+
+
+def require_loss(name: str, loss: Any, optimizer: Any, step: Any) -> None:
+    """Checks that a model of the user comes with what it is trained with.
+
+    Raises:
+        ValueError: naming the argument that is missing.
+    """
+    if step is None and loss is None:
+        raise ValueError(
+            f"loss: got None, expected a loss to train {name} with. Pass "
+            '"mse", "cross_entropy" or a function of predictions and targets.'
+        )
+    if step is None and isinstance(optimizer, Mapping):
+        raise ValueError(
+            f"optimizer: got a dict, expected one optax transformation to "
+            f"train {name} with. Pass `step` to apply several, or join them "
+            "with `optax.partition`."
+        )
+
+
+def _require_settings(dtype: str) -> None:
+    """Checks the JAX settings that a trainer depends on."""
     if dtype == "float64" and not flag("jax_enable_x64"):
         raise ValueError(
             "dtype: got 'float64' while x64 is off, expected x64 to be on. "
@@ -97,14 +218,3 @@ def build(
             "the libraries draw different random numbers without it. Call "
             '`jax.config.update("jax_threefry_partitionable", True)`.'
         )
-    return Trainer(
-        spec,
-        functools.partial(make_backend, spec, model_class),
-        optimizer=optimizer,
-        loss=losses.find_loss(spec.loss if loss is None else loss),
-        metrics=losses.find_metrics(
-            spec.metrics if metrics is None else metrics
-        ),
-        seed=checks.check_seed(seed),
-        dtype=dtype,
-    )

@@ -1,7 +1,7 @@
 """Checks of the user's input, which run before anything is compiled."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +14,52 @@ from common.training import losses
 
 NO_TARGETS = object()
 
+Losses = Mapping[str, Loss]
+
+
+@runtime_checkable
+class Fit(Protocol):
+    """Tells whether a batch fits the model of a trainer."""
+
+    def check_inputs(self, xs: Any) -> None:
+        """Checks a batch of inputs.
+
+        Raises:
+            BatchError: with the actual and the expected value.
+        """
+        ...
+
+    def check_sizes(self, xs: Any, ys: Any, training: bool) -> None:
+        """Checks the number of examples in a batch with targets.
+
+        Raises:
+            BatchError: with the actual and the expected value.
+        """
+        ...
+
+    def predictions_like(self, xs: Any, training: bool) -> Any:
+        """Returns the shapes and dtypes of the predictions for a batch.
+
+        Nothing is compiled. `None` if they are not known.
+        """
+        ...
+
 
 class BatchChecks:
     """Checks batches for one trainer, each combination of shapes once."""
 
-    def __init__(
-        self, spec: Spec, loss: Loss, metrics: Mapping[str, Loss], dtype: str
-    ):
-        self._spec = spec
+    def __init__(self, fit: Fit, loss: Loss | None, metrics: Losses):
+        """Makes the checks.
+
+        Args:
+            fit: checks the inputs.
+            loss: determines the targets. If `None`, as for a model with a
+                step of its own, they may be anything.
+            metrics: further functions of predictions and targets, by name.
+        """
+        self._fit = fit
         self._loss = loss
         self._metrics = metrics
-        self._dtype = dtype
         self._seen: set[Any] = set()
 
     def has_seen(self, xs: Any, ys: Any, training: bool) -> bool:
@@ -37,30 +72,101 @@ class BatchChecks:
         Raises:
             BatchError: if the batch does not fit the model.
         """
-        if ys is NO_TARGETS:
-            check_inputs(xs, self._spec, self._dtype)
-        else:
-            check_batch(
-                self._spec,
-                self._loss,
-                xs,
-                ys,
-                self._dtype,
-                training=training,
-                metrics=self._metrics,
-            )
+        self._fit.check_inputs(xs)
+        predictions = self._fit.predictions_like(xs, training)
+        if ys is not NO_TARGETS:
+            self._check_targets(xs, ys, predictions, training)
         signature = _signature(xs, ys, training)
         if signature is not None:
             self._seen.add(signature)
 
+    def _check_targets(self, xs, ys, predictions, training) -> None:
+        check_targets = next(
+            (f for known, f in TARGET_CHECKS if known is self._loss), None
+        )
+        if check_targets is not None and predictions is not None:
+            _check_targets_structure(predictions, ys)
+        for leaf in jax.tree.leaves(ys):
+            check_array("targets", leaf)
+        self._fit.check_sizes(xs, ys, training)
+        if predictions is None:
+            return
+        if check_targets is not None:
+            check_targets(predictions, ys)
+        targets = struct_of(ys)
+        if self._loss is not None:
+            _check_scalar(
+                "loss", self._loss, predictions, targets, np.floating
+            )
+        for name, metric in self._metrics.items():
+            what = f"metric {name!r}"
+            _check_scalar(what, metric, predictions, targets, np.generic)
+
 
 def _signature(xs: Any, ys: Any, training: bool) -> Any:
+    leaves, treedef = jax.tree.flatten((xs, ys))
     try:
-        if ys is NO_TARGETS:
-            return xs.shape, xs.dtype, training
-        return xs.shape, xs.dtype, training, ys.shape, ys.dtype
-    except AttributeError:  # a pytree, or not an array
+        types = tuple(
+            [(x.shape, x.dtype) for x in leaves if x is not NO_TARGETS]
+        )
+    except AttributeError:  # not an array
         return None
+    return types, treedef, training
+
+
+class SpecFit:
+    """Tells whether a batch fits the model of a spec."""
+
+    def __init__(self, spec: Spec, dtype: str):
+        self._spec = spec
+        self._dtype = dtype
+
+    def check_inputs(self, xs: Any) -> None:
+        """Checks the rank, the sizes and the dtype of a batch of inputs.
+
+        Raises:
+            BatchError: with the actual and the expected shape or dtype.
+        """
+        expected, tree = jax.tree.flatten(
+            self._spec.inputs, is_leaf=lambda x: isinstance(x, Shaped)
+        )
+        leaves, got = jax.tree.flatten(xs)
+        if isinstance(self._spec.inputs, Shaped):
+            check_array("inputs", xs)
+        if got != tree:
+            raise BatchError(
+                f"inputs: got the structure {got}, expected {tree}. Pass the "
+                "inputs in the structure of `spec.inputs`."
+            )
+        for leaf, shaped in zip(leaves, expected, strict=True):
+            _check_input(leaf, shaped, self._dtype)
+
+    def check_sizes(self, xs: Any, ys: Any, training: bool) -> None:
+        """Checks that there is a target for each example, and enough of them.
+
+        Raises:
+            BatchError: with the actual and the expected number.
+        """
+        size = batch_size_of(xs)
+        for leaf in jax.tree.leaves(ys):
+            if leaf.ndim == 0 or len(leaf) != size:
+                raise BatchError(
+                    f"targets: got shape {_shape(leaf.shape)}, expected one "
+                    f"for each of the {size} inputs. Pass one target for "
+                    "each input."
+                )
+        spec = self._spec
+        if training and size < spec.min_batch_size:
+            raise BatchError(
+                f"batch: got {size} example(s), expected at least "
+                f"{spec.min_batch_size} to train {spec.name!r}, because its "
+                "BatchNorm needs a batch variance. Use a larger batch."
+            )
+
+    def predictions_like(self, xs: Any, training: bool) -> Any:
+        """Returns the shapes and dtypes of the predictions for a batch."""
+        del training  # they are the same
+        return predictions_like(self._spec, xs, self._dtype)
 
 
 def check_seed(seed: Any) -> int:
@@ -78,29 +184,8 @@ def check_seed(seed: Any) -> int:
     return int(seed)
 
 
-def check_inputs(xs: Any, spec: Spec, dtype: str) -> None:
-    """Checks the rank, the sizes and the dtype of a batch of inputs.
-
-    Raises:
-        BatchError: with the actual and the expected shape or dtype.
-    """
-    expected, tree = jax.tree.flatten(
-        spec.inputs, is_leaf=lambda x: isinstance(x, Shaped)
-    )
-    leaves, got = jax.tree.flatten(xs)
-    if isinstance(spec.inputs, Shaped):
-        _check_array("inputs", xs)
-    if got != tree:
-        raise BatchError(
-            f"inputs: got the structure {got}, expected {tree}. Pass the "
-            "inputs in the structure of `spec.inputs`."
-        )
-    for leaf, shaped in zip(leaves, expected, strict=True):
-        _check_input(leaf, shaped, dtype)
-
-
 def _check_input(x: Any, expected: Shaped, dtype: str) -> None:
-    _check_array("inputs", x)
+    check_array("inputs", x)
     want = ("B", *expected.shape)
     if x.ndim != len(want) or x.shape[1:] != expected.shape:
         raise BatchError(
@@ -126,60 +211,6 @@ def _check_input(x: Any, expected: Shaped, dtype: str) -> None:
         )
 
 
-def check_batch(
-    spec: Spec,
-    loss: Loss,
-    xs: Any,
-    ys: Any,
-    dtype: str,
-    *,
-    training: bool,
-    metrics: Mapping[str, Loss] | None = None,
-) -> None:
-    """Checks a batch of inputs and targets against a spec and a loss.
-
-    Args:
-        spec: the model, which determines the inputs.
-        loss: the loss, which determines the targets.
-        xs: a batch of inputs.
-        ys: the targets, one for each input.
-        dtype: the dtype of the model.
-        training: whether BatchNorm computes batch statistics.
-        metrics: further functions of predictions and targets, by name.
-
-    Raises:
-        BatchError: with the actual and the expected value.
-    """
-    check_inputs(xs, spec, dtype)
-    size = batch_size_of(xs)
-    predictions = predictions_like(spec, xs, dtype)
-    check_targets = next(
-        (check for known, check in TARGET_CHECKS if known is loss), None
-    )
-    if check_targets is not None:
-        _check_targets_structure(predictions, ys)
-    for leaf in jax.tree.leaves(ys):
-        _check_array("targets", leaf)
-        if leaf.ndim == 0 or len(leaf) != size:
-            raise BatchError(
-                f"targets: got shape {_shape(leaf.shape)}, expected one for "
-                f"each of the {size} inputs. Pass one target for each input."
-            )
-    if training and size < spec.min_batch_size:
-        raise BatchError(
-            f"batch: got {size} example(s), expected at least "
-            f"{spec.min_batch_size} to train {spec.name!r}, because its "
-            "BatchNorm needs a batch variance. Use a larger batch."
-        )
-    if check_targets is not None:
-        check_targets(predictions, ys)
-    targets = jax.tree.map(_struct, ys)
-    _check_scalar("loss", loss, predictions, targets, np.floating)
-    for name, metric in (metrics or {}).items():
-        what = f"metric {name!r}"
-        _check_scalar(what, metric, predictions, targets, np.generic)
-
-
 def _check_scalar(
     what: str, function: Loss, predictions: Any, targets: Any, kind: type
 ) -> None:
@@ -189,8 +220,8 @@ def _check_scalar(
     except Exception as error:
         raise BatchError(
             f"{what}: got {type(error).__name__}({str(error)!r}), expected a "
-            f"scalar for predictions {_describe(predictions)} and targets "
-            f"{_describe(targets)}. Correct the function, or pass the targets "
+            f"scalar for predictions {describe(predictions)} and targets "
+            f"{describe(targets)}. Correct the function, or pass the targets "
             "that it needs."
         ) from error
     if not (
@@ -205,7 +236,7 @@ def _check_scalar(
                 "Reduce it to one number, for example with `jnp.mean`."
             )
         raise BatchError(
-            f"{what}: got {_describe(value)}, expected a {sort}. "
+            f"{what}: got {describe(value)}, expected a {sort}. "
             f"{how_to_reduce}"
         )
 
@@ -222,7 +253,9 @@ def check_steps(steps: int) -> None:
         )
 
 
-def check_fit(spec: Spec, size: int, epochs: int, batch_size: int) -> None:
+def check_fit(
+    size: int, epochs: int, batch_size: int, min_batch_size: int = 1
+) -> None:
     """Checks the arguments of `fit` for a data set of `size` examples.
 
     Raises:
@@ -233,10 +266,10 @@ def check_fit(spec: Spec, size: int, epochs: int, batch_size: int) -> None:
             raise BatchError(
                 f"{what}: got {value!r}, expected an integer. Pass an int."
             )
-    if not spec.min_batch_size <= batch_size <= size:
+    if not min_batch_size <= batch_size <= size:
         raise BatchError(
             f"batch_size: got {batch_size}, expected a value from "
-            f"{spec.min_batch_size} to {size}, the number of examples. Pass "
+            f"{min_batch_size} to {size}, the number of examples. Pass "
             "a `batch_size` in this range, or more examples."
         )
     if epochs < 0:
@@ -249,7 +282,7 @@ def check_fit(spec: Spec, size: int, epochs: int, batch_size: int) -> None:
 def _check_targets_structure(predictions, ys) -> None:
     want, got = jax.tree.structure(predictions), jax.tree.structure(ys)
     if want == jax.tree.structure(0):
-        _check_array("targets", ys)
+        check_array("targets", ys)
     elif got != want:
         raise BatchError(
             f"targets: got the structure {got}, expected {want} like the "
@@ -259,10 +292,10 @@ def _check_targets_structure(predictions, ys) -> None:
 
 def _check_mse_targets(predictions, ys) -> None:
     # A target of another shape would silently broadcast.
-    if _describe(ys) != _describe(predictions):
+    if describe(ys) != describe(predictions):
         raise BatchError(
-            f"targets: got {_describe(ys)}, expected "
-            f"{_describe(predictions)} like the predictions. Reshape or cast "
+            f"targets: got {describe(ys)}, expected "
+            f"{describe(predictions)} like the predictions. Reshape or cast "
             "the targets."
         )
 
@@ -271,7 +304,7 @@ def _check_label_targets(predictions, ys) -> None:
     want = predictions.shape[:-1]
     if ys.shape != want or not jnp.issubdtype(ys.dtype, jnp.integer):
         raise BatchError(
-            f"targets: got {_describe(ys)}, expected integer labels of shape "
+            f"targets: got {describe(ys)}, expected integer labels of shape "
             f"{_shape(want)}. Pass class indices, not one-hot vectors."
         )
 
@@ -281,6 +314,32 @@ TARGET_CHECKS: tuple[tuple[Loss, Callable[[Any, Any], None]], ...] = (
     (losses.mse, _check_mse_targets),
     (losses.cross_entropy, _check_label_targets),
 )
+
+
+def check_examples(xs: Any, ys: Any) -> int:
+    """Returns the number of examples of a data set.
+
+    Raises:
+        BatchError: if not all arrays have the same number of rows.
+    """
+    for what, tree in (("inputs", xs), ("inputs and targets", (xs, ys))):
+        require_one_size(what, tree)
+    return batch_size_of(xs)
+
+
+def require_one_size(what: str, tree: Any) -> None:
+    """Checks that all arrays of a tree have the same number of rows.
+
+    Raises:
+        BatchError: with the shapes.
+    """
+    sizes = {x.shape[:1] for x in jax.tree.leaves(tree)}
+    if len(sizes) > 1 or () in sizes:
+        raise BatchError(
+            f"{what}: got {describe(tree)}, expected arrays whose first axis "
+            "is the example, with the same number of examples. Give every "
+            "array that axis."
+        )
 
 
 def batch_size_of(xs: Any) -> int:
@@ -301,10 +360,15 @@ def predictions_like(spec: Spec, xs: Any, dtype: str) -> jax.ShapeDtypeStruct:
         )
         return spec.forward(params, buffers, xs, key=None, training=False)[0]
 
-    return jax.eval_shape(forward, jax.tree.map(_struct, xs))
+    return jax.eval_shape(forward, struct_of(xs))
 
 
-def _check_array(what: str, x: Any) -> None:
+def check_array(what: str, x: Any) -> None:
+    """Checks that something is an array.
+
+    Raises:
+        BatchError: if it is not.
+    """
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         raise BatchError(
             f"{what}: got {type(x).__name__}, expected an array. Convert it "
@@ -312,11 +376,14 @@ def _check_array(what: str, x: Any) -> None:
         )
 
 
-def _struct(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+def struct_of(tree: Any) -> Any:
+    """Returns a tree with the shapes and dtypes of its arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
-def _describe(tree: Any) -> str:
+def describe(tree: Any) -> str:
+    """Returns the dtypes and shapes of a tree, such as `float32(4, 3)`."""
+
     def describe(x):
         if hasattr(x, "shape") and hasattr(x, "dtype"):
             return f"{x.dtype}{_shape(x.shape)}"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
@@ -27,19 +28,34 @@ def identify(trainer: Any) -> Identity:
     """Returns what a file records of a trainer besides its model.
 
     Args:
-        trainer: has an `optimizer`, a `spec` and a `backend`.
+        trainer: has an `optimizer`, a `subject` and a `backend`.
     """
     params: Any = {
-        name: jax.ShapeDtypeStruct(variable.shape, trainer.dtype)
-        for name, variable in trainer.spec.variables().items()
-        if variable.trainable
+        name: jax.ShapeDtypeStruct(shape, jnp.dtype(trainer.dtype))
+        for name, shape in trainer.subject.parameters().items()
     }
     metrics = trainer.backend.metrics.items()
+    optimizer = trainer.optimizer
+    state: Any = None
+    if isinstance(optimizer, Mapping):
+        state = {
+            part: describe_state(one, _of_part(part, params))
+            for part, one in optimizer.items()
+        }
+    else:
+        state = describe_state(optimizer, params)
     return {
-        "optimizer": describe(trainer.optimizer),
-        "optimizer_state": describe_state(trainer.optimizer, params),
+        "optimizer": describe(optimizer),
+        "optimizer_state": state,
         "loss": describe(trainer.backend.loss),
         "metrics": {name: describe(f) for name, f in metrics},
+    }
+
+
+def _of_part(part: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    start = f"{part}."
+    return {n: x for n, x in params.items() if n.startswith(start)} or {
+        **params
     }
 
 

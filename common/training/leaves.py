@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from common.environment import flag
 from common.protocol import Arrays, Backend, Metrics, Spec
 from common.state import State
 
@@ -46,6 +47,23 @@ def unwrap_keys(arrays: Mapping[str, Array]) -> list[Array]:
     A typed key costs Python time at every call of a jitted function.
     """
     return [jr.key_data(x) if is_key(x) else x for x in arrays.values()]
+
+
+NARROWED = {np.dtype("int64"): "int32", np.dtype("uint64"): "uint32"}
+
+
+def as_arrays(batch: Any) -> Any:
+    """Returns a batch as arrays, with 64-bit integers only under x64.
+
+    JAX narrows those of NumPy itself, and warns of its own.
+    """
+    narrow = {} if flag("jax_enable_x64") else NARROWED
+
+    def convert(x):
+        x = jnp.asarray(x)
+        return x.astype(narrow.get(x.dtype, x.dtype))
+
+    return jax.tree.map(convert, batch)
 
 
 class PureFunctions:
@@ -93,7 +111,7 @@ class PureFunctions:
         self, leaves: Sequence[Any], batch: Any
     ) -> tuple[list[Array], Metrics]:
         """Takes a training step."""
-        batch = jax.tree.map(jnp.asarray, batch)
+        batch = as_arrays(batch)
         native, metrics = self._backend.step(self.rebuild(leaves), batch)
         return self._require_types(self.flatten(native)), metrics
 
@@ -101,7 +119,7 @@ class PureFunctions:
         self, leaves: Sequence[Any], batch: Any
     ) -> tuple[list[Array], Metrics, Arrays]:
         """Takes a training step and returns its gradients too."""
-        batch = jax.tree.map(jnp.asarray, batch)
+        batch = as_arrays(batch)
         native, metrics, gradients = self._backend.step(
             self.rebuild(leaves), batch, gradients=True
         )
@@ -109,15 +127,19 @@ class PureFunctions:
 
     def predict(self, leaves: Sequence[Any], xs: Any) -> Any:
         """Runs the model in inference mode."""
-        xs = jax.tree.map(jnp.asarray, xs)
+        xs = as_arrays(xs)
         return self._backend.predict(self.rebuild(leaves), xs)
 
     def evaluate(self, leaves: Sequence[Any], batch: Any) -> Metrics:
         """Computes the loss and the metrics in inference mode."""
-        xs, ys = jax.tree.map(jnp.asarray, batch)
+        xs, ys = as_arrays(batch)
         predictions = self.predict(leaves, xs)
         metrics = {"loss": self._backend.loss, **self._backend.metrics}
-        return {name: f(predictions, ys) for name, f in metrics.items()}
+        return {
+            name: f(predictions, ys)
+            for name, f in metrics.items()
+            if f is not None  # the loss of a model with a step of its own
+        }
 
     def state(self, leaves: Sequence[Any]) -> dict[str, Any]:
         """Returns the arrays of the State, as `State.flat` does."""

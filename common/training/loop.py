@@ -88,7 +88,7 @@ class Loop:
         # Not donated: a chunk that is not finite is replayed from its input.
         self._chunk = jax.jit(self._run_chunk)
         self._copy = jax.jit(lambda xs: jax.tree.map(jnp.copy, xs))
-        self._finite = jax.jit(_all_finite)
+        self._finite = jax.jit(_stays_finite)
         self._compiled = False
         self._count = FIRST_CHUNK
 
@@ -141,14 +141,14 @@ class Loop:
 
         Returns:
             The leaves, the metrics of each step, and whether the leaves are
-            all finite.
+            as finite as they were.
         """
         if self._dispatches is None:
             self._dispatches = loops_slowly(
                 self._step_at, leaves, data, rows[0]
             )
         if self._dispatches:
-            leaves = self._copy(leaves)
+            before, leaves = leaves, self._copy(leaves)
             steps = []
             for row in rows:
                 leaves, metrics = self._step(leaves, data, row)
@@ -157,7 +157,7 @@ class Loop:
                 name: np.asarray([metrics[name] for metrics in steps])
                 for name in steps[0]
             }
-            return leaves, stacked, bool(self._finite(leaves))
+            return leaves, stacked, bool(self._finite(before, leaves))
         padded = np.zeros((MAX_CHUNK, rows.shape[1]), np.int32)
         padded[: len(rows)] = rows
         leaves, metrics, finite = self._chunk(
@@ -198,10 +198,21 @@ class Loop:
             leaves, step = self._step_at(leaves, data, rows[i])
             return leaves, {k: metrics[k].at[i].set(step[k]) for k in metrics}
 
-        leaves, metrics = lax.fori_loop(0, count, body, (leaves, metrics))
-        return leaves, metrics, _all_finite(leaves)
+        after, metrics = lax.fori_loop(0, count, body, (leaves, metrics))
+        return after, metrics, _stays_finite(leaves, after)
 
 
-def _all_finite(leaves: Leaves) -> Array:
-    floats = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in floats]))
+def _stays_finite(before: Leaves, after: Leaves) -> Array:
+    """Tells whether no element became infinite or NaN.
+
+    A model may hold infinities from the start, in an attention mask.
+    """
+    pairs = [
+        (old, new)
+        for old, new in zip(before, after, strict=True)
+        if jnp.issubdtype(new.dtype, jnp.inexact)
+    ]
+    found = [
+        jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)) for old, new in pairs
+    ]
+    return jnp.all(jnp.array(found))

@@ -88,6 +88,7 @@ class NamedOptimizer:
         layouts: the layouts of the library's parameters.
         native_order: whether the optimizer sees arrays in native axis order.
         arguments: names of the extra arguments that the optimizer accepts.
+        name: the first word of its keys in `State.opt`.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class NamedOptimizer:
         optimizer: optax.GradientTransformation,
         layouts: Layouts,
         params: Any,
+        name: str = OPTIMIZER,
     ):
         """Determines which arguments and which axis order to use.
 
@@ -104,12 +106,14 @@ class NamedOptimizer:
             optimizer: any optax transformation.
             layouts: the layouts of the library's parameters.
             params: the library's parameter tree, or its shapes.
+            name: the first word of the optimizer's keys in `State.opt`.
 
         Raises:
             ValueError: if the optimizer cannot be traced.
         """
         self.optimizer = optax.with_extra_args_support(optimizer)
         self.layouts = layouts
+        self.name = name
         canonical = jax.eval_shape(layouts.to_canonical, params)
         names = jax.eval_shape(layouts.to_names, params)
         canonical, names = in_default_dtype((canonical, names))
@@ -154,7 +158,7 @@ class NamedOptimizer:
 
     def read(self, state: optax.OptState) -> Arrays:
         """Returns `State.opt` for a native optimizer state."""
-        return flatten(self._canonical(state))
+        return flatten(self._canonical(state), self.name)
 
     def write(
         self, state: optax.OptState, arrays: Mapping[str, Any]
@@ -165,7 +169,7 @@ class NamedOptimizer:
             state: a state of the same structure and dtypes.
             arrays: as `read` returns them.
         """
-        restored = unflatten(self._canonical(state), arrays)
+        restored = unflatten(self._canonical(state), arrays, self.name)
         if self.native_order:
             return self.layouts.from_canonical(restored)
         return restored
@@ -319,23 +323,27 @@ def _is_by_name(state: Any, params: Mapping[str, Any]) -> bool:
     )
 
 
-def flatten(state: Any) -> Arrays:
+def flatten(state: Any, name: str) -> Arrays:
     """Flattens an optimizer state over named parameters into `State.opt`.
 
     Typed random keys become their key data.
+
+    Args:
+        state: any pytree of arrays.
+        name: the first word of the keys.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {
-        _key(path): jr.key_data(leaf) if is_key(leaf) else leaf
+        _key(name, path): jr.key_data(leaf) if is_key(leaf) else leaf
         for path, leaf in leaves
     }
 
 
-def unflatten(like: Any, arrays: Mapping[str, Any]) -> Any:
+def unflatten(like: Any, arrays: Mapping[str, Any], name: str) -> Any:
     """Inverts `flatten`, given a state of the same structure and dtypes."""
 
     def restore(path, leaf):
-        x = arrays[_key(path)]
+        x = arrays[_key(name, path)]
         if is_key(leaf):
             x = jnp.asarray(x, jnp.uint32)
             return jr.wrap_key_data(x, impl=jr.key_impl(leaf))
@@ -360,6 +368,20 @@ def require_optimizer(optimizer: Any) -> None:
         )
 
 
-def _key(path: tuple[Any, ...]) -> str:
+def require_optimizers(optimizer: Any) -> Any:
+    """Returns an optimizer, or a dict of them by the part that each trains.
+
+    Raises:
+        ValueError: if something else is in their place.
+    """
+    if isinstance(optimizer, Mapping):
+        for one in optimizer.values():
+            require_optimizer(one)
+        return dict(optimizer)
+    require_optimizer(optimizer)
+    return optimizer
+
+
+def _key(name: str, path: tuple[Any, ...]) -> str:
     words = (jax.tree_util.keystr((x,), simple=True) for x in path)
-    return ".".join([OPTIMIZER, *words])
+    return ".".join([name, *words])

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,20 +14,16 @@ import optax
 from jaxtyping import Array
 
 from common import environment
-from common.errors import Interrupted, NonFiniteLossError
 from common.protocol import Backend, Loss, Metrics, Spec
 from common.state import State
-from common.training import checks, identity, optimizers
+from common.training import carrying, checks, identity, optimizers
 from common.training import data as data_module
+from common.training.carrying import Rules
 from common.training.data import Place
-from common.training.interrupts import DelayedInterrupt
-from common.training.leaves import (
-    PureFunctions,
-    copy_leaves,
-    initial_values,
-)
-from common.training.loop import Loop
-from common.training.progress import Progress
+from common.training.following import follow
+from common.training.leaves import PureFunctions, as_arrays, copy_leaves
+from common.training.loop import Chunk, Loop
+from common.training.subjects import Subject
 
 
 class Trainer:
@@ -39,10 +35,13 @@ class Trainer:
     only `step`, `fit` and `load` change the trainer.
 
     Attributes:
-        spec: the definition of the model.
+        subject: what the trainer knows of the model.
+        name: the name of the spec, or of the class of the user's model.
         backend: the library that trains it.
-        optimizer: the optax transformation that it is trained with.
-        dtype: the dtype of all floating arrays.
+        optimizer: the optax transformation that it is trained with, or
+            several by the part of the model that each trains.
+        dtype: the dtype of all floating arrays, the widest if a model of the
+            user has several.
         seed: the seed that it was built with.
         run_key: the data of the PRNG key from which the run draws.
         place: the place in the data order where `fit` continues.
@@ -51,42 +50,53 @@ class Trainer:
 
     def __init__(
         self,
-        spec: Spec,
-        make_backend: Callable[..., Backend],
+        subject: Subject,
         *,
-        optimizer: optax.GradientTransformation | None,
-        loss: Loss,
+        optimizer: Any,
+        loss: Loss | None,
         metrics: Mapping[str, Loss],
         seed: int,
-        dtype: str,
     ):
-        self.spec = spec
-        self.dtype = dtype
+        self.subject = subject
+        self.name = subject.name
+        self.dtype = subject.dtype
         self.seed = seed
-        self._make_backend = make_backend
         with self._x64():
-            self.optimizer = self._check_optimizer(optimizer)
-            self.backend: Backend = make_backend(self.optimizer, loss, metrics)
-            init_key, run_key = jr.split(jr.key(seed))
-            params, buffers = jax.tree.map(
-                lambda x: jnp.asarray(
-                    x, dtype if x.dtype == np.float32 else None
-                ),
-                initial_values(spec, init_key),
+            self.optimizer = optimizers.require_optimizers(
+                subject.optimizer() if optimizer is None else optimizer
             )
-            native = self.backend.init(params, buffers, run_key)
+            self.backend: Backend = subject.backend(
+                self.optimizer, loss, metrics
+            )
+            init_key, run_key = jr.split(jr.key(seed))
+            native = subject.start(self.backend, init_key, run_key)
             self.pure = PureFunctions(self.backend, native)
             self._leaves = copy_leaves(self.pure.flatten(native))
         self.run_key = np.asarray(jr.key_data(run_key))
         self.place = Place(0, 0)
 
-        self._checks = checks.BatchChecks(spec, loss, metrics, dtype)
+        self._checks = checks.BatchChecks(subject.fit(), loss, metrics)
         self._step = jax.jit(self.pure_step, donate_argnums=0)
         self._predict = jax.jit(self.pure.predict)
         self._evaluate = jax.jit(self.pure.evaluate)
         self._state = jax.jit(self.pure.state)
         self._load = jax.jit(self.pure.load)
         self._loop: Loop | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """The definition of the model.
+
+        Raises:
+            AttributeError: if it is a model of the user, which has none.
+        """
+        if self.subject.spec is None:
+            raise AttributeError(
+                f"spec: got a trainer of {self.name}, a model that was "
+                "passed to `build(model=...)`, expected one of a spec. Use "
+                "`trainer.name`, or `trainer.native` for the model."
+            )
+        return self.subject.spec
 
     # --- training -----------------------------------------------------------
 
@@ -149,44 +159,29 @@ class Trainer:
                 the last chunk of steps.
         """
         self.check(inputs, targets, training=True)
-        size = checks.batch_size_of(inputs)
-        checks.check_fit(self.spec, size, epochs, batch_size)
+        size = checks.check_examples(inputs, targets)
+        minimum = self.subject.min_batch_size
+        checks.check_fit(size, epochs, batch_size, minimum)
         take = functools.partial(
             data_module.take, self.run_key, size=size, batch_size=batch_size
         )
         end = Place(self.place.epoch + epochs, 0)
         steps = data_module.count_steps(self.place, end, size, batch_size)
-        losses = [np.zeros(0, self.dtype)]
         if self._loop is None:
             self._loop = Loop(self.pure_step)
         with self._x64():
-            data = jax.tree.map(jnp.asarray, (inputs, targets))
-            chunks = self._loop.chunks(
-                self._leaves, self.place, end, data, take
+            data = as_arrays((inputs, targets))
+            return follow(
+                self._loop.chunks(self._leaves, self.place, end, data, take),
+                self._keep,
+                lambda: int(self.state().step),
+                steps=steps,
+                dtype=jnp.promote_types(self.dtype, "float32").name,
+                progress=progress,
             )
-            try:
-                with (
-                    DelayedInterrupt() as interrupt,
-                    Progress(steps, enabled=progress) as bar,
-                ):
-                    for chunk in chunks:
-                        self._leaves, self.place = chunk.leaves, chunk.place
-                        if chunk.failure is not None:
-                            raise NonFiniteLossError(
-                                int(self.state().step) + 1,
-                                chunk.failure,
-                                np.concatenate(losses),
-                            )
-                        if chunk.metrics:
-                            losses.append(chunk.metrics["loss"])
-                            bar.advance(chunk.place.epoch, chunk.metrics)
-                        if interrupt.pending:
-                            break
-            except KeyboardInterrupt as error:
-                raise Interrupted(np.concatenate(losses)) from error
-        if interrupt.pending:
-            raise Interrupted(np.concatenate(losses))
-        return np.concatenate(losses)
+
+    def _keep(self, chunk: Chunk) -> None:
+        self._leaves, self.place = chunk.leaves, chunk.place
 
     # --- inference ----------------------------------------------------------
 
@@ -207,7 +202,14 @@ class Trainer:
         Raises:
             BatchError: if the batch does not fit the model. Nothing is
                 compiled in this case.
+            ValueError: if there is neither a loss nor a metric, because the
+                model has a step of its own.
         """
+        if self.backend.loss is None and not self.backend.metrics:
+            raise ValueError(
+                f"evaluate: got no loss for {self.name}, expected a loss or "
+                "a metric. Pass `loss` or `metrics` to `build`."
+            )
         self.check(xs, ys, training=False)
         with self._x64():
             return self._evaluate(self._leaves, (xs, ys))
@@ -240,11 +242,18 @@ class Trainer:
         rng = {**state.rng, **place}
         return dataclasses.replace(state, rng=rng).numpy()
 
-    def load(self, state: State | str | os.PathLike[str]) -> "Trainer":
+    def load(
+        self,
+        state: State | str | os.PathLike[str],
+        *,
+        rules: Rules | None = None,
+    ) -> "Trainer":
         """Continues from a State of this or of another backend.
 
         Args:
             state: a State, or the path of a file that `save` wrote.
+            rules: how the arrays of the State's model become those of this
+                one, if the names are not the same.
 
         Returns:
             The trainer itself.
@@ -262,6 +271,8 @@ class Trainer:
             source = f"state file {os.fspath(state)!r}"
             state, meta = State.read(state)
         state = state.numpy()
+        if rules is not None:
+            state = carrying.carry(state, rules, self.state()).numpy()
         state.require_like(self.state())
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
@@ -278,8 +289,8 @@ class Trainer:
         optimizer, loss and metrics it had.
         """
         meta = {
-            "spec": self.spec.name,
-            "hyper_parameters": dataclasses.asdict(self.spec),
+            "spec" if self.subject.spec else "model": self.name,
+            "hyper_parameters": self.subject.hyper_parameters,
             "dtype": self.dtype,
             "seed": self.seed,
             "versions": environment.versions(),
@@ -292,10 +303,20 @@ class Trainer:
         """A copy of the library's own objects.
 
         `(model, state, opt_state, key, step)` in Equinox, and
-        `(module, nnx.Optimizer, nnx.Rngs)` in Flax.
+        `(module, nnx.Optimizer, nnx.Rngs)` in Flax. Of a model of the user,
+        what was passed to `build`, with the current arrays: the model, the
+        pair of a model and its state, or the module.
         """
         with self._x64():
-            return self.pure.rebuild(copy_leaves(self._leaves))
+            native = self.pure.rebuild(copy_leaves(self._leaves))
+            return self.subject.native(native)
+
+    @property
+    def carry(self) -> Any:
+        """A copy of what the model's own step carries, or `None`."""
+        with self._x64():
+            native = self.pure.rebuild(copy_leaves(self._leaves))
+        return getattr(native, "carry", None)
 
     # --- pure functions, for custom training loops --------------------------
 
@@ -341,7 +362,11 @@ class Trainer:
         return {**self.pure.state(leaves), "metrics": metrics}
 
     def with_optimizer(
-        self, optimizer: optax.GradientTransformation
+        self,
+        optimizer: (
+            optax.GradientTransformation
+            | Mapping[str, optax.GradientTransformation]
+        ),
     ) -> "Trainer":
         """Returns a new trainer that differs only in its optimizer.
 
@@ -351,30 +376,20 @@ class Trainer:
             ValueError: if it is not an optimizer, or cannot be traced.
         """
         return Trainer(
-            self.spec,
-            self._make_backend,
+            self.subject,
             optimizer=optimizer,
             loss=self.backend.loss,
             metrics=self.backend.metrics,
             seed=self.seed,
-            dtype=self.dtype,
         )
 
     def __repr__(self) -> str:
         return (
-            f"Trainer({self.spec.name!r}, backend={self.backend.name!r}, "
+            f"Trainer({self.name!r}, backend={self.backend.name!r}, "
             f"dtype={self.dtype!r}, step={int(self.state().step)})"
         )
 
     # --- private ------------------------------------------------------------
-
-    def _check_optimizer(
-        self, optimizer: optax.GradientTransformation | None
-    ) -> optax.GradientTransformation:
-        if optimizer is None:
-            optimizer = self.spec.optimizer()
-        optimizers.require_optimizer(optimizer)
-        return optimizer
 
     def _x64(self):
         # With x64 on, a float32 model would draw its masks in float64.

@@ -15,6 +15,7 @@ from flax import nnx
 from common import State, Trainer
 from common.protocol import Shaped, Spec, Variable
 from common.training import losses
+from common.training.subjects import SpecSubject
 from impl_equinox.backend import Backend as EquinoxBackend
 from impl_flax.backend import Backend as FlaxBackend
 
@@ -105,14 +106,13 @@ def make(library, seed=0):
         "flax": (FlaxBackend, FlaxModel),
     }[library]
     spec = Counting()
+    make_backend = functools.partial(backend, spec, model)
     return Trainer(
-        spec,
-        functools.partial(backend, spec, model),
+        SpecSubject(spec, make_backend, "float64"),
         optimizer=None,
         loss=losses.find_loss(spec.loss),
         metrics={},
         seed=seed,
-        dtype="float64",
     )
 
 

@@ -11,6 +11,7 @@ import optax
 
 from common import Trainer, build
 from common.registry import find_backend, find_model
+from common.training.subjects import SpecSubject
 
 FLAX: Any = find_backend("flax")
 EQUINOX: Any = find_backend("equinox")
@@ -148,16 +149,14 @@ class WrongGradient(EQUINOX):
 def trainer(model: str, backend: Any, dtype: str, **hyper: Any) -> Trainer:
     """Returns a trainer of a faulty backend."""
     sound = build(model, backend="reference", dtype=dtype, **hyper)
+    model_class = find_model(backend.name, sound.spec)
+    make_backend = functools.partial(backend, sound.spec, model_class)
     return Trainer(
-        sound.spec,
-        functools.partial(
-            backend, sound.spec, find_model(backend.name, sound.spec)
-        ),
+        SpecSubject(sound.spec, make_backend, dtype),
         optimizer=sound.optimizer,
         loss=sound.backend.loss,
         metrics={},
         seed=0,
-        dtype=dtype,
     )
 
 

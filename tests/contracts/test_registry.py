@@ -27,7 +27,8 @@ def test_a_missing_model_names_its_file_and_class(backend, assert_raises):
         ModelNotFoundError,
         rf"model 'mine' in {backend}: got no file "
         rf"impl_{backend}/models/mine\.py, expected one that defines the "
-        r"class Mine\. CONTRIBUTING\.md describes how to add a model\.",
+        r"class Mine\. Define `model_class` in the spec, or add that file; "
+        r"CONTRIBUTING\.md describes how\.",
     )
     assert_raises(
         lambda: build(Another(), backend=backend),

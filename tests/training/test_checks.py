@@ -326,8 +326,7 @@ def test_a_metric_may_be_an_integer(make, make_batch):
 
 
 @pytest.mark.parametrize("setting", ["epochs", "batch_size"])
-def test_settings_of_fit_are_integers(setting, make):
-    spec = make("deep_mlp", "reference").spec
+def test_settings_of_fit_are_integers(setting):
     # Without its type checker, which would complain first.
     check = inspect.unwrap(checks.check_fit)
     settings = {"epochs": 1, "batch_size": 4, setting: 2.5}
@@ -335,7 +334,7 @@ def test_settings_of_fit_are_integers(setting, make):
         BatchError,
         match=rf"^{setting}: got 2\.5, expected an integer\. Pass an int\.$",
     ):
-        check(spec, 8, **settings)
+        check(8, **settings)
 
 
 @pytest.mark.parametrize("steps", [0, -1])

@@ -273,7 +273,7 @@ def test_what_is_no_optimizer(optimizer, got):
 def test_flatten_has_an_inverse():
     params = {"a.weight": jnp.ones((2, 3)), "a.bias": jnp.zeros(2)}
     state = OPTIMIZERS["clip_and_schedule"].init(params)
-    flat = optimizers.flatten(state)
+    flat = optimizers.flatten(state, "optimizer")
     assert flat.keys() == {
         "optimizer.1.0.count",
         "optimizer.1.0.mu.a.weight",
@@ -282,7 +282,7 @@ def test_flatten_has_an_inverse():
         "optimizer.1.0.nu.a.bias",
         "optimizer.1.1.count",
     }
-    again = optimizers.unflatten(state, flat)
+    again = optimizers.unflatten(state, flat, "optimizer")
     assert jax.tree.structure(again) == jax.tree.structure(state)
     assert all(
         x is y

@@ -1,0 +1,126 @@
+"""Tests of what a port does with the state of an optimizer."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from common.porting import port
+from tests.porting import pairs
+from tests.porting.pairs import close, same
+
+XS = jr.normal(jr.key(1), (5, 4), jnp.float64)
+
+
+def loss_of(model):
+    return jnp.sum(jnp.sin(model(XS)))
+
+
+def train_equinox(pair, tx, steps=2):
+    model, state = pair
+    for _ in range(steps):
+        grads = jax.grad(loss_of)(model)
+        updates, state = tx.update(grads, state, model)
+        model = optax.apply_updates(model, updates)
+    return model, state
+
+
+def train_flax(pair, steps=2):
+    module, optimizer = pair
+    for _ in range(steps):
+        optimizer.update(module, nnx.grad(loss_of)(module))
+    return module, optimizer
+
+
+def equinox(tx):
+    model = pairs.fill_equinox(pairs.EqxAttention())
+    return model, tx.init(model)
+
+
+def flax(tx):
+    module = pairs.fill_flax(pairs.NnxAttention(), 4)
+    return module, nnx.Optimizer(module, tx, wrt=nnx.Param)
+
+
+def test_training_continues_in_the_other_library():
+    tx = optax.adam(1e-2)
+    start = train_equinox(equinox(tx), tx)
+    rules = {"rules": pairs.ATTENTION}
+    target = flax(tx)
+    module, optimizer = port(start, target, **rules)
+    assert module is target[0] and optimizer is target[1]
+    assert int(optimizer.step[...]) == 2
+    back = port((module, optimizer), equinox(tx), **rules)
+    assert same(back[0], start[0])
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(
+            *map(jax.tree.leaves, (back[1], start[1])), strict=True
+        )
+    )
+    expected, _ = train_equinox(start, tx)
+    got, _ = train_flax((module, optimizer))
+    assert close(expected(XS), got(XS))
+
+
+def test_a_kept_parameter_keeps_its_moments():
+    tx = optax.adam(1e-2)
+    start = train_equinox(equinox(tx), tx)
+    target = train_flax(flax(tx), 1)
+    before = np.asarray(target[1].opt_state[0].mu["layer1"]["o_proj"]["bias"])
+    port(
+        start,
+        target,
+        rules=pairs.ATTENTION.replace("{i}.out", "1.out").replace(
+            "{i+1}.o_proj", "2.o_proj"
+        ),
+        ignore=["blocks.0.out"],
+        keep=["layer1.o_proj"],
+    )
+    after = target[1].opt_state[0].mu["layer1"]["o_proj"]["bias"]
+    assert np.array_equal(before, after) and before.any()
+
+
+def test_a_model_alone_leaves_the_optimizer_alone():
+    tx = optax.adam(1e-2)
+    target = train_flax(flax(tx), 1)
+    port(equinox(tx)[0], target, rules=pairs.ATTENTION)
+    assert int(target[1].step[...]) == 1
+
+
+def test_another_optimizer():
+    tx = optax.sgd(1e-2)
+    target = flax(optax.adam(1e-2))
+    before = target[0].layer1.q_proj.kernel[...]
+    with pytest.raises(ValueError, match="optimizer: got the state"):
+        port(equinox(tx), target, rules=pairs.ATTENTION)
+    assert np.array_equal(before, target[0].layer1.q_proj.kernel[...])
+
+
+def test_state_of_another_shape_than_its_parameter():
+    tx = optax.adafactor(1e-2, min_dim_size_to_factor=2)
+    with pytest.raises(ValueError, match="initialize the optimizer anew"):
+        port(equinox(tx), flax(tx), rules=pairs.ATTENTION)
+
+
+def test_a_model_state_and_optimizer():
+    def make():
+        model, state = eqx.nn.make_with_state(pairs.EqxCNN)()
+        params = eqx.filter(model, eqx.is_inexact_array)
+        return model, state, optax.adam(1e-2).init(params)
+
+    source = make()
+    model, state, opt_state = port(source, make())
+    assert same((model, state), source[:2])
+    assert jax.tree.structure(opt_state) == jax.tree.structure(source[2])
+    (model, state), opt_state = port(source, (make()[:2], make()[2]))
+    assert same((model, state), source[:2])
+
+
+def test_an_optimizer_of_neither_library():
+    with pytest.raises(TypeError, match="expected an nnx.Optimizer"):
+        port(pairs.NnxMLP(), (pairs.NnxMLP(), optax.EmptyState()))
