@@ -26,7 +26,7 @@ from common.alignment.runs import Runs
 from common.alignment.sides import ARRAY_VALUE_ERRORS, Side, find_needed
 from common.alignment.training import prove_training
 from common.divergence.result import Diff
-from common.native import Call, NativeModel
+from common.native import Call, NativeModel, inputs_of_both
 from common.rendering.progress import ProgressBar
 
 MAX_CUTS = 150
@@ -142,16 +142,11 @@ def symmetric_arguments(
 def _prepare(models, calls, inputs, xs, constants, max_cuts):
     """Compiles both models."""
     constants = tuple(constants)
+    batches = inputs_of_both(xs, *inputs)
     sides, notes, known = [], [], set()
-    for label, model, call, own in zip(
-        ("left", "right"), models, calls, inputs, strict=True
+    for label, model, call, given in zip(
+        ("left", "right"), models, calls, batches, strict=True
     ):
-        given = xs if own is None else own
-        if given is None:
-            raise ValueError(
-                f"{label} inputs: got None, expected a batch. Pass `xs`, or "
-                f"`{label}_inputs`."
-            )
         native = NativeModel(model, call)
         pinned = {
             name

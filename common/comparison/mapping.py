@@ -106,7 +106,7 @@ def mapping_of(
     models: Models,
     natives: tuple[Any, Any],
     calls: tuple[Call | None, Call | None],
-    xs: Any,
+    inputs: tuple[Any, Any],
     rules: Any = None,
 ) -> Mapping:
     """Finds the mapping between the arrays of two models.
@@ -118,7 +118,7 @@ def mapping_of(
         models: the left and the right model.
         natives: what the user passed.
         calls: how to call them, or `None`.
-        xs: the inputs of both.
+        inputs: the batch of inputs of each.
         rules: a plan, an alignment, layouts by name, or rules as text.
 
     Raises:
@@ -131,7 +131,8 @@ def mapping_of(
     except ValueError:
         found = align(
             *natives,
-            xs,
+            left_inputs=inputs[0],
+            right_inputs=inputs[1],
             left_call=calls[0],
             right_call=calls[1],
             progress=False,
