@@ -58,13 +58,13 @@ def compare_models(
     """
     checks.check_steps(steps)
     models = NativeModel(left, calls[0]), NativeModel(right, calls[1])
-    found = mapping.mapping_of(models, (left, right), calls, inputs, rules)
+    found = mapping.mapping_of((left, right), calls, inputs, rules)
     objective, described = objectives.find_objective(loss, ys)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     own = own_dtype(models)
     labels = _labels(models)
     notes = [f"arrays matched by {found.origin}", f"loss: {described}"]
-    notes += _role_notes(models, found)
+    notes += [*found.notes, *_role_notes(models, found)]
     duels, place = [], Location()
     for dtype in dict.fromkeys(("float64", own)):
         with _precise(dtype):
@@ -73,7 +73,9 @@ def compare_models(
                 calls,
                 labels,
                 found,
-                halves.cast((*inputs, ys), _or_own(dtype, own)),
+                halves.cast(
+                    (*inputs, ys), "float64" if dtype == "float64" else None
+                ),
                 dtype,
                 own,
                 objective,
@@ -134,11 +136,6 @@ def own_dtype(models: Sequence[NativeModel]) -> str:
         if mapping.is_parameter(info) and info.value.dtype.name in EPS
     }
     return max(dtypes, key=lambda name: EPS[name], default="float32")
-
-
-def _or_own(dtype: str, own: str) -> str | None:
-    """Returns the dtype to cast inputs to; `None` leaves them as they are."""
-    return dtype if dtype in ("float64", own) else None
 
 
 def _prepare(
