@@ -27,6 +27,7 @@ from common.alignment.sides import ARRAY_VALUE_ERRORS, Side, find_needed
 from common.alignment.training import prove_training
 from common.divergence.result import Diff
 from common.native import Call, NativeModel, inputs_of_both
+from common.porting.arrays import ArrayInfo
 from common.rendering.progress import ProgressBar
 
 MAX_CUTS = 150
@@ -321,9 +322,19 @@ def _alignment(
         tied=tied,
         notes=tuple(notes),
         cost=cost,
+        source=infos_of(left.model),
+        target=infos_of(right.model),
         training=training,
         divergence=divergence,
     )
+
+
+def infos_of(model: NativeModel) -> dict[str, ArrayInfo]:
+    """Describes the arrays of a model."""
+    return {
+        name: ArrayInfo.of(array.value, array.role)
+        for name, array in model.infos.items()
+    }
 
 
 def _notes_on_parts(label, unused, zero) -> list[str]:
