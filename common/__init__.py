@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from common.comparison.steps import diff_steps as diff_steps
     from common.divergence import Diff as Diff
     from common.models import specs as specs
+    from common.porting import Plan as Plan
+    from common.porting import plan_port as plan_port
+    from common.porting import port as port
+    from common.porting import register_layer as register_layer
     from common.registry import backends as backends
     from common.state import State as State
     from common.training.building import build as build
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Diff": "common.divergence",
     "EquivalenceError": "common.comparison.comparing",
+    "Plan": "common.porting",
     "Report": "common.comparison.report",
     "State": "common.state",
     "Trainer": "common.training.trainer",
@@ -42,11 +47,15 @@ _HOMES = {
     "compare": "common.comparison.comparing",
     "diff": "common.comparison.functions",
     "diff_steps": "common.comparison.steps",
+    "plan_port": "common.porting",
+    "port": "common.porting",
+    "register_layer": "common.porting",
     "specs": "common.models",
 }
 __all__ = [
     "Diff",
     "EquivalenceError",
+    "Plan",
     "Report",
     "State",
     "Trainer",
@@ -56,6 +65,9 @@ __all__ = [
     "compare",
     "diff",
     "diff_steps",
+    "plan_port",
+    "port",
+    "register_layer",
     "specs",
 ]
 

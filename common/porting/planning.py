@@ -174,7 +174,8 @@ def _match_native(
     )
     if not equal or said.layouts or said.canonical:
         return None
-    for name in names & wanted:
+    said.ignored += names & random
+    for name in names & wanted - random:
         said.layouts[name] = Layout.of(name, source.infos[name].shape)
     return Matched({}, (), (), ())
 
