@@ -13,7 +13,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from common.comparison.functions import diff as diff
     from common.comparison.comparing import (
         EquivalenceError as EquivalenceError,
     )
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
         assert_equivalent as assert_equivalent,
     )
     from common.comparison.comparing import compare as compare
+    from common.comparison.functions import diff as diff
     from common.comparison.report import Report as Report
     from common.comparison.steps import diff_steps as diff_steps
     from common.divergence import Diff as Diff
