@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from common.comparison.steps import diff_steps as diff_steps
     from common.divergence import Diff as Diff
     from common.models import specs as specs
-    from common.porting.functions import plan_port as plan_port
-    from common.porting.functions import port as port
-    from common.porting.plan import Plan as Plan
-    from common.porting.registration import register_layer as register_layer
+    from common.porting import Plan as Plan
+    from common.porting import plan_port as plan_port
+    from common.porting import port as port
+    from common.porting import register_layer as register_layer
     from common.registry import backends as backends
     from common.state import State as State
     from common.training.building import build as build
@@ -42,7 +42,7 @@ _HOMES = {
     "AlignmentError": "common.alignment",
     "Diff": "common.divergence",
     "EquivalenceError": "common.comparison.comparing",
-    "Plan": "common.porting.plan",
+    "Plan": "common.porting",
     "Report": "common.comparison.report",
     "State": "common.state",
     "Trainer": "common.training.trainer",
@@ -53,9 +53,9 @@ _HOMES = {
     "compare": "common.comparison.comparing",
     "diff": "common.comparison.functions",
     "diff_steps": "common.comparison.steps",
-    "plan_port": "common.porting.functions",
-    "port": "common.porting.functions",
-    "register_layer": "common.porting.registration",
+    "plan_port": "common.porting",
+    "port": "common.porting",
+    "register_layer": "common.porting",
     "specs": "common.models",
 }
 __all__ = [
@@ -63,8 +63,8 @@ __all__ = [
     "AlignmentError",
     "Diff",
     "EquivalenceError",
-    "Report",
     "Plan",
+    "Report",
     "State",
     "Trainer",
     "align",

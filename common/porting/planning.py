@@ -172,11 +172,12 @@ def _match_native(
     random = _random(target)
     equal = names - random == wanted - random and all(
         source.infos[name].shape == target.infos[name].shape
-        for name in names & wanted
+        for name in names & wanted - random
     )
     if not equal or said.layouts or said.canonical:
         return None
-    for name in names & wanted:
+    said.ignored += names & random
+    for name in names & wanted - random:
         said.layouts[name] = Layout.of(name, source.infos[name].shape)
     return Matched({}, (), (), ())
 
