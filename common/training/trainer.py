@@ -18,7 +18,6 @@ from common.protocol import Backend, Loss, Metrics, Spec
 from common.state import State
 from common.training import carrying, checks, identity, optimizers
 from common.training import data as data_module
-from common.training.carrying import Rules
 from common.training.data import Place
 from common.training.following import follow
 from common.training.leaves import PureFunctions, as_arrays, copy_leaves
@@ -246,14 +245,19 @@ class Trainer:
         self,
         state: State | str | os.PathLike[str],
         *,
-        rules: Rules | None = None,
+        rules: Any = None,
+        like: Any = None,
     ) -> "Trainer":
         """Continues from a State of this or of another backend.
 
         Args:
             state: a State, or the path of a file that `save` wrote.
             rules: how the arrays of the State's model become those of this
-                one, if the names are not the same.
+                one, if it is a model of yours with other names. As for
+                `port`: a plan, text, or a dict of text.
+            like: the model of that run, if the rules go by its own names
+                and axis orders, as a plan of `align` does. Without it, they
+                go by the names in the State.
 
         Returns:
             The trainer itself.
@@ -271,8 +275,8 @@ class Trainer:
             source = f"state file {os.fspath(state)!r}"
             state, meta = State.read(state)
         state = state.numpy()
-        if rules is not None:
-            state = carrying.carry(state, rules, self.state()).numpy()
+        if rules is not None or like is not None:
+            state = self._carry(state, rules, like)
         state.require_like(self.state())
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
@@ -281,6 +285,18 @@ class Trainer:
         self.run_key = np.array(state.rng["key"])
         self.place = Place(int(state.rng["epoch"]), int(state.rng["position"]))
         return self
+
+    def _carry(self, state: State, rules: Any, like: Any) -> State:
+        model = self.subject.model
+        if model is None:
+            raise ValueError(
+                f"rules: got rules for the spec {self.name!r}, expected none, "
+                "because its names are the same in every library. Leave "
+                "`rules` and `like` out."
+            )
+        with self._x64():
+            carried = carrying.carry(state, rules, model, self.state(), like)
+        return carried.numpy()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the State to a safetensors file, atomically.
