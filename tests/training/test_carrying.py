@@ -94,10 +94,7 @@ class Split(nnx.Module):
         return self.one(x) * jnp.tanh(self.two(x))
 
 
-SPLIT = """
-matrix -> split(0, 2, axis=1) -> one.kernel
-matrix -> split(2, 4, axis=1) -> two.kernel
-"""
+SPLIT = "matrix -> split(axis=1) -> {one,two}.kernel"
 
 
 def test_moments_are_rearranged_with_their_parameters():
@@ -139,7 +136,7 @@ def test_a_parameter_that_is_kept_keeps_its_moments():
     left.step(X64, Y64)
     right.step(X64, Y64)
     own = right.state()
-    rules = "layers.0 -> hidden\nlayers.2 -> -\n- -> output"
+    rules = "layers.0 -> hidden\nlayers.2 -> nothing\nnothing -> output"
     right.load(left.state(), rules=rules)
     state = right.state()
     for name in ("params.output.weight", "opt.optimizer.0.mu.output.weight"):
@@ -155,7 +152,7 @@ def test_a_derived_array_has_its_value():
     left, right = mlp("equinox"), mlp("flax")
     rules = (
         "layers.0 -> hidden\nlayers.2.weight -> output.weight\n"
-        "layers.2.bias -> -\nderive(0.5) -> output.bias"
+        "layers.2.bias -> nothing\nderive(0.5) -> output.bias"
     )
     right.load(left.state(), rules=rules)
     assert (right.state().params["output.bias"] == 0.5).all()
@@ -195,7 +192,7 @@ def test_an_optimizer_state_of_another_shape_is_renamed():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ("layers.0 -> hidden", "output.weight"),
+        ("layers.0 -> hidden", "target output.kernel"),
         ("layers.0 -> hidden\nlayers.2 -> head", "head"),
         ("layers.2 -> hidden\nlayers.0 -> output", "shape"),
     ],
