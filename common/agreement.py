@@ -85,6 +85,48 @@ LAYER_TOLERANCES: dict[str, dict[str, float]] = {
 # accumulate up to it.
 MATCH_ULPS = {"float64": 2.0**22, "float32": 2.0**8, "bfloat16": 2.0**3}
 
+# What counts as equal when two models are aligned, by the narrowest dtype that
+# they compute in. Where it is not float64, the errors are those of rounding in
+# that dtype, so the tolerances are multiples of its machine epsilon.
+# - outputs, gradients: of the proof, and at a symmetric point
+# - match: the gradients of arrays that correspond, at a symmetric point; other
+#   arrays differ by about 1
+# - floor: the rounding error of a gradient, relative to the largest one
+# - effect: the gradient of an array that has an effect, relative to the
+#   largest one; smaller gradients are rounding errors
+ALIGNMENT: dict[str, dict[str, float]] = {
+    "float64": {
+        "outputs": 1e-12,
+        "gradients": 1e-11,
+        "match": 1e-8,
+        "floor": 64 * EPS["float64"],
+        "effect": 1e-10,
+    },
+    "float32": {
+        "outputs": 64 * EPS["float32"],
+        "gradients": 1024 * EPS["float32"],
+        "match": 4096 * EPS["float32"],
+        "floor": 16 * EPS["float32"],
+        "effect": 64 * EPS["float32"],
+    },
+    "bfloat16": {
+        "outputs": 8 * EPS["bfloat16"],
+        "gradients": 32 * EPS["bfloat16"],
+        "match": 32 * EPS["bfloat16"],
+        "floor": 2 * EPS["bfloat16"],
+        "effect": 4 * EPS["bfloat16"],
+    },
+}
+
+# Two models whose outputs differ by less than this at a symmetric point are of
+# one architecture with a numerical difference, such as another epsilon or
+# approximation. A missing or different operation changes the outputs by more.
+NEARLY_EQUAL = 2e-2
+
+# By how much the gradients of such models may differ, as a multiple of the
+# error of the outputs, and at most.
+NEARLY_EQUAL_GRADIENTS = 300, 0.3
+
 # The error of two float32 runs grows with the number of steps, because each
 # step rounds and because Adam divides by gradients that shrink as training
 # progresses. For these quantities the tolerance above is multiplied by
@@ -123,6 +165,16 @@ def layer_tolerance(dtype: str, quantity: str, terms: int) -> float:
     if dtype != "float64":
         bound *= terms**0.5
     return bound * _platform()
+
+
+def alignment_tolerance(dtype: str, quantity: str) -> float:
+    """Returns the bound for a quantity of an alignment.
+
+    Args:
+        dtype: the narrowest dtype that the models compute in.
+        quantity: a key of `ALIGNMENT[dtype]`.
+    """
+    return ALIGNMENT[dtype][quantity] * _platform()
 
 
 def match_tolerance(eps: float) -> float:

@@ -129,6 +129,11 @@ def bounded_memory() -> Iterator[None]:
     that are needed again are read from the persistent cache.
     """
     yield
+    bound_memory()
+
+
+def bound_memory() -> None:
+    """Frees compiled programs if the process has grown large."""
     if resident_bytes() > MAX_RESIDENT:
         free_compiled_programs()
 

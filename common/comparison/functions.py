@@ -4,9 +4,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from common.alignment.functions import symmetric_arguments
 from common.divergence.result import Diff
 from common.divergence.search import KEPT, find_divergence
+from common.errors import choose
 from common.registry import LIBRARIES, find_module_paths
+
+WEIGHTS = ("symmetric",)
 
 
 def diff(
@@ -16,6 +20,8 @@ def diff(
     right_args: Sequence[Any] | None = None,
     dtype: str | None = "float64",
     kept: int = KEPT,
+    weights: str | None = None,
+    **options: Any,
 ) -> Diff:
     """Finds where two JAX functions diverge.
 
@@ -38,11 +44,28 @@ def diff(
         kept: the number of bytes of values to keep on each side. Kept values
             can be matched in any order of their elements, others only by
             their fingerprints.
+        weights: `"symmetric"` compares two native models, of either library,
+            with weights that are the same in both whatever the mapping
+            between their arrays is, so that models of unrelated weights can
+            be compared. `args` is then one batch of inputs, and the models
+            are called in inference mode. `None` uses the models' own weights.
+        options: other arguments of `common.alignment.symmetric_arguments`,
+            such as `left_call`, if `weights` is given.
 
     Raises:
-        TypeError: if a function cannot be traced.
+        TypeError: if a function cannot be traced, or if `options` are given
+            without `weights`.
         ValueError: if the outputs have different structures.
     """
+    if weights is not None:
+        if weights not in WEIGHTS:
+            raise choose("weights", weights, WEIGHTS)
+        return _diff_symmetric(left, right, args, right_args, kept, options)
+    if options:
+        raise TypeError(
+            f"diff: got the arguments {sorted(options)}, expected them with "
+            '`weights` only. Pass `weights="symmetric"` as well.'
+        )
     if not isinstance(right_args, list | tuple | None):
         raise ValueError(
             f"right_args: got {type(right_args).__name__}, expected a tuple "
@@ -55,6 +78,27 @@ def diff(
         kept=kept,
         name_modules=name_modules,
     )
+
+
+def _diff_symmetric(
+    left: Any,
+    right: Any,
+    args: tuple[Any, ...],
+    right_args: Sequence[Any] | None,
+    kept: int,
+    options: dict[str, Any],
+) -> Diff:
+    """Compares two native models at a symmetric point."""
+    if len(args) > 1 or (right_args is not None and len(right_args) != 1):
+        raise ValueError(
+            f"args: got {len(args)} arguments, expected one batch of inputs "
+            'with `weights="symmetric"`. Pass the batch alone, and adapt the '
+            "calls with `left_call` and `right_call`."
+        )
+    if right_args is not None:
+        options = {"right_inputs": right_args[0], **options}
+    xs = args[0] if args else None
+    return symmetric_arguments(left, right, xs, **options).diff(kept)
 
 
 def name_modules(trees: tuple[Any, ...]) -> tuple[Any, ...]:

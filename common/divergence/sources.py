@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 
 LIBRARIES = sysconfig.get_paths()["purelib"] + os.sep
 STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
+HERE = pathlib.Path(__file__).parents[1]
 # Frames in these files belong to the tracing machinery, not to the user.
 MACHINERY = (
     *(
         LIBRARIES + package + os.sep
         for package in ("jax", "jaxlib", "jaxtyping", "beartype")
     ),
-    str(pathlib.Path(__file__).parent) + os.sep,
+    *(str(HERE / room) + os.sep for room in ("divergence", "alignment")),
+    str(HERE / "native") + os.sep,
+    *map(str, HERE.parent.glob("impl_*/calling.py")),
     "<",
 )
 # The wrapper that records the path of a module in the name stack.

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.nnx.nn.linear import canonicalize_padding
 from jax import lax
 from jaxtyping import Array
 
@@ -29,13 +30,13 @@ def _padded(padding: Any, mode: str) -> Callable[..., Array]:
         **options: Any,
     ) -> Array:
         sizes, window = x.shape[1:-1], kernel.shape[:-2]
-        pads = padding
-        if isinstance(padding, str):
+        pads = canonicalize_padding(padding, len(sizes))
+        if isinstance(pads, str):
             spans = [
                 d * (k - 1) + 1
                 for k, d in zip(window, rhs_dilation, strict=True)
             ]
-            pads = lax.padtype_to_pads(sizes, spans, strides, padding)
+            pads = lax.padtype_to_pads(sizes, spans, strides, pads)
         x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode)
         return lax.conv_general_dilated(
             x, kernel, strides, valid, rhs_dilation=rhs_dilation, **options

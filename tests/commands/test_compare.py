@@ -7,6 +7,7 @@ import pytest
 from common import cli
 from tests.commands.processes import environment, run_module, run_script
 from tests.comparison import faults
+from tests.conftest import exhaustive_but
 
 
 def test_compare_writes_both_files(tmp_path):
@@ -26,7 +27,7 @@ def test_compare_writes_both_files(tmp_path):
     assert "</html>" in (tmp_path / "r.html").read_text()
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", exhaustive_but([80, 120], 80))
 def test_compare_is_the_default_command(columns):
     words = "--model deep_mlp --dtype float32 --steps 1 --batch-norm ema"
     done = run_module(*words.split(), env=environment(columns=columns))

@@ -9,6 +9,7 @@ import pathlib
 
 import pytest
 
+from tests.conftest import bound_memory
 from tests.divergence.mutations import FAULTS, PAIRS
 from tests.divergence.mutations.figures import (
     find,
@@ -51,8 +52,11 @@ def test_pairs_without_a_fault_agree():
 
 @pytest.mark.exhaustive
 def test_figures_are_those_of_the_documentation(capsys):
-    findings = [find(pair, fault) for pair, fault in FAULTS]
-    figures = summarize(findings, find_false_alarms())
+    findings = []
+    for pair, fault in FAULTS:
+        findings.append(find(pair, fault))
+        bound_memory()
+    figures = summarize(findings, find_false_alarms(after_each=bound_memory))
     with capsys.disabled():
         print(f"\nmutations: {json.dumps(figures)}")
     assert all(finding.found for finding in findings)

@@ -18,7 +18,6 @@ from common.protocol import Spec
 from common.training.building import DTYPES
 from tests.conftest import TINY, exhaustive_but
 
-pytestmark = pytest.mark.optimized
 STEPS = 4
 JUDGED = [name for name in backends() if name != "reference"]
 CELLS = [
@@ -72,42 +71,50 @@ def check(quantity: str, report: Report) -> None:
     assert row.ok, f"{row}\n{report}"
 
 
+@pytest.mark.optimized
 @matrix
 def test_state(cell):
     """It starts from the spec's values, and its copies are exact."""
     check("state", report(cell))
 
 
+@pytest.mark.optimized
 @matrix
 def test_forward(cell):
     check("forward", report(cell))
 
 
+@pytest.mark.optimized
 @matrix
 def test_loss(cell):
     check("loss", report(cell))
 
 
+@pytest.mark.optimized
 @matrix
 def test_buffers(cell):
     check("buffers", report(cell))
 
 
+@pytest.mark.optimized
 @matrix
 def test_gradients(cell):
     check("gradients", report(cell))
 
 
+@pytest.mark.optimized
 @matrix
 def test_update(cell):
     check("update", report(cell))
 
 
+@pytest.mark.optimized
 @matrix
 def test_training_changes_every_buffer(cell):
     check("trained", report(cell))
 
 
+@pytest.mark.optimized
 @matrix
 def test_trajectory(cell):
     found = report(cell)
@@ -118,11 +125,13 @@ def test_trajectory(cell):
     assert np.isfinite(list(found.losses.values())).all()
 
 
+@pytest.mark.optimized
 @matrix
 def test_eval(cell):
     check("eval", report(cell))
 
 
+@pytest.mark.optimized
 @matrix
 def test_inference_changes_nothing(cell):
     check("kept", report(cell))
@@ -157,7 +166,7 @@ def test_matrix_is_complete():
 def test_eager_is_eager(monkeypatch):
     """In eager mode, every step calls the forward; jit calls it once."""
     calls = {"jit": 0, "eager": 0}
-    kind = type(build("stateful_mlp", backend="reference").spec)
+    kind = type(build("deep_mlp", backend="reference").spec)
     forward = kind.forward
 
     for mode in calls:
@@ -167,5 +176,5 @@ def test_eager_is_eager(monkeypatch):
             return forward(self, *args, **kwargs)
 
         monkeypatch.setattr(kind, "forward", counting)
-        report.__wrapped__(("stateful_mlp", "flax", "float32", mode))
+        report.__wrapped__(("deep_mlp", "flax", "float32", mode))
     assert calls["eager"] >= calls["jit"] + STEPS - 1

@@ -116,9 +116,15 @@ def check(actual: State, expected: State) -> None:
     "name",
     exhaustive_but(
         [n for n, r in OPTIMIZERS.items() if not r.reason],
-        # With factored, matrix-wise, per-axis and flattened states, a key, a
-        # line search, and extra arguments.
-        *("adam", "adafactor", "muon", "sm3", "lbfgs", "noisy_sgd", "momo"),
+        # They have factored, per-axis, matrix-wise and flattened states, a
+        # random key, a line search, and extra arguments.
+        "optax.adam",
+        "optax.adafactor",
+        "optax.lbfgs",
+        "optax.noisy_sgd",
+        "optax.sm3",
+        "optax.contrib.momo",
+        "optax.contrib.muon",
     ),
 )
 def test_five_steps_agree_and_the_state_crosses(name, make, make_batch):

@@ -74,8 +74,8 @@ def test_three_backends_agree(model, dialect):
     check_states(*judged)
 
 
-@dialects
 @models
+@pytest.mark.parametrize("dialect", ["standard"])
 def test_the_backend_can_change_after_every_step(model, dialect):
     """The run is the same as one that stays in one backend."""
     reference = make(model, "reference", dialect)
@@ -90,9 +90,9 @@ def test_the_backend_can_change_after_every_step(model, dialect):
     check_states(here, reference)
 
 
-# The envelope is calibrated for XLA's default optimization, with which
-# `.ci/run` compiles the exhaustive tests.
+# The envelope is calibrated for XLA's default optimization.
 @pytest.mark.exhaustive
+@pytest.mark.optimized
 @models
 def test_float32_errors_stay_within_the_envelope(model):
     left, right = (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -92,14 +93,21 @@ def model_lines(node: Node) -> list[Frame]:
 
 def find_false_alarms(
     count: int = INITIALIZATIONS,
+    after_each: Callable[[], None] = lambda: None,
 ) -> list[tuple[str, int, str | None]]:
-    """Returns the unmutated pairs that `diff` reports as different."""
+    """Returns the unmutated pairs that `diff` reports as different.
+
+    Args:
+        count: the number of initializations, of all pairs in turn.
+        after_each: called after each of them.
+    """
     found = []
     for i in range(count):
         pair, seed = PAIRS[i % len(PAIRS)], 1 + i // len(PAIRS)
         dtype = None if i % FLOAT32_STRIDE == 0 else "float64"
         if not run(pair, seed=seed, dtype=dtype).ok:
             found.append((pair.name, seed, dtype))
+        after_each()
     return found
 
 

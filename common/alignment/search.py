@@ -1,0 +1,32 @@
+"""Searches the ways of cutting arrays, best first."""
+
+import heapq
+import itertools
+from collections.abc import Iterator
+
+from common.alignment.arrangement import Arrangement
+from common.alignment.cuts import alternatives
+from common.alignment.stacks import unstacked
+
+
+def best_first(start: Arrangement) -> Iterator[Arrangement]:
+    """Yields arrangements, those with the fewest lonely elements first.
+
+    Args:
+        start: yielded first.
+    """
+    count, done = itertools.count(), set()
+    heap = [(start.missing(), start.doubt, next(count), start)]
+    while heap:
+        arrangement = heapq.heappop(heap)[-1]
+        if arrangement.key in done:
+            continue
+        done.add(arrangement.key)
+        yield arrangement
+        if arrangement.is_balanced:
+            continue
+        for new in itertools.chain(
+            unstacked(arrangement), alternatives(arrangement)
+        ):
+            rank = new.missing(), new.doubt, next(count)
+            heapq.heappush(heap, (*rank, new))
