@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from common.comparison.functions import diff as diff
-    from common.comparison.lockstep import compare as compare
+    from common.comparison.comparing import (
+        EquivalenceError as EquivalenceError,
+    )
+    from common.comparison.comparing import (
+        assert_equivalent as assert_equivalent,
+    )
+    from common.comparison.comparing import compare as compare
     from common.comparison.report import Report as Report
     from common.comparison.steps import diff_steps as diff_steps
     from common.divergence import Diff as Diff
@@ -26,21 +32,25 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Diff": "common.divergence",
+    "EquivalenceError": "common.comparison.comparing",
     "Report": "common.comparison.report",
     "State": "common.state",
     "Trainer": "common.training.trainer",
+    "assert_equivalent": "common.comparison.comparing",
     "backends": "common.registry",
     "build": "common.training.building",
-    "compare": "common.comparison.lockstep",
+    "compare": "common.comparison.comparing",
     "diff": "common.comparison.functions",
     "diff_steps": "common.comparison.steps",
     "specs": "common.models",
 }
 __all__ = [
     "Diff",
+    "EquivalenceError",
     "Report",
     "State",
     "Trainer",
+    "assert_equivalent",
     "backends",
     "build",
     "compare",

@@ -10,7 +10,7 @@ from common.agreement import (
     NEARLY_EQUAL,
     NEARLY_EQUAL_GRADIENTS,
 )
-from common.alignment.arrangement import Arrangement
+from common.alignment.arrangement import Arrangement, Half
 from common.alignment.assembly import Assembly, assemble
 from common.alignment.elimination import pair_dead
 from common.alignment.fill import random_like
@@ -80,18 +80,20 @@ class Aligner:
     def __init__(self, runs: Runs, max_cuts: int):
         self.runs, self.max_cuts = runs, max_cuts
         self.cuts = 0
-        self.best: tuple[float, Arrangement | None] = (np.inf, None)
-        self.natural: tuple[float, Arrangement] | None = None
+        nothing = Arrangement(Half(()), Half(()))
+        self.best: tuple[float, Arrangement] = (np.inf, nothing)
+        self.natural: tuple[float, Arrangement] = (np.inf, nothing)
         self.failure = ""
         self.suspect: tuple[Arrangement, Values] | None = None
 
     def error(self, arrangement: Arrangement) -> float:
         """Returns the error of the outputs at the first symmetric point."""
-        self.cuts += 1
         error = self.runs.error(arrangement, self.runs.points[0])
-        if error < self.best[0] or self.best[1] is None:
+        is_first = self.best[1].is_empty
+        self.cuts += 1
+        if error < self.best[0] or is_first:
             self.best = error, arrangement
-        if self.natural is None or (
+        if is_first or (
             arrangement.is_balanced and not self.natural[1].is_balanced
         ):
             self.natural = error, arrangement
@@ -102,7 +104,7 @@ class Aligner:
 
         If nothing was searched yet, arrangements are until one fits.
         """
-        if self.natural is None:
+        if self.natural[1].is_empty:
             for arrangement in itertools.islice(
                 best_first(self.runs.start()), self.max_cuts
             ):
@@ -112,7 +114,6 @@ class Aligner:
                 if arrangement.is_balanced and error < NEARLY_EQUAL:
                     break
         best, closest = self.best
-        assert self.natural is not None and closest is not None
         if self.suspect is not None:
             arrangement, values = self.suspect
             error = self.runs.error(arrangement, self.runs.points[0], values)
@@ -154,7 +155,7 @@ class Aligner:
             found = self.conclude(arrangement, error)
             if found is not None:
                 return found, False
-        if self.natural is not None and not balanced:
+        if not balanced:
             balanced = [self.natural[1]]
         reordered: list[tuple[Arrangement, float]] = []
         for tolerance in (bound, NEARLY_EQUAL):

@@ -156,6 +156,11 @@ class Arrangement:
         return not any(self.surplus)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether neither model has an array."""
+        return not any(h.pieces or h.kept or h.zero for h in self.halves)
+
+    @property
     def key(self) -> Any:
         """Equal for arrangements that are filled with equal values."""
         return self.left.key, self.right.key

@@ -1,8 +1,10 @@
 """Pairs pieces without an effect by elimination."""
 
 import collections
-import itertools
 from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float64
 
 from common.alignment.fill import Dims
 from common.alignment.matching import Pair
@@ -37,12 +39,9 @@ def pair_dead(
         if len(lefts) == len(rights) == 1:
             found.append(_pair(lefts[0], rights[0]))
             continue
-        scores = {
-            (a, b): kin.score(lefts[a], rights[b])
-            for a, b in itertools.product(
-                range(len(lefts)), range(len(rights))
-            )
-        }
+        scores = np.array(
+            [[kin.score(a, b) for b in rights] for a in lefts], float
+        ).reshape(len(lefts), len(rights))
         found += [
             _pair(lefts[a], rights[b]) for a, b in _mutually_best(scores)
         ]
@@ -61,12 +60,19 @@ def _pair(left: Piece, right: Piece) -> Pair:
     return Pair(left, right, order_between(*orders))
 
 
-def _mutually_best(scores: dict[tuple[int, int], float]) -> list:
-    """Returns the pairs that are the best of both their pieces, alone."""
+def _mutually_best(
+    scores: Float64[np.ndarray, "left right"],
+) -> list[tuple[int, int]]:
+    """Returns the pairs with the best score of both their pieces, alone."""
     found = []
-    for (a, b), score in scores.items():
-        rivals = [s for (x, y), s in scores.items() if (x == a) != (y == b)]
-        if score > max(rivals, default=0.0):
+    for a, row in enumerate(scores):
+        if not row.size:
+            continue
+        b = int(np.argmax(row))
+        rivals = np.concatenate(
+            [np.delete(row, b), np.delete(scores[:, b], a), [0.0]]
+        )
+        if row[b] > rivals.max():
             found.append((a, b))
     return found
 
@@ -105,7 +111,7 @@ def _words(piece: Piece) -> list[str]:
 
 def _depth(a: Sequence[str], b: Sequence[str]) -> float:
     """Returns how deep the last module is that has both arrays."""
-    depth = 0
+    depth = 0.0
     for x, y in zip(a, b, strict=False):
         if x != y:
             return depth - 0.5 * (max(len(a), len(b)) - depth)

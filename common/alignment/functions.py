@@ -196,10 +196,18 @@ def _size(shape: tuple[int, ...]) -> int:
 def _compile(side: Side) -> None:
     """Compiles a model, with as many arrays as arguments as it allows."""
     try:
-        side.compile()
-    except ARRAY_VALUE_ERRORS:
-        side.pin(find_needed(side))
-        side.compile()
+        try:
+            side.compile()
+        except ARRAY_VALUE_ERRORS:
+            side.pin(find_needed(side))
+            side.compile()
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [""])[0]
+        raise TypeError(
+            f"{side.label} model: got {type(error).__name__} while tracing "
+            f"({text}), expected a model that `jax.jit` accepts. Check the "
+            f"inputs, or say with `{side.label}_call` how it is called."
+        ) from error
 
 
 def _symmetric_point(sides, calls, aligner: Aligner) -> SymmetricPoint:
@@ -290,7 +298,7 @@ def _alignment(
             (whole.array, tuple(dict.fromkeys(p.array for p in parts)))
             for whole, parts in pairing.tied
         )
-    elif aligner.natural is not None:
+    else:
         names = aligner.natural[1].names_without_counterpart()
         over = [tuple(names[0]), tuple(names[1])]
     left, right = sides

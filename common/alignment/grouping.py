@@ -5,9 +5,10 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-NUMBERS = re.compile(r"\d+")
 NAME_NUMBERS = re.compile(
-    r"(?<=\.)\d+(?=[.;\s\]]|$)|(?<=[a-z_])\d+|(?<=index\(\d, )\d+"
+    r"^\d+(?=\.)|(?<=[\[ ])\d+(?=\.)"  # the first word of a name
+    r"|(?<=\.)\d+(?=[.;\s\]]|$)|(?<=[a-z_])\d+"  # another one, or its end
+    r"|(?<=index\(\d, )\d+"
 )
 SLICE = re.compile(r"slice\((\d+), (\d+), (\d+)\)")
 LETTERS = "ijklmn"

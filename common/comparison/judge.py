@@ -6,18 +6,44 @@ from typing import Any
 import numpy as np
 
 from common import agreement
-from common.comparison.rows import QUANTITIES, Place, Row
+from common.comparison.rows import MODEL_QUANTITIES, Place, Row
 from common.state import State
 
 Arrays = Mapping[str, Any]
 
 
 class Judge:
-    """Collects one row for each quantity and pair, step by step."""
+    """Collects one row for each quantity and pair, step by step.
 
-    def __init__(self, dtype: str, pairs: Sequence[tuple[str, str]]):
+    Where a run that was nudged by one rounding error is judged as well, the
+    errors between it and the left run show how much rounding is amplified.
+    Errors that are not much larger are no mismatch.
+    """
+
+    def __init__(
+        self,
+        dtype: str,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        label: str = "",
+        nudged: str | None = None,
+        pooled: bool = False,
+    ):
+        """Prepares a judgment.
+
+        Args:
+            dtype: the dtype whose tolerances apply.
+            pairs: the names of the left and the right of each comparison.
+            label: the dtype that the rows show.
+            nudged: the name of the left's nudged run.
+            pooled: whether the largest amplification of any array counts for
+                all arrays of a quantity.
+        """
         self._dtype = dtype
         self._pairs = list(pairs)
+        self._label = label
+        self._nudged = nudged
+        self._pooled = pooled
         self._rows: dict[tuple[str, str, str], Row] = {}
         self._peaks: dict[tuple[str, str, str], float] = {}
 
@@ -25,7 +51,7 @@ class Judge:
         """Returns the rows in the order of proof, then by pair."""
         return [
             self._rows[quantity, left, right]
-            for quantity in QUANTITIES
+            for quantity in MODEL_QUANTITIES
             for left, right in self._pairs
             if (quantity, left, right) in self._rows
         ]
@@ -36,7 +62,8 @@ class Judge:
         """Judges arrays by name, each relative to its own magnitude."""
         for left, right in self._pairs:
             errors = agreement.relative_errors(arrays[left], arrays[right])
-            self._add(quantity, left, right, step, errors)
+            noise = self._noise(arrays[left], arrays)
+            self._add(quantity, left, right, step, errors, noise)
 
     def losses(self, step: int, losses: Mapping[str, Any]) -> None:
         """Judges the losses of a step. A loss that is not finite is a
@@ -45,9 +72,11 @@ class Judge:
             a, b = losses[left], losses[right]
             finite = np.isfinite(a) and np.isfinite(b)
             errors = {"": agreement.relative_error(a, b) if finite else np.inf}
+            nudged = {name: {"": x} for name, x in losses.items()}
+            noise = self._noise({"": a}, nudged)
             if step == 1:
-                self._add("loss", left, right, step, errors)
-            self._add("trajectory", left, right, step, errors)
+                self._add("loss", left, right, step, errors, noise)
+            self._add("trajectory", left, right, step, errors, noise)
 
     def handed_over(
         self, copies: Mapping[str, State], originals: Mapping[str, State]
@@ -69,13 +98,15 @@ class Judge:
         the first step."""
         for left, right in self._pairs:
             a, b = after[left], after[right]
-            for quantity, x, y in (
-                ("buffers", a.buffers, b.buffers),
-                ("update", a.params, b.params),
-                ("update", a.opt, b.opt),
+            for quantity, group in (
+                ("buffers", "buffers"),
+                ("update", "params"),
+                ("update", "opt"),
             ):
+                x, y = getattr(a, group), getattr(b, group)
                 errors = agreement.relative_errors(x, y)
-                self._add(quantity, left, right, 1, errors)
+                noise = self._noise(x, _groups(after, group))
+                self._add(quantity, left, right, 1, errors, noise)
 
     def state(self, step: int, states: Mapping[str, State]) -> None:
         """Judges the State after a step.
@@ -86,9 +117,11 @@ class Judge:
         """
         for left, right in self._pairs:
             a, b = states[left], states[right]
-            for x, y in ((a.params, b.params), (a.buffers, b.buffers)):
+            for group in ("params", "buffers"):
+                x, y = getattr(a, group), getattr(b, group)
                 errors = agreement.relative_errors(x, y)
-                self._add("parameters", left, right, step, errors)
+                noise = self._noise(x, _groups(states, group))
+                self._add("parameters", left, right, step, errors, noise)
             peaks = {}
             for name in a.opt.keys() & b.opt.keys():
                 magnitude = max(
@@ -98,7 +131,8 @@ class Judge:
                 self._peaks[key] = max(magnitude, self._peaks.get(key, 0.0))
                 peaks[name] = self._peaks[key]
             errors = agreement.relative_errors(a.opt, b.opt, peaks)
-            self._add("moments", left, right, step, errors)
+            noise = self._noise(a.opt, _groups(states, "opt"), peaks)
+            self._add("moments", left, right, step, errors, noise)
 
     def trained(
         self,
@@ -147,8 +181,19 @@ class Judge:
         place = Place(step, leaf, float(len(names)))
         first = place if names else None
         self._rows[quantity, left, right] = Row(
-            quantity, left, right, place, 0.0, first
+            quantity, left, right, place, 0.0, first, self._label
         )
+
+    def _noise(
+        self,
+        left: Arrays,
+        arrays: Mapping[str, Arrays],
+        scales: Mapping[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Returns what one rounding error does to each array of the left."""
+        if self._nudged is None:
+            return {}
+        return agreement.relative_errors(left, arrays[self._nudged], scales)
 
     def _add(
         self,
@@ -157,13 +202,21 @@ class Judge:
         right: str,
         step: int,
         errors: Mapping[str, float],
+        noise: Mapping[str, float] | None = None,
     ) -> None:
         """Updates a row with the errors of a step, by array."""
         if not errors:
             return
-        leaf = max(errors, key=lambda name: errors[name])
-        place = Place(step, leaf, errors[leaf])
-        tolerance = agreement.tolerance(self._dtype, quantity, step)
+        noise = noise or {}
+        if self._pooled and noise:
+            noise = dict.fromkeys(errors, max(noise.values()))
+        base = agreement.tolerance(self._dtype, quantity, step)
+        bounds = {
+            name: max(base, agreement.amplified(noise.get(name, 0.0)))
+            for name in errors
+        }
+        leaf = max(errors, key=lambda name: errors[name] / (bounds[name] or 1))
+        place, tolerance = Place(step, leaf, errors[leaf]), bounds[leaf]
         key = (quantity, left, right)
         previous = self._rows.get(key)
         first = previous.first if previous else None
@@ -174,4 +227,10 @@ class Judge:
             place.error / (tolerance or 1)
         ):
             worst, tolerance = previous.worst, previous.tolerance
-        self._rows[key] = Row(quantity, left, right, worst, tolerance, first)
+        self._rows[key] = Row(
+            quantity, left, right, worst, tolerance, first, self._label
+        )
+
+
+def _groups(states: Mapping[str, State], group: str) -> dict[str, Arrays]:
+    return {name: getattr(state, group) for name, state in states.items()}

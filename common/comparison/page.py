@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common.comparison.report import Report
-from common.comparison.rows import QUANTITIES, Row
+from common.comparison.rows import MODEL_QUANTITIES, QUANTITIES, Row
 from common.comparison.text import describe_error, group_by_quantity
 from common.rendering.pages import find_template
 from common.rendering.plots import Axis, Margins, Plot
@@ -68,19 +68,20 @@ def plot_losses(losses: Mapping[str, Sequence[float]]) -> str:
 
 
 def _rows(report: Report) -> Iterator[dict[str, Any]]:
+    meanings = MODEL_QUANTITIES if report.spec is None else QUANTITIES
     for quantity, rows in group_by_quantity(report).items():
         yield {
             "quantity": quantity,
-            "meaning": QUANTITIES[quantity],
-            "cells": [
-                {
-                    "text": " ".join(describe_error(row, report.dtype)),
-                    "ok": row.ok,
-                    "place": _place(row),
-                }
-                for row in rows
-            ],
+            "meaning": meanings[quantity],
+            "cells": [_cell(report, row) for row in rows],
         }
+
+
+def _cell(report: Report, row: Row | None) -> dict[str, Any]:
+    if row is None:
+        return {"text": "", "ok": None, "place": ""}
+    words = describe_error(row, row.dtype or report.dtype)
+    return {"text": " ".join(words), "ok": row.ok, "place": _place(row)}
 
 
 def _place(row: Row) -> str:

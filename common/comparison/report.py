@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.comparison.rows import Divergence, Row
+from common import agreement
+from common.comparison.rows import Divergence, Location, Row
 from common.environment import environment
 from common.rendering.files import plain, to_json, write_text
 from common.rendering.tables import print_text
@@ -17,24 +18,47 @@ class Report:
     """The comparison of two or more backends on one model and one dtype.
 
     Attributes:
-        spec: the name of the model.
+        spec: the name of the model; `None` for models without a spec.
         hyper_parameters: the hyper-parameters of the model.
-        dtype: the dtype of all floating arrays.
+        dtype: the dtype of all floating arrays, or several.
         steps: the number of training steps taken.
-        seed: the seed of the trainers.
+        seed: the seed of the trainers; `None` for models without a trainer.
         pairs: the names of the backends that were compared with each other.
         rows: the results, by quantity in the order of proof, then by pair.
         losses: the loss of every step, by backend.
+        models: the classes of the left and the right model, without a spec.
+        notes: what was assumed, and what was left out and why.
+        location: where in the sources the first divergence is.
     """
 
-    spec: str
+    spec: str | None
     hyper_parameters: Mapping[str, Any]
     dtype: str
     steps: int
-    seed: int
+    seed: int | None
     pairs: Sequence[tuple[str, str]]
     rows: Sequence[Row]
     losses: Mapping[str, Sequence[float]]
+    models: tuple[str, str] = ("", "")
+    notes: Sequence[str] = ()
+    location: Location = Location()
+
+    @property
+    def title(self) -> str:
+        """The name of the model, or of both classes."""
+        return self.spec or " ~ ".join(dict.fromkeys(self.models))
+
+    @property
+    def columns(self) -> list[tuple[str, str, str]]:
+        """The left, the right and the dtype of each column of the table."""
+        found = {row.dtype for row in self.rows} or {""}
+        order = ["", *reversed(agreement.EPS)]
+        dtypes = sorted(found, key=order.index)
+        return [
+            (left, right, dtype)
+            for dtype in dtypes
+            for left, right in self.pairs
+        ]
 
     @property
     def ok(self) -> bool:
@@ -49,7 +73,14 @@ class Report:
         first quantity in the order of proof.
         """
         divergences = [
-            Divergence(row.quantity, *row.first, row.left, row.right)
+            Divergence(
+                row.quantity,
+                *row.first,
+                row.left,
+                row.right,
+                row.dtype,
+                self.location,
+            )
             for row in self.rows
             if row.first is not None
         ]
@@ -64,8 +95,15 @@ class Report:
         """One sentence: whether all agree, and otherwise where the first
         divergence is."""
         if self.ok:
-            return f"{self.spec} {self.dtype}: all agree."
-        return f"{self.spec} {self.dtype}: DISAGREE. {self.first_divergence}"
+            return f"{self.title} {self.dtype}: all agree."
+        return f"{self.title} {self.dtype}: DISAGREE. {self.first_divergence}"
+
+    @property
+    def explanation(self) -> str:
+        """The verdict, the source lines, the hint and the notes, as text."""
+        first = self.first_divergence
+        lines = [self.verdict, *([] if first is None else first.describe())]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def __str__(self) -> str:
         from common.comparison import text as report_text
@@ -77,7 +115,9 @@ class Report:
         values = dataclasses.asdict(self) | {
             "ok": self.ok,
             "first_divergence": self.first_divergence
-            and self.first_divergence._asdict(),
+            and self.first_divergence._asdict()
+            | {"location": self.location._asdict()},
+            "location": self.location._asdict(),
         }
         for row, source in zip(values["rows"], self.rows, strict=True):
             row["ok"] = source.ok

@@ -22,6 +22,22 @@ QUANTITIES = {
     "eval": "predictions after the last step",
     "kept": "number of arrays that inference changed",
 }
+MODEL_QUANTITIES = {
+    "state": "arrays of the right, and those of the left carried to it",
+    "forward": "outputs in inference mode",
+    "training": "outputs in training mode",
+    "loss": QUANTITIES["loss"],
+    "buffers": QUANTITIES["buffers"],
+    "gradients": QUANTITIES["gradients"],
+    "update": QUANTITIES["update"],
+    "trained": QUANTITIES["trained"],
+    "trajectory": QUANTITIES["trajectory"],
+    "parameters": QUANTITIES["parameters"],
+    "moments": QUANTITIES["moments"],
+    "eval": "outputs in inference mode after the last step",
+    "kept": QUANTITIES["kept"],
+}
+"""The quantities of models without a trainer, in the order of proof."""
 COUNTS = frozenset({"trained", "kept"})
 """The quantities that are a number of arrays and must be 0."""
 
@@ -52,6 +68,7 @@ class Row:
         worst: the place with the largest error relative to its tolerance.
         tolerance: the tolerance at that place.
         first: the first place whose error exceeds its tolerance, if any.
+        dtype: the dtype of the comparison; `""` for that of the report.
     """
 
     quantity: str
@@ -60,11 +77,29 @@ class Row:
     worst: Place
     tolerance: float
     first: Place | None
+    dtype: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether the pair agrees on this quantity."""
         return self.first is None
+
+
+class Location(NamedTuple):
+    """Where in their sources two models first diverge.
+
+    Attributes:
+        layer: the path of the layer, of the left model if it has one.
+        lines: the source lines of the left and of the right, as
+            `file:line function`; `""` if one is not known.
+        hint: what the difference looks like, or `""`.
+        details: what `diff` found, in full.
+    """
+
+    layer: str = ""
+    lines: tuple[str, str] = ("", "")
+    hint: str = ""
+    details: str = ""
 
 
 class Divergence(NamedTuple):
@@ -78,6 +113,8 @@ class Divergence(NamedTuple):
             compared, or that must be equal and are not.
         left: the name of one backend.
         right: the name of the other backend.
+        dtype: the dtype of the comparison, if the report has several.
+        location: where in the sources it is, if that was looked for.
     """
 
     quantity: str
@@ -86,10 +123,47 @@ class Divergence(NamedTuple):
     error: float
     left: str
     right: str
+    dtype: str = ""
+    location: Location = Location()
+
+    @property
+    def array(self) -> str:
+        """The name of the array, which is `leaf`."""
+        return self.leaf
+
+    @property
+    def layer(self) -> str:
+        """The path of the layer, or of the array if no layer is known."""
+        return self.location.layer or self.leaf.rpartition(".")[0]
+
+    @property
+    def lines(self) -> tuple[str, str]:
+        """The source lines of the left and of the right, if known."""
+        return self.location.lines
+
+    @property
+    def hint(self) -> str:
+        """What the difference looks like, or `""`."""
+        return self.location.hint
+
+    def describe(self) -> list[str]:
+        """Returns lines with the source lines and the hint, if known."""
+        width = max(len(self.left), len(self.right))
+        lines = [
+            f"  {name:<{width}}  {line}"
+            for name, line in zip(
+                (self.left, self.right), self.lines, strict=True
+            )
+            if line
+        ]
+        if self.location.layer:
+            lines.insert(0, f"  in the layer {self.location.layer}")
+        return lines + ([f"  hint: {self.hint}"] if self.hint else [])
 
     def __str__(self) -> str:
         leaf = f", {self.leaf}" if self.leaf else ""
-        place = f"{self.quantity} (step {self.step}{leaf})"
+        dtype = f", {self.dtype}" if self.dtype else ""
+        place = f"{self.quantity} (step {self.step}{leaf}{dtype})"
         if self.quantity in COUNTS:
             what = f"{self.error:.0f} arrays of {self.left} or {self.right}"
             verb = (
@@ -108,7 +182,7 @@ class Divergence(NamedTuple):
                 f"{place}: {self.left} and {self.right} differ in a name, "
                 "shape or dtype, or in values that must be equal or finite"
             )
-        if self.quantity == "state":
+        if self.quantity == "state" and not self.dtype:
             text += ". Call `right.load(left.state())` to start from one State"
         return text
 

@@ -16,26 +16,45 @@ def render(report: Report) -> Iterator[Any]:
     """Yields a report's table and its verdict, as rich renderables."""
     yield render_table(
         Table(
-            f"{report.spec}, {report.dtype}, {report.steps} steps",
+            f"{report.title}, {report.dtype}, {report.steps} steps",
             (
                 Column("quantity", wrap=False),
-                *(f"{left}\n~ {right}" for left, right in report.pairs),
+                *(
+                    f"{left}\n~ {right}" + (f"\n{dtype}" if dtype else "")
+                    for left, right, dtype in report.columns
+                ),
             ),
             [
-                (quantity, *(cell(row, report.dtype) for row in rows))
+                (
+                    quantity,
+                    *(
+                        ""
+                        if row is None
+                        else cell(row, row.dtype or report.dtype)
+                        for row in rows
+                    ),
+                )
                 for quantity, rows in group_by_quantity(report).items()
             ],
         )
     )
-    yield rich.text.Text(report.verdict, "green" if report.ok else "bold red")
+    yield rich.text.Text(
+        report.explanation, "green" if report.ok else "bold red"
+    )
 
 
-def group_by_quantity(report: Report) -> dict[str, list[Row]]:
-    """Groups a report's rows: one for each pair, in the pairs' order."""
-    table: dict[str, list[Row]] = {}
-    for row in report.rows:
-        table.setdefault(row.quantity, []).append(row)
-    return table
+def group_by_quantity(report: Report) -> dict[str, list[Row | None]]:
+    """Groups a report's rows: one for each column, `None` if it has none."""
+    by_place = {
+        (row.quantity, row.left, row.right, row.dtype): row
+        for row in report.rows
+    }
+    return {
+        quantity: [
+            by_place.get((quantity, *place)) for place in report.columns
+        ]
+        for quantity in dict.fromkeys(row.quantity for row in report.rows)
+    }
 
 
 def cell(row: Row, dtype: str) -> rich.text.Text:

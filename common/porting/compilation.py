@@ -8,6 +8,7 @@ from typing import Any
 from common.layouts import Layout, compose, invert, simplify
 from common.porting.grammar import Call, Chain, Rule
 from common.porting.patterns import Key, Match, Pattern, pair_keys
+from common.porting.settling import settle
 from common.porting.sides import Side
 from common.porting.steps import CUTS, JOINS, build_steps, cut, join
 
@@ -184,7 +185,8 @@ def _compile_leaf(
     rule: Rule, source: Side, target: Side, found: Compiled, leaf: str | None
 ) -> None:
     """Compiles a rule for arrays, or for one array of each module."""
-    assert rule.target is not None
+    if rule.target is None:
+        return
     left = tuple(
         dict.fromkeys(k for p in _patterns(rule.chain) for k in p.keys)
     )
@@ -243,55 +245,6 @@ def _end(
         layout = settle(source, layout.sources[0].name, target, name)
     _require_shape(name, layout, shape)
     _add(found.layouts, name, layout)
-
-
-def settle(source: Side, left: str, target: Side, right: str) -> Layout:
-    """Returns the layout between two arrays that layer types settle.
-
-    Raises:
-        ValueError: if they do not.
-    """
-    shape, wanted = source.infos[left].shape, target.infos[right].shape
-    both = left in source.settled and right in target.settled
-    ours, theirs = _whole(source, left), _whole(target, right)
-    if both and ours and theirs:
-        layout = compose(
-            {theirs: source.canonical[ours]}, {right: target.native[right]}
-        )[right]
-        if source.canonical[ours].shape == target.canonical[theirs].shape:
-            return layout
-    if shape == wanted:
-        sizes = [size for size in shape if size > 1]
-        same_type = type(source.layers.get(left)) is type(
-            target.layers.get(right)
-        )
-        if (
-            len(set(sizes)) == len(sizes)
-            or (same_type and left in source.layers)
-            or both
-        ):
-            return Layout.of(left, shape)
-        raise ValueError(
-            f"{left} {shape} -> {right} {wanted}: got an axis order that no "
-            "layer type settles, expected a rule with the order. Write "
-            f"`{left} -> transpose -> {right}`, or `copy` in place of "
-            "`transpose`, or teach the layer with `register_layer`."
-        )
-    raise ValueError(
-        f"{left} -> {right}: got the shapes {shape} and {wanted}, expected "
-        "equal ones. Add the steps that lead from one to the other, such as "
-        "`transpose`."
-    )
-
-
-def _whole(side: Side, name: str) -> str | None:
-    """Returns the canonical name of an array that is not cut or joined."""
-    sources = side.native[name].sources if name in side.native else ()
-    if len(sources) != 1:
-        return None
-    (canonical,) = sources
-    made_of = side.canonical[canonical.name].sources
-    return canonical.name if len(made_of) == 1 else None
 
 
 def _require_shape(name: str, layout: Layout, shape: Any) -> None:
@@ -366,9 +319,10 @@ def _evaluate(
         layouts = tuple(table[()] for _, table in parts)
         joined = join(steps.pop(0), [layout.shape for layout in layouts])
         dims, table = (), {(): Layout(layouts, joined)}
-    else:
-        assert isinstance(chain.source, Pattern)
+    elif isinstance(chain.source, Pattern):
         dims, table = lookup(chain.source)
+    else:
+        return (), {}
     rest = dict(cuts)
     for step in steps:
         if not table:

@@ -256,8 +256,6 @@ def place(x: Any, old: Any) -> Any:
     if getattr(old, "weak_type", False) and not np.shape(x):
         x = jnp.array(np.asarray(x).item())
     sharding = getattr(old, "sharding", None)
-    if isinstance(x, jax.Array) and isinstance(x, jax.core.Tracer):
-        return x
     if sharding is not None:
         return jax.device_put(x, sharding, may_alias=False)
     return jnp.array(x)

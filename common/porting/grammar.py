@@ -141,20 +141,24 @@ def parse_call(text: str) -> Call:
     Raises:
         ValueError: if the text is not a word with literal arguments.
     """
+    wrong = ValueError(
+        f"got the step {text!r}, expected a word with literal arguments, "
+        "such as `transpose(2, 0, 1)`. Correct the step."
+    )
     try:
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
             return Call(node.id)
-        assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if not (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ):
+            raise wrong
         arguments = tuple(map(ast.literal_eval, node.args))
         options = {
             str(k.arg): ast.literal_eval(k.value) for k in node.keywords
         }
-    except (SyntaxError, AssertionError, ValueError) as error:
-        raise ValueError(
-            f"got the step {text!r}, expected a word with literal arguments, "
-            "such as `transpose(2, 0, 1)`. Correct the step."
-        ) from error
+    except (SyntaxError, ValueError) as error:
+        raise wrong from error
     return Call(node.func.id, arguments, tuple(sorted(options.items())))
 
 

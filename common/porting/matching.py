@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.layouts import Layout
-from common.porting.compilation import settle
+from common.porting.settling import settle
 from common.porting.sides import Side
 
 Names = Mapping[str, str]

@@ -97,7 +97,7 @@ def _modules(name: str) -> list[str]:
 
 
 def _follow(model: Any, path: str) -> Any:
-    node = model
+    node: Any = model
     for word in path.split(".") if path else ():
         if isinstance(node, Mapping):
             node = node.get(word)

@@ -343,6 +343,11 @@ def test_the_models_are_not_changed():
             "outputs: got arrays of the shapes",
         ),
         (
+            lambda a, b, xs: align(a, b, xs[:, :5]),
+            TypeError,
+            "left model: got TypeError while tracing .*`left_call`",
+        ),
+        (
             lambda a, b, xs: diff(a, b, xs, weights="random"),
             ValueError,
             "weights: got 'random', expected one of 'symmetric'",

@@ -1,11 +1,17 @@
 """Small models in both libraries, of which the arrays correspond."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from flax import nnx
 from jax import lax
+
+from common import agreement
+from common.native import NativeModel
 
 
 def fill_equinox(model, seed=0):
@@ -163,7 +169,7 @@ class EqxCNN(eqx.Module):
     up: eqx.nn.ConvTranspose2d
     head: eqx.nn.Linear
 
-    def __init__(self, mode="batch"):
+    def __init__(self, mode: Literal["batch", "ema"] = "batch"):
         self.conv = eqx.nn.Conv2d(1, 2, 3, padding=1, key=jr.key(0))
         self.norm = eqx.nn.BatchNorm(2, "batch", mode=mode, momentum=0.9)
         self.up = eqx.nn.ConvTranspose2d(2, 3, 2, stride=2, key=jr.key(1))
@@ -215,3 +221,47 @@ class EqxLSTM(eqx.Module):
 class NnxLSTM(nnx.Module):
     def __init__(self, kind=nnx.LSTMCell):
         self.cell = kind(2, 3, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+
+
+def arrays(native):
+    return {n: np.asarray(x) for n, x in NativeModel(native).arrays().items()}
+
+
+def same(left, right):
+    """Tells whether two models have equal arrays, bit by bit."""
+    ours, theirs = arrays(left), arrays(right)
+    return ours.keys() == theirs.keys() and all(
+        np.array_equal(ours[n], theirs[n]) and ours[n].dtype == theirs[n].dtype
+        for n in ours
+    )
+
+
+def close(a, b):
+    return agreement.relative_error(np.asarray(a), np.asarray(b)) < 1e-12
+
+
+class Bare(eqx.Module):
+    w: jax.Array
+    b: jax.Array
+
+
+class NnxDense(nnx.Module):
+    def __init__(self, features=3):
+        self.w = nnx.Linear(3, features, rngs=nnx.Rngs(0))
+
+
+class NnxBare(nnx.Module):
+    def __init__(self, shape=(3, 3)):
+        self.w = nnx.Param(jnp.ones(shape))
+        self.b = nnx.Param(jnp.ones(3))
+
+
+def cnn():
+    model, state = eqx.nn.make_with_state(EqxCNN)()
+    model, state = fill_equinox((model, state))
+    counter = state.get(model.norm.batch_counter)
+    return model, state.set(model.norm.batch_counter, counter + 3)
+
+
+FLATTEN = {"head": (4, 6, 3)}
+IMAGES = jr.normal(jr.key(1), (3, 2, 3, 1), jnp.float64)

@@ -14,7 +14,7 @@ from flax import nnx, serialization
 from common import State, build
 from common.porting import port
 from tests.porting import pairs
-from tests.porting.test_functions import arrays, same
+from tests.porting.pairs import arrays, same
 
 
 @pytest.fixture

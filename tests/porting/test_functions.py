@@ -8,28 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from common import agreement
-from common.native import NativeModel
-from common.porting import Plan, plan_port, port
+from common.porting import plan_port, port
 from tests.porting import pairs
-
-
-def arrays(native):
-    return {n: np.asarray(x) for n, x in NativeModel(native).arrays().items()}
-
-
-def same(left, right):
-    """Tells whether two models have equal arrays, bit by bit."""
-    ours, theirs = arrays(left), arrays(right)
-    return ours.keys() == theirs.keys() and all(
-        np.array_equal(ours[n], theirs[n]) and ours[n].dtype == theirs[n].dtype
-        for n in ours
-    )
-
-
-def close(a, b):
-    return agreement.relative_error(np.asarray(a), np.asarray(b)) < 1e-12
-
+from tests.porting.pairs import arrays, close, same
 
 XS = jr.normal(jr.key(3), (5, 4), jnp.float64)
 
@@ -113,98 +94,10 @@ def test_lstm_gates(kind):
     assert same(port(target, pairs.EqxLSTM()), source)
 
 
-def cnn():
-    model, state = eqx.nn.make_with_state(pairs.EqxCNN)()
-    model, state = pairs.fill_equinox((model, state))
-    counter = state.get(model.norm.batch_counter)
-    return model, state.set(model.norm.batch_counter, counter + 3)
-
-
-FLATTEN = {"head": (4, 6, 3)}
-IMAGES = jr.normal(jr.key(1), (3, 2, 3, 1), jnp.float64)
-
-
-def test_convolutions_and_flatten_both_ways():
-    source, target = cnn(), pairs.fill_flax(pairs.NnxCNN())
-    options = {"flatten": FLATTEN, "batch_norm": "serve"}
-    assert port(source, target, **options) is target
-    expected, _ = NativeModel(source).apply(arrays(source), IMAGES)
-    got, _ = NativeModel(target).apply(arrays(target), IMAGES)
-    assert close(expected, got)
-    again = port(target, source, flatten=FLATTEN)
-    got, _ = NativeModel(again).apply(arrays(again), IMAGES)
-    assert close(expected, got)
-    counter = again[1].get(again[0].norm.batch_counter)
-    assert int(counter) == 2**30
-
-
-def test_resume_continues_training():
-    source, target = cnn(), pairs.fill_flax(pairs.NnxCNN())
-    port(source, target, flatten=FLATTEN, batch_norm="resume")
-    for images in (IMAGES, 2 * IMAGES + 1):
-        ours = NativeModel(source)
-        expected, _ = ours.apply(ours.arrays(), images, training=True)
-        theirs = NativeModel(target)
-        got, after = theirs.apply(theirs.arrays(), images, training=True)
-        assert close(expected, got)
-        target = theirs.with_arrays(after)
-
-
-def test_batch_norm_needs_a_choice():
-    with pytest.raises(
-        ValueError,
-        match=r"batch norm `norm` \(batch to standard\): got no `batch_norm`, "
-        r"expected a choice, because .* divides its statistics by 0.271",
-    ):
-        port(cnn(), pairs.fill_flax(pairs.NnxCNN()), flatten=FLATTEN)
-
-
-def test_a_dialect_that_cannot_resume():
-    target = eqx.nn.make_with_state(pairs.EqxCNN)("ema")
-    source = pairs.fill_flax(pairs.NnxCNN())
-    options = {"flatten": FLATTEN}
-    with pytest.raises(ValueError, match="'ema' also normalizes by"):
-        port(source, target, batch_norm="resume", **options)
-    with pytest.raises(ValueError, match="got no `batch_norm`"):
-        port(source, target, **options)
-    model, state = port(source, target, batch_norm="serve", **options)
-    assert not state.get(model.norm.ema_first_time_index)
-    got, _ = NativeModel((model, state)).apply(arrays((model, state)), IMAGES)
-    expected, _ = NativeModel(source).apply(arrays(source), IMAGES)
-    assert close(expected, got)
-
-
-def test_wrong_batch_norm():
-    with pytest.raises(ValueError, match="batch_norm: got 'train', expected"):
-        port(cnn(), cnn(), batch_norm="train")
-
-
 def test_one_library():
-    source = cnn()
+    source = pairs.cnn()
     target = eqx.nn.make_with_state(pairs.EqxCNN)()
     assert same(port(source, target), source)
-
-
-class Numbered(nnx.Module):
-    def __init__(self, first):
-        for i in range(first, first + 4):
-            layer = nnx.Linear(3, 3, rngs=nnx.Rngs(i))
-            setattr(self, f"layer{i}", layer)
-
-
-def test_numbers_are_never_shifted():
-    with pytest.raises(ValueError) as caught:
-        port(Numbered(1), Numbered(0))
-    message = str(caught.value)
-    for i in range(5):
-        assert (f"source layer{i}.kernel (3, 3)" in message) == (i > 0)
-        assert (f"target layer{i}.kernel (3, 3)" in message) == (i < 4)
-    rules = "  layer{i+1}.kernel -> layer{i}.kernel"
-    assert rules in message and "layer{i+1}.bias -> layer{i}.bias" in message
-    assert "`align(source, target, x)`" in message and "`diff`" in message
-    source, target = Numbered(1), Numbered(0)
-    port(source, target, rules="layer{i+1} -> layer{i}")
-    assert np.array_equal(target.layer0.kernel[...], source.layer1.kernel[...])
 
 
 def test_ignore_and_keep():
@@ -224,70 +117,6 @@ def test_ignore_and_keep():
     with pytest.raises(ValueError, match="source head.bias .* magnitude 0"):
         port(target, source)
     assert same(port(target, pairs.EqxMLP(jr.key(4)), ignore="head"), source)
-
-
-class Bare(eqx.Module):
-    w: jax.Array
-    b: jax.Array
-
-
-class NnxDense(nnx.Module):
-    def __init__(self, features=3):
-        self.w = nnx.Linear(3, features, rngs=nnx.Rngs(0))
-
-
-class NnxBare(nnx.Module):
-    def __init__(self, shape=(3, 3)):
-        self.w = nnx.Param(jnp.ones(shape))
-        self.b = nnx.Param(jnp.ones(3))
-
-
-def test_a_square_array_needs_an_order():
-    source = Bare(jnp.arange(9.0).reshape(3, 3), jnp.ones(3))
-    with pytest.raises(
-        ValueError,
-        match=r"w \(3, 3\) -> w \(3, 3\): got an axis order that no",
-    ):
-        port(source, NnxBare(), dtype="target")
-    options = {"dtype": "target"}
-    copied = port(source, NnxBare(), rules="w -> copy -> w", **options)
-    assert np.array_equal(copied.w[...], source.w)
-    turned = port(source, NnxBare(), rules="w -> transpose -> w", **options)
-    assert np.array_equal(turned.w[...], source.w.T)
-    other = Bare(jnp.arange(6.0).reshape(2, 3), jnp.ones(3))
-    port(other, NnxBare((2, 3)), **options)
-
-
-def test_a_weight_that_meets_a_bare_array():
-    class Both(eqx.Module):
-        w: Bare
-
-    source = {"w": Bare(jnp.ones((4, 3)), jnp.ones(4))}
-    del source
-    left = Both(Bare(jnp.arange(12.0).reshape(3, 4), jnp.ones(4)))
-    rules = {"w.w": "w.kernel", "w.b": "w.bias"}
-    target = NnxDense(4)
-    port(left, target, rules=rules, dtype="target")
-    assert np.array_equal(target.w.kernel[...], left.w.w)
-    square = Both(Bare(jnp.ones((3, 3)), jnp.ones(3)))
-    with pytest.raises(ValueError, match="no layer type settles"):
-        port(square, NnxDense(), rules=rules, dtype="target")
-
-
-def test_settings_are_compared():
-    plan = plan_port(pairs.EqxMLP(), pairs.NnxMLP(eps=1e-6))
-    assert plan.notes == ("`norm`: eps 1e-5 against 1e-6",)
-    assert not plan_port(pairs.EqxMLP(), pairs.NnxMLP()).notes
-
-
-def test_trained_on_one_side_only():
-    class Constant(nnx.Module):
-        def __init__(self):
-            self.w = nnx.Param(jnp.ones((2, 3)))
-            self.b = nnx.data(jnp.ones(3))
-
-    plan = plan_port(Bare(jnp.ones((2, 3)), jnp.ones(3)), Constant())
-    assert plan.notes == ("trained on the left only: b",)
 
 
 def test_dtypes():
@@ -373,71 +202,9 @@ def test_sharding_and_metadata_are_kept():
     assert kernel.get_metadata()["note"] == "mine"
 
 
-WRONG = {
-    "nowhere -> norm": "got 'nowhere', which is no array or module",
-    "norm.weight norm.scale": "got no arrow, expected `source -> target`",
-    "norm.weight -> turn -> norm.scale": "step: got 'turn', expected one of",
-    "norm.weight -> reshape(3) -> norm.scale": r"reshape\(3,\): got the shape",
-    "norm.weight -> transpose(x) -> norm.scale": "got the step 'transpose",
-    "norm -> norm.scale": "got a module on one side and an array on the other",
-    "layers.{i}.bias -> norm.bias": "got 2 sources for",
-    "norm.weight -> split -> norm.scale": "got no placeholder that only one",
-    "layers.0.bias -> layers.1.bias": r"got the shapes \(4,\) and \(3,\)",
-    "layers.{i+9}.bias -> layers.{i}.bias": "which is no array or module",
-    "layers.{q}q.bias -> layers.{i,i}.bias": "got the placeholder {i,i}",
-    "[norm.weight -> stack -> norm.scale": "got brackets that do not match",
-    "norm.weight -> copy(1) -> norm.scale": "step: got 'copy'",
-    "norm.weight -> flip(a=1) -> norm.scale": "got arguments that it does not",
-    "norm weight -> norm.scale": "got the characters 'norm weight'",
-}
-
-
-@pytest.mark.parametrize("rule", WRONG)
-def test_wrong_rules(rule):
-    with pytest.raises(ValueError, match=WRONG[rule]):
-        port(pairs.EqxMLP(), pairs.NnxMLP(), rules=rule)
-
-
-def test_rules_of_a_wrong_type():
-    with pytest.raises(TypeError, match="rules: got list, expected a plan"):
-        port(pairs.EqxMLP(), pairs.NnxMLP(), rules=["a -> b"])
-
-
-def test_a_plan_of_other_models():
-    plan = plan_port(pairs.EqxMLP(), pairs.NnxMLP())
-    with pytest.raises(ValueError, match="rules: got a plan with the arrays"):
-        port(pairs.EqxScan(), pairs.NnxList(), rules=plan)
-
-
-def test_derive():
-    class Scaled(nnx.Module):
-        def __init__(self):
-            self.w = nnx.Param(jnp.ones((2, 3)))
-            self.b = nnx.Param(jnp.ones(3))
-            self.scale = nnx.Param(jnp.ones(2))
-
-    source = Bare(jnp.ones((2, 3), "float32"), jnp.ones(3, "float32"))
-    rules = "derive([0.5, 2.0]) -> scale"
-    target = port(source, Scaled(), rules=rules)
-    assert target.scale[...].tolist() == [0.5, 2.0]
-    plan = plan_port(target, source, rules=rules)
-    assert plan.ignored == ("scale",)
-
-
 def test_a_plan_is_made_without_writing():
     target = pairs.NnxMLP()
     before = arrays(target)
     plan = plan_port(pairs.EqxMLP(), target)
     assert isinstance(plan, Plan)
     assert all(np.array_equal(before[n], x) for n, x in arrays(target).items())
-
-
-def test_flatten_that_does_not_fit():
-    options = {"batch_norm": "serve"}
-    target = pairs.fill_flax(pairs.NnxCNN())
-    with pytest.raises(ValueError, match=r"flatten 'head': got the sizes"):
-        port(cnn(), target, flatten={"head": (4, 4, 3)}, **options)
-    with pytest.raises(ValueError, match="got no weight that is matched"):
-        port(cnn(), target, flatten={"conv.bias": (4, 6, 3)}, **options)
-    with pytest.raises(ValueError, match="two models of one axis order"):
-        port(cnn(), cnn(), flatten=FLATTEN)

@@ -11,7 +11,7 @@ from flax import nnx
 
 from common.porting import port
 from tests.porting import pairs
-from tests.porting.test_functions import close, same
+from tests.porting.pairs import close, same
 
 XS = jr.normal(jr.key(1), (5, 4), jnp.float64)
 

@@ -177,11 +177,9 @@ def test_any_rules_give_the_plan_back(data):
 
 
 def plan_of(source, target, layouts, **options):
-    shapes = [
-        {n: info(*shape) for n, shape in side.items()}
-        for side in (source, target)
-    ]
-    return Plan(layouts, *shapes, **options)
+    ours = {name: info(*shape) for name, shape in source.items()}
+    theirs = {name: info(*shape) for name, shape in target.items()}
+    return Plan(layouts, ours, theirs, **options)
 
 
 def test_an_array_without_a_rule():

@@ -1,0 +1,193 @@
+"""`compare` and `assert_equivalent`: whether two models are the same."""
+
+from typing import Any
+
+import optax
+
+from common.comparison import lockstep, native
+from common.comparison.report import Report
+from common.native import Call
+from common.protocol import Loss
+from common.training.trainer import Trainer
+
+TRAINER_STEPS, MODEL_STEPS = 100, 10
+
+
+class EquivalenceError(AssertionError):
+    """Two models are not the same function.
+
+    Attributes:
+        report: what was compared, and where the models first diverge.
+    """
+
+    def __init__(self, report: Report):
+        super().__init__(str(report))
+        self.report = report
+
+
+def compare(
+    left: Any,
+    right: Any,
+    xs: Any,
+    ys: Any = None,
+    *,
+    left_call: Call | None = None,
+    right_call: Call | None = None,
+    rules: Any = None,
+    loss: str | Loss | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    steps: int | None = None,
+    carry: bool = False,
+) -> Report:
+    """Compares two models, or two trainers, and reports where they diverge.
+
+    Both are trained side by side, on copies, jitted, and with matrix products
+    in full precision. Models are compared in float64, where rounding hides no
+    other formula, and in their own dtype. Where a model casts to a narrower
+    dtype inside, the report states this ceiling of the precision. Both start
+    from the arrays of the left model, carried through the mapping, and every
+    quantity is judged: the arrays themselves, outputs in inference and in
+    training mode, buffers, gradients, the update of the optimizer, the
+    training steps, and inference after them.
+
+    The optimizer acts on the left's arrays on both sides. So an optimizer
+    that depends on how arrays are fused, or on the order of their axes, makes
+    no difference.
+
+    Rounding is amplified by deep models and by optimizers. A third run, of
+    the left model with one more rounding error in each weight, shows by how
+    much, and errors of that size are no mismatch.
+
+    Args:
+        left: an Equinox model, a pair of a model and its `eqx.nn.State`, an
+            NNX module, or a trainer.
+        right: another one. Trainers are compared with trainers.
+        xs: a batch of inputs: a pytree of arrays.
+        ys: the targets; not needed for models.
+        left_call: `call(model, xs, *, training, key) -> (outputs, model)`,
+            if the left model is not called on a batch as its library's
+            examples do. It may also return a new state, or `None`.
+        right_call: the same for the right model.
+        rules: the mapping from the left's arrays to the right's, if their
+            names do not say it: a plan, an alignment, or rules.
+        loss: `loss(outputs, ys)`, or the name of a loss. By default it is the
+            cross-entropy for integer targets, the mean squared error for
+            others, and without targets a fixed random projection of the
+            outputs.
+        optimizer: an optax transformation; `optax.adam(1e-3)` by default.
+        steps: the number of training steps: by default 10 for models and 100
+            for trainers.
+        carry: whether the right model's own arrays are left out of the
+            comparison, for two models that hold different weights.
+
+    Returns:
+        A report. Its `first_divergence` names the quantity, the step, the
+        array, the layer and both source lines, with a hint if the difference
+        is of a known kind.
+
+    Raises:
+        TypeError: if a model cannot be called, or if `left` is a trainer and
+            `right` is not.
+        ValueError: if the arrays or the outputs do not correspond.
+        BatchError: if a batch does not fit the model of the trainers.
+    """
+    options = {
+        "left_call": left_call,
+        "right_call": right_call,
+        "rules": rules,
+        "loss": loss,
+        "optimizer": optimizer,
+        "carry": carry or None,
+    }
+    trainers = [isinstance(x, Trainer) for x in (left, right)]
+    if all(trainers):
+        _require_none(options)
+        return lockstep.compare(
+            left,
+            right,
+            xs,
+            ys,
+            steps=TRAINER_STEPS if steps is None else steps,
+        )
+    if any(trainers):
+        kinds = [type(x).__name__ for x in (left, right)]
+        raise TypeError(
+            f"compare: got a {kinds[0]} and a {kinds[1]}, expected two "
+            "trainers or two models. Pass the model of the trainer, "
+            "`trainer.native`, or build a trainer for the other model."
+        )
+    return native.compare_models(
+        left,
+        right,
+        xs,
+        ys,
+        calls=(left_call, right_call),
+        rules=rules,
+        loss=loss,
+        optimizer=optimizer,
+        steps=MODEL_STEPS if steps is None else steps,
+        carry=carry,
+    )
+
+
+def assert_equivalent(
+    left: Any,
+    right: Any,
+    xs: Any,
+    ys: Any = None,
+    *,
+    left_call: Call | None = None,
+    right_call: Call | None = None,
+    rules: Any = None,
+    loss: str | Loss | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    steps: int | None = None,
+    carry: bool = False,
+) -> Report:
+    """Asserts that two models are the same function; see `compare`.
+
+    Args:
+        left: as for `compare`, like all other arguments.
+        right: another model.
+        xs: a batch of inputs.
+        ys: the targets.
+        left_call: how to call the left model.
+        right_call: how to call the right model.
+        rules: the mapping between their arrays.
+        loss: of outputs and targets.
+        optimizer: an optax transformation.
+        steps: the number of training steps.
+        carry: whether the models' own arrays may differ.
+
+    Returns:
+        The report, in which everything agrees.
+
+    Raises:
+        EquivalenceError: an AssertionError whose text is the report.
+    """
+    report = compare(
+        left,
+        right,
+        xs,
+        ys,
+        left_call=left_call,
+        right_call=right_call,
+        rules=rules,
+        loss=loss,
+        optimizer=optimizer,
+        steps=steps,
+        carry=carry,
+    )
+    if not report.ok:
+        raise EquivalenceError(report)
+    return report
+
+
+def _require_none(options: dict[str, Any]) -> None:
+    given = [name for name, x in options.items() if x is not None]
+    if given:
+        raise ValueError(
+            f"compare, two trainers: got {', '.join(given)}, expected none of "
+            "them. A trainer has its own model, loss and optimizer; pass them "
+            "to `build`."
+        )

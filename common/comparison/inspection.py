@@ -1,0 +1,81 @@
+"""What a traced program says about itself: its narrowest dtype, its draws."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from common.agreement import EPS
+from common.comparison.frames import frame_of
+
+RANDOM = {
+    "random_bits",
+    "random_gamma",
+    "rng_bit_generator",
+    "rng_uniform",
+    "threefry2x32",
+}
+"""The operations that draw random numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What is known about a program before it runs.
+
+    Attributes:
+        dtype: the name of the narrowest floating dtype of an array in it.
+        cast: the source line at which an array first has this dtype.
+        draw: the source line that draws random numbers; `None` if none does.
+    """
+
+    dtype: str
+    cast: str
+    draw: str | None
+
+    @property
+    def eps(self) -> float:
+        """The machine epsilon of the narrowest dtype."""
+        return EPS[self.dtype]
+
+
+def inspect(jaxpr: Any) -> Inspection:
+    """Reads a closed jaxpr."""
+    dtype, cast, draw = "float64", "", None
+    for equation, line in _equations(jaxpr, ""):
+        if equation.primitive.name in RANDOM and draw is None:
+            draw = line
+        for variable in equation.outvars:
+            found = _float_dtype(variable.aval)
+            if found is not None and EPS[found] > EPS[dtype]:
+                dtype, cast = found, line
+    return Inspection(dtype, cast, draw)
+
+
+def _float_dtype(aval: Any) -> str | None:
+    """Returns the dtype of a floating array. Scalars are often constants."""
+    dtype = getattr(aval, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        return None
+    return dtype.name if dtype.name in EPS and aval.size > 1 else None
+
+
+def _equations(jaxpr: Any, outer: str) -> Iterator[tuple[Any, str]]:
+    """Yields all equations with their lines, also those of inner jaxprs.
+
+    An inner jaxpr may be cached by JAX, and then has no lines, or those of
+    another call. Its equations have the line that calls it.
+    """
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        line = frame_of(equation.source_info) or outer
+        yield equation, line
+        inner = jax.tree.leaves(
+            list(equation.params.values()), is_leaf=_is_jaxpr
+        )
+        for found in filter(_is_jaxpr, inner):
+            yield from _equations(found, line)
+
+
+def _is_jaxpr(x: Any) -> bool:
+    return hasattr(x, "eqns")

@@ -1,0 +1,122 @@
+"""Finds the source lines at which two models first diverge."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from common.comparison import halves, hints
+from common.comparison.duel import Duel, Failure
+from common.comparison.frames import innermost
+from common.comparison.functions import diff
+from common.comparison.programs import Program
+from common.comparison.rows import Location, Row
+from common.divergence import Diff
+
+INFERENCE = frozenset({"forward", "eval", "kept"})
+OF_OUTPUTS = frozenset({"training"})
+
+
+def of_state(row: Row, differing: Mapping[str, tuple[Any, Any]]) -> Location:
+    """Describes arrays that differ before anything is run."""
+    first = row.first
+    if first is None or first.leaf not in differing:
+        return Location()
+    return Location(hint=hints.of_weights(*differing[first.leaf]))
+
+
+def locate(duel: Duel, failure: Failure, own: str) -> Location:
+    """Runs `diff` on what failed, from the arrays that lead to it.
+
+    Args:
+        duel: that failed.
+        failure: its first mismatch.
+        own: the models' own dtype.
+    """
+    row = failure.row
+    assert row.first is not None
+    ours, theirs = (values.get(row.first.leaf) for values in failure.values)
+    previous = failure.previous or ({}, {})
+    old = [values.get(row.first.leaf) for values in previous]
+    hint = hints.of_ceilings(
+        [p.inference for p in duel.programs], own, row.first.error
+    )
+    if not hint and ours is not None and theirs is not None:
+        if row.quantity == "buffers" and all(x is not None for x in old):
+            hint = hints.of_updates((ours, theirs), (old[0], old[1]))
+        hint = hint or hints.of_arrays(ours, theirs)
+    if row.quantity == "kept":
+        return Location(hint=hint)
+    found = _diff(duel, failure)
+    if not found.origins:
+        return Location(hint=hint, details=str(found))
+    origin = found.origins[0]
+    left, right = origin.left, origin.right
+    layer = next((node.module for node in (left, right) if node), "")
+    lines = [innermost(node.frames) if node else "" for node in (left, right)]
+    return Location(
+        layer,
+        (lines[0], lines[1]),
+        hints.best(hint, hints.of_diff(found), hints.of_values(found)),
+        str(found),
+    )
+
+
+def _diff(duel: Duel, failure: Failure) -> Diff:
+    functions = [
+        _function(duel, program, failure.row.quantity)
+        for program in duel.programs
+    ]
+    left, right = (
+        (failure.trained, rest, program.batch)
+        for rest, program in zip(failure.rest, duel.programs, strict=True)
+    )
+    return diff(*functions, *left, right_args=right, dtype=None)
+
+
+def _function(
+    duel: Duel, program: Program, quantity: str
+) -> Callable[..., dict[str, Any]]:
+    """Returns a half as a function whose outputs include what failed."""
+    left = duel.programs[0]
+    names = halves.comparable_rest(duel.mapping, *duel.halves)
+
+    def outputs_of(outputs: Any) -> dict[str, Any]:
+        leaves = jax.tree.leaves(outputs)
+        return dict(zip(left.outputs, leaves, strict=True))
+
+    def buffers_of(rest: Any) -> dict[str, Any]:
+        if program is not left:
+            return {name: rest[name] for name in names}
+        return {name: duel.mapping.layouts[name].apply(rest) for name in names}
+
+    def infer(trained, rest, batch):
+        outputs, _ = program.half.apply(trained, rest, batch[0], named=True)
+        return outputs_of(outputs)
+
+    def forward(trained, rest, batch):
+        outputs, rest = program.forward(trained, rest, batch[0], named=True)
+        if quantity in OF_OUTPUTS:
+            return outputs_of(outputs)
+        if quantity == "loss":
+            return {"loss": program.loss(outputs)}
+        return buffers_of(rest)
+
+    def step(trained, rest, batch):
+        def objective(trained):
+            return program.objective(trained, rest, batch[0], named=True)
+
+        (loss, (_, rest)), gradients = jax.value_and_grad(
+            objective, has_aux=True
+        )(trained)
+        return {
+            "loss": loss,
+            "gradients": program.gradients(gradients),
+            "buffers": buffers_of(rest),
+        }
+
+    if quantity in INFERENCE:
+        return infer
+    if quantity in OF_OUTPUTS or quantity in ("loss", "buffers"):
+        return forward
+    return step

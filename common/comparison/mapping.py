@@ -1,0 +1,154 @@
+"""Which arrays of the left model make which arrays of the right one."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from common.alignment import align
+from common.layouts import Layout, Role
+from common.layouts.composition import compose
+from common.native import Call, NativeModel
+from common.porting import ArrayInfo, Plan
+
+Models = tuple[NativeModel, NativeModel]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapping:
+    """A mapping between the arrays of two models.
+
+    Attributes:
+        layouts: by the dotted name of an array of the right model, the layout
+            that makes it from arrays of the left model.
+        origin: how the mapping was found.
+    """
+
+    layouts: dict[str, Layout]
+    origin: str
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Returns the left arrays that an array of the right is made of."""
+        return tuple(x.name for x in self.layouts[name].sources)
+
+    def targets(self, name: str) -> tuple[str, ...]:
+        """Returns the right arrays that an array of the left is part of."""
+        return tuple(x for x in self.layouts if name in self.sources(x))
+
+    def trained(self, left: NativeModel, right: NativeModel) -> list[str]:
+        """Returns the left arrays that both models train."""
+        return [
+            name
+            for name, info in left.infos.items()
+            if is_parameter(info)
+            and self.targets(name)
+            and all(is_parameter(right.infos[n]) for n in self.targets(name))
+        ]
+
+    def label_left(self, name: str) -> str:
+        """Names an array of the left, and where it is in the right."""
+        return _label((name,), self.targets(name))
+
+    def label_right(self, name: str) -> str:
+        """Names an array of the right, and what it is made of."""
+        return _label(self.sources(name), (name,))
+
+
+def is_parameter(info: Any) -> bool:
+    """Tells arrays that are trained from others."""
+    floating = jnp.issubdtype(info.value.dtype, jnp.floating)
+    return info.role is Role.PARAMETER and floating
+
+
+def _label(left: tuple[str, ...], right: tuple[str, ...]) -> str:
+    if left == right:
+        return left[0]
+    return " ~ ".join(", ".join(names) for names in (left, right) if names)
+
+
+def by_canonical_name(left: NativeModel, right: NativeModel) -> Mapping:
+    """Matches the arrays of two models by equal canonical names.
+
+    Raises:
+        ValueError: naming the arrays that only one of the models has.
+    """
+    roles = Role.PARAMETER, Role.BUFFER
+    ours, theirs = (
+        {n: x.layouts.shapes[n] for n in x.layouts.names(*roles)}
+        for x in (left, right)
+    )
+    if ours != theirs:
+        only = [
+            sorted(f"{name} {shape}" for name, shape in a.items() - b.items())
+            for a, b in ((ours, theirs), (theirs, ours))
+        ]
+        raise ValueError(
+            f"rules: got the arrays {only[0]} of the left and {only[1]} of "
+            "the right, expected equal names and shapes. Pass `rules`: a "
+            "plan, an alignment, or text."
+        )
+    paths = {info.path: name for name, info in left.infos.items()}
+    dotted = {
+        path: Layout.of(paths[path], info.value.shape)
+        for info in left.infos.values()
+        for path in (info.path,)
+    }
+    carried = compose(left.layouts.canonical, right.layouts.native)
+    layouts = {
+        info.dotted: carried[info.path].substitute(dotted)
+        for info in right.infos.values()
+        if info.role in roles
+    }
+    return Mapping(layouts, "equal names")
+
+
+def mapping_of(
+    models: Models,
+    natives: tuple[Any, Any],
+    calls: tuple[Call | None, Call | None],
+    xs: Any,
+    rules: Any = None,
+) -> Mapping:
+    """Finds the mapping between the arrays of two models.
+
+    Without rules, equal names are matched. If names do not say it, both
+    models are run to find the mapping.
+
+    Args:
+        models: the left and the right model.
+        natives: what the user passed.
+        calls: how to call them, or `None`.
+        xs: the inputs of both.
+        rules: a plan, an alignment, layouts by name, or rules as text.
+
+    Raises:
+        ValueError: if the arrays do not match.
+    """
+    if rules is not None:
+        return Mapping(_layouts(models, rules), "the given rules")
+    try:
+        return by_canonical_name(*models)
+    except ValueError:
+        found = align(
+            *natives,
+            xs,
+            left_call=calls[0],
+            right_call=calls[1],
+            progress=False,
+        )
+        return Mapping(dict(found.layouts), f"`align`, {found.status}")
+
+
+def _layouts(models: Models, rules: Any) -> dict[str, Layout]:
+    found = getattr(rules, "layouts", None)
+    if found is not None:
+        return dict(found)
+    if isinstance(rules, dict) and all(
+        isinstance(x, Layout) for x in rules.values()
+    ):
+        return rules
+    source, target = (
+        {n: ArrayInfo.of(x.value, x.role) for n, x in model.infos.items()}
+        for model in models
+    )
+    return dict(Plan.parse(rules, source, target).layouts)

@@ -1,0 +1,266 @@
+"""What is compiled of each model: inference, and a step of training."""
+
+import concurrent.futures
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+
+from common.comparison.halves import Arrays, Half, host
+from common.comparison.inspection import Inspection, inspect
+from common.comparison.lockstep import ROUND_OFF_ULPS
+from common.protocol import Loss
+
+SIDES = ("left", "right")
+
+
+class Program:
+    """The compiled functions of one half.
+
+    Attributes:
+        half: the model.
+        outputs: the paths of the outputs.
+        inference: what is known of the program for inference.
+        step_inspection: what is known of the program of a training step.
+    """
+
+    def __init__(
+        self,
+        half: Half,
+        side: str,
+        batch: tuple[Any, Any],
+        loss: Loss,
+        optimizer: optax.GradientTransformation,
+    ):
+        """Traces the program for inference.
+
+        Args:
+            half: the model.
+            side: `"left"` or `"right"`, for messages.
+            batch: the inputs and the targets.
+            loss: of outputs and targets.
+            optimizer: acts on the left's trained arrays.
+
+        Raises:
+            TypeError: if the model cannot be traced.
+            ValueError: if it draws random numbers in inference mode.
+        """
+        self.half, self._side = half, side
+        self.batch, self._loss, self._optimizer = batch, loss, optimizer
+        self.outputs: list[str] = []
+        self.opt = optimizer.init(half.trained)
+        self._infer = self._trace(
+            self._pure_infer, "inference", half.trained, half.rest, batch[0]
+        )
+        self.inference: Inspection = inspect(self._infer.jaxpr)
+        if self.inference.draw is not None:
+            raise ValueError(
+                f"{side} model: got random numbers in inference mode, drawn "
+                f"at {self.inference.draw or 'an unknown line'}, expected "
+                f"none. Pass `{side}_call`, which calls the model without "
+                "them, for example with fixed noise among the inputs."
+            )
+        self.eps = 0.0
+        self.training = True
+
+    def trace_step(self, training: bool, eps: float) -> Inspection:
+        """Traces a training step.
+
+        Args:
+            training: whether the model is called in training mode.
+            eps: the machine epsilon of the comparison, below which gradients
+                are round-off.
+        """
+        self.training, self.eps = training, eps
+        self._step = self._trace(
+            self._pure_step,
+            "training",
+            self.half.trained,
+            self.half.rest,
+            self.opt,
+            self.batch,
+        )
+        return inspect(self._step.jaxpr)
+
+    def compile(self) -> None:
+        """Compiles what was traced."""
+        self._run_infer = self._infer.lower().compile()
+        self._run_step = self._step.lower().compile()
+
+    def infer(self, trained: Arrays, rest: Arrays) -> tuple[Arrays, list[str]]:
+        """Returns the outputs, and the arrays that the call changed."""
+        outputs, before, after = jax.device_get(
+            self._run_infer(trained, rest, self.batch[0])
+        )
+        changed = [
+            name for name, x in after.items() if not _is_equal(x, before[name])
+        ]
+        return self.named(outputs), changed
+
+    def step(self, trained: Arrays, rest: Arrays, opt: Any) -> Any:
+        """Takes a step, and returns what `_pure_step` does."""
+        return self._run_step(trained, rest, opt, self.batch)
+
+    def named(self, outputs: Sequence[Any]) -> Arrays:
+        """Returns the leaves of the outputs by path."""
+        return host(dict(zip(self.outputs, outputs, strict=True)))
+
+    def loss(self, outputs: Any) -> Any:
+        """Computes the loss of outputs."""
+        return self._loss(outputs, self.batch[1])
+
+    def forward(
+        self, trained: Arrays, rest: Arrays, xs: Any, *, named: bool = False
+    ) -> tuple[Any, Arrays]:
+        """Calls the model as a training step does."""
+        key = jr.key(0) if self.training else None
+        return self.half.apply(
+            trained, rest, xs, training=self.training, key=key, named=named
+        )
+
+    def objective(
+        self, trained: Arrays, rest: Arrays, xs: Any, *, named: bool = False
+    ) -> tuple[Any, Any]:
+        """Computes the loss; the outputs and the other arrays are extra."""
+        outputs, rest = self.forward(trained, rest, xs, named=named)
+        return self.loss(outputs), (outputs, rest)
+
+    def update(
+        self, gradients: Arrays, trained: Arrays, opt: Any
+    ) -> tuple[Arrays, Any]:
+        """Applies the optimizer."""
+        updates, opt = self._optimizer.update(gradients, opt, trained)  # pyright: ignore
+        return optax.apply_updates(trained, updates), opt  # pyright: ignore
+
+    def gradients(self, gradients: Arrays) -> Arrays:
+        """Sets the round-off in gradients to zero."""
+        return without_noise(gradients, self.eps)
+
+    def _pure_infer(self, trained, rest, xs):
+        outputs, before, after = self.half.infer(trained, rest, xs)
+        return self._leaves(outputs), before, after
+
+    def _pure_step(self, trained, rest, opt, batch):
+        (loss, (outputs, rest)), gradients = jax.value_and_grad(
+            self.objective, has_aux=True
+        )(trained, rest, batch[0])
+        gradients = self.gradients(gradients)
+        trained, opt = self.update(gradients, trained, opt)
+        outputs = self._leaves(outputs)
+        return trained, rest, opt, (loss, outputs, gradients)
+
+    def _leaves(self, outputs: Any) -> tuple[Any, ...]:
+        leaves, _ = jax.tree_util.tree_flatten_with_path(outputs)
+        if not self.outputs:  # the first trace; later the left's names stay
+            self.outputs = [
+                f"outputs{jax.tree_util.keystr(path)}" for path, _ in leaves
+            ]
+        return tuple(jnp.asarray(x) for _, x in leaves)
+
+    def _trace(self, function: Any, mode: str, *arguments: Any) -> Any:
+        try:
+            return jax.jit(function).trace(*arguments)
+        except Exception as error:
+            line = (str(error).strip().splitlines() or [""])[0]
+            raise TypeError(
+                f"{self._side} model: got {type(error).__name__} while "
+                f"tracing it in {mode} mode ({line}), expected a call on "
+                f"inputs of the shapes {_shapes(self.batch[0])} that "
+                f"`jax.jit` accepts. Pass `{self._side}_call`, a function "
+                "`(model, xs, *, training, key) -> (outputs, model)`, or "
+                "other inputs."
+            ) from error
+
+
+def without_noise(gradients: Arrays, eps: float) -> Arrays:
+    """Sets gradients that are negligible next to the largest to zero.
+
+    Where the true gradient is zero, as that of a bias before a batch norm,
+    Adam would make a full step of the rounding error.
+
+    Args:
+        gradients: by name.
+        eps: the machine epsilon that they are computed with.
+    """
+    if not gradients:
+        return gradients
+    largest = jnp.max(
+        jnp.array([jnp.max(jnp.abs(g), initial=0) for g in gradients.values()])
+    )
+    threshold = ROUND_OFF_ULPS * eps * largest
+    return {
+        name: jnp.where(jnp.abs(g) < threshold, jnp.zeros_like(g), g)
+        for name, g in gradients.items()
+    }
+
+
+def compile_all(programs: Sequence[Program]) -> None:
+    """Compiles several programs side by side."""
+    # XLA releases the interpreter lock.
+    with concurrent.futures.ThreadPoolExecutor(len(programs)) as pool:
+        list(pool.map(Program.compile, programs))
+
+
+class Run:
+    """A model that is trained step by step.
+
+    Attributes:
+        program: what is run.
+        trained: the left's trained arrays, now.
+        rest: the model's other arrays, now.
+        gradients: those of the last step.
+    """
+
+    def __init__(self, program: Program, trained: Mapping[str, Any]):
+        self.program = program
+        self.trained, self.rest = dict(trained), program.half.rest
+        self.opt = program.opt
+        self.gradients: Arrays = {}
+
+    def infer(self) -> tuple[Arrays, list[str]]:
+        """Returns the outputs, and the arrays that the call changed."""
+        return self.program.infer(self.trained, self.rest)
+
+    def step(self) -> tuple[Any, Arrays]:
+        """Takes a step, and returns its loss and outputs."""
+        self.trained, self.rest, self.opt, results = self.program.step(
+            self.trained, self.rest, self.opt
+        )
+        loss, outputs, gradients = jax.device_get(results)
+        self.gradients = host(gradients)
+        return loss, self.program.named(outputs)
+
+    def optimizer_state(self) -> Arrays:
+        """Returns the arrays of the optimizer by name."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(self.opt)
+        return host(
+            {
+                jax.tree_util.keystr(path, simple=True, separator="."): x
+                for path, x in leaves
+            }
+        )
+
+
+def nudge(trained: Arrays, eps: float) -> Arrays:
+    """Returns arrays with one more rounding error in each element."""
+    rng = np.random.default_rng(0)
+
+    def one(x):
+        signs = rng.choice((-1.0, 1.0), size=x.shape)
+        wide = np.asarray(x, np.float64) * (1 + eps * signs)
+        return jnp.asarray(wide, x.dtype)
+
+    return {name: one(x) for name, x in trained.items()}
+
+
+def _shapes(xs: Any) -> str:
+    return ", ".join(str(np.shape(x)) for x in jax.tree.leaves(xs))
+
+
+def _is_equal(a: Any, b: Any) -> bool:
+    floating = jnp.issubdtype(a.dtype, jnp.floating)
+    return np.array_equal(a, b, equal_nan=bool(floating))

@@ -1,0 +1,68 @@
+"""Tests of the running statistics of batch norms."""
+
+import equinox as eqx
+import pytest
+
+from common.native import NativeModel
+from common.porting import port
+from tests.porting import pairs
+from tests.porting.pairs import arrays, close
+
+
+def test_convolutions_and_flatten_both_ways():
+    source, target = pairs.cnn(), pairs.fill_flax(pairs.NnxCNN())
+    options = {"flatten": pairs.FLATTEN, "batch_norm": "serve"}
+    assert port(source, target, **options) is target
+    expected, _ = NativeModel(source).apply(arrays(source), pairs.IMAGES)
+    got, _ = NativeModel(target).apply(arrays(target), pairs.IMAGES)
+    assert close(expected, got)
+    again = port(target, source, flatten=pairs.FLATTEN)
+    got, _ = NativeModel(again).apply(arrays(again), pairs.IMAGES)
+    assert close(expected, got)
+    counter = again[1].get(again[0].norm.batch_counter)
+    assert int(counter) == 2**30
+
+
+def test_resume_continues_training():
+    source, target = pairs.cnn(), pairs.fill_flax(pairs.NnxCNN())
+    port(source, target, flatten=pairs.FLATTEN, batch_norm="resume")
+    for images in (pairs.IMAGES, 2 * pairs.IMAGES + 1):
+        ours = NativeModel(source)
+        expected, _ = ours.apply(ours.arrays(), images, training=True)
+        theirs = NativeModel(target)
+        got, after = theirs.apply(theirs.arrays(), images, training=True)
+        assert close(expected, got)
+        target = theirs.with_arrays(after)
+
+
+def test_batch_norm_needs_a_choice():
+    with pytest.raises(
+        ValueError,
+        match=r"batch norm `norm` \(batch to standard\): got no `batch_norm`, "
+        r"expected a choice, because .* divides its statistics by 0.271",
+    ):
+        port(
+            pairs.cnn(), pairs.fill_flax(pairs.NnxCNN()), flatten=pairs.FLATTEN
+        )
+
+
+def test_a_dialect_that_cannot_resume():
+    target = eqx.nn.make_with_state(pairs.EqxCNN)("ema")
+    source = pairs.fill_flax(pairs.NnxCNN())
+    options = {"flatten": pairs.FLATTEN}
+    with pytest.raises(ValueError, match="'ema' also normalizes by"):
+        port(source, target, batch_norm="resume", **options)
+    with pytest.raises(ValueError, match="got no `batch_norm`"):
+        port(source, target, **options)
+    model, state = port(source, target, batch_norm="serve", **options)
+    assert not state.get(model.norm.ema_first_time_index)
+    got, _ = NativeModel((model, state)).apply(
+        arrays((model, state)), pairs.IMAGES
+    )
+    expected, _ = NativeModel(source).apply(arrays(source), pairs.IMAGES)
+    assert close(expected, got)
+
+
+def test_wrong_batch_norm():
+    with pytest.raises(ValueError, match="batch_norm: got 'train', expected"):
+        port(pairs.cnn(), pairs.cnn(), batch_norm="train")
