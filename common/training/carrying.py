@@ -15,19 +15,19 @@ GROUPS = ("params", "buffers", "constants")
 
 
 def carry(
-    state: State, rules: Any, target: NativeModel, own: State, like: Any
+    state: State, rules: Any, target: NativeModel, current: State, like: Any
 ) -> State:
     """Returns a run's State under the names of another model.
 
     The arrays of optimizers follow the parameters that they belong to. The
-    random streams of the model itself stay as they are in `own`, because the
+    random streams of the model itself stay as they are in `current`, because the
     libraries keep them in different places.
 
     Args:
         state: of the run to continue.
         rules: as for `port`.
         target: the model that the run continues in.
-        own: a State of that model.
+        current: a State of that model.
         like: the model of the run, or `None` if `rules` go by the names in
             the State.
 
@@ -46,7 +46,7 @@ def carry(
             name: np.asarray(layouts[name].apply(arrays))
             if name in layouts
             else x
-            for name, x in getattr(own, group).items()
+            for name, x in getattr(current, group).items()
         }
         for group in GROUPS
     }
@@ -54,11 +54,16 @@ def carry(
         for group in groups.values():
             if name in group:
                 group[name] = np.asarray(x)
-    rng = {name: x for name, x in own.rng.items() if name.startswith(MODEL)}
+    rng = {
+        name: x for name, x in current.rng.items() if name.startswith(MODEL)
+    }
     for name, x in state.rng.items():
         if not name.startswith(MODEL):
             rng[name] = x
-    opt = {key: _optimizer_array(key, state, own, layouts) for key in own.opt}
+    opt = {
+        key: _optimizer_array(key, state, current, layouts)
+        for key in current.opt
+    }
     return State(**groups, opt=opt, rng=rng, step=state.step)
 
 
@@ -108,15 +113,15 @@ def derived_arrays(plan: Plan, target: NativeModel) -> dict[str, Any]:
 
 
 def _optimizer_array(
-    key: str, state: State, own: State, layouts: Mapping[str, Layout]
+    key: str, state: State, current: State, layouts: Mapping[str, Layout]
 ) -> Any:
     """Returns one array of an optimizer's state."""
     for prefix, start, name in _splits(key):
-        if start + name not in own.params:
+        if start + name not in current.params:
             continue
         layout = layouts.get(start + name)
         if layout is None:  # a parameter that stays as it is
-            return own.opt[key]
+            return current.opt[key]
         arrays = {
             source.name: state.opt.get(
                 f"{prefix}.{source.name.removeprefix(start)}"
