@@ -15,26 +15,34 @@ GROUPS = ("params", "buffers", "constants")
 
 
 def carry(
-    state: State, rules: Any, target: NativeModel, current: State, like: Any
+    state: State, rules: Any, subject: Any, current: State, like: Any
 ) -> State:
     """Returns a run's State under the names of another model.
 
     The arrays of optimizers follow the parameters that they belong to. The
-    random streams of the model itself stay as they are in `current`, because the
-    libraries keep them in different places.
+    random streams of the model itself stay as they are in `current`, because
+    the libraries keep them in different places.
 
     Args:
         state: of the run to continue.
         rules: as for `port`.
-        target: the model that the run continues in.
+        subject: has the `model` of the user that the run continues in.
         current: a State of that model.
         like: the model of the run, or `None` if `rules` go by the names in
             the State.
 
     Raises:
-        ValueError: naming the arrays that have no counterpart.
+        ValueError: naming the arrays that have no counterpart, or if the
+            subject is a spec.
         StateError: if an optimizer's array cannot follow its parameter.
     """
+    target = subject.model
+    if target is None:
+        raise ValueError(
+            f"rules: got rules for the spec {subject.name!r}, expected none, "
+            "because its names are the same in every library. Leave `rules` "
+            "and `like` out."
+        )
     source = state if like is None else like
     plan = plan_port(source, target.native, rules=rules, batch_norm="resume")
     layouts = canonical_layouts(
@@ -64,7 +72,7 @@ def carry(
         key: _optimizer_array(key, state, current, layouts)
         for key in current.opt
     }
-    return State(**groups, opt=opt, rng=rng, step=state.step)
+    return State(**groups, opt=opt, rng=rng, step=state.step).numpy()
 
 
 def canonical_layouts(

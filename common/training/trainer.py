@@ -276,7 +276,10 @@ class Trainer:
             state, meta = State.read(state)
         state = state.numpy()
         if rules is not None or like is not None:
-            state = self._carry(state, rules, like)
+            with self._x64():
+                state = carrying.carry(
+                    state, rules, self.subject, self.state(), like
+                )
         state.require_like(self.state())
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
@@ -285,18 +288,6 @@ class Trainer:
         self.run_key = np.array(state.rng["key"])
         self.place = Place(int(state.rng["epoch"]), int(state.rng["position"]))
         return self
-
-    def _carry(self, state: State, rules: Any, like: Any) -> State:
-        model = self.subject.model
-        if model is None:
-            raise ValueError(
-                f"rules: got rules for the spec {self.name!r}, expected none, "
-                "because its names are the same in every library. Leave "
-                "`rules` and `like` out."
-            )
-        with self._x64():
-            carried = carrying.carry(state, rules, model, self.state(), like)
-        return carried.numpy()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the State to a safetensors file, atomically.
