@@ -221,7 +221,10 @@ def test_rules_say_what_names_do_not(form):
         "linear.kernel": Layout.of("linear.weight", (3, 3), Transpose((1, 0))),
         "linear.bias": Layout.of("linear.bias", (3,)),
     }
-    text = "linear.weight -> transpose -> linear.kernel\nlinear.bias -> linear.bias"
+    text = (
+        "linear.weight -> transpose -> linear.kernel\n"
+        "linear.bias -> linear.bias"
+    )
     report = compare(
         affine(),
         ported(),
