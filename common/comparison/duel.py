@@ -12,7 +12,7 @@ from common.comparison.halves import Arrays, Half
 from common.comparison.judge import Judge
 from common.comparison.mapping import Mapping
 from common.comparison.programs import Program, Run, compile_all, nudge
-from common.comparison.rows import MODEL_QUANTITIES, Row
+from common.comparison.rows import Place, Row
 from common.state import State
 
 NUDGED = "nudged"
@@ -25,6 +25,7 @@ class Failure:
 
     Attributes:
         row: the row that failed.
+        place: the array, the step and the error.
         values: the arrays of the left and the right that were compared.
         previous: the same arrays before the step, where there are any.
         trained: the left's trained arrays before it.
@@ -32,6 +33,7 @@ class Failure:
     """
 
     row: Row
+    place: Place
     values: Values
     previous: Values | None
     trained: Arrays
@@ -198,21 +200,26 @@ class Duel:
     def _note_failure(self, before: Any) -> None:
         if self.failure is not None:
             return
-        rows = [row for row in self._judge.rows() if row.first is not None]
-        if not rows:
+        found = [
+            (row, row.first)
+            for row in self._judge.rows()
+            if row.first is not None
+        ]
+        if not found:
             return
-        row = min(rows, key=_order)
+        # The rows are in the order of proof, and `min` returns the first.
+        row, place = min(found, key=_step)
         self.failure = Failure(
             row,
+            place,
             self._latest[row.quantity],
             self._previous.get(row.quantity),
             *before,
         )
 
 
-def _order(row: Row) -> tuple[int, int]:
-    assert row.first is not None
-    return row.first.step, list(MODEL_QUANTITIES).index(row.quantity)
+def _step(found: tuple[Row, Place]) -> int:
+    return found[1].step
 
 
 def _is_same(before: Arrays, after: Arrays) -> bool:

@@ -35,17 +35,17 @@ ORIGINS = 3
 
 
 def of_ceilings(
-    inspections: Sequence[Inspection], own: str, error: float
+    inspections: Sequence[Inspection], model_dtype: str, error: float
 ) -> str:
     """Tells when only one side computes in a narrow dtype.
 
     Args:
         inspections: of the left and the right.
-        own: the models' own dtype.
+        model_dtype: the narrowest dtype of the models' parameters.
         error: the relative error that was found.
     """
     left, right = inspections
-    if left.eps == right.eps or max(left.eps, right.eps) <= EPS[own]:
+    if left.eps == right.eps or max(left.eps, right.eps) <= EPS[model_dtype]:
         return ""
     side, narrow = ("left", left) if left.eps > right.eps else ("right", right)
     if not error <= agreement.amplified(narrow.eps):

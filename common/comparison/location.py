@@ -25,21 +25,21 @@ def of_state(row: Row, differing: Mapping[str, tuple[Any, Any]]) -> Location:
     return Location(hint=hints.of_weights(*differing[first.leaf]))
 
 
-def locate(duel: Duel, failure: Failure, own: str) -> Location:
+def locate(duel: Duel, failure: Failure, model_dtype: str) -> Location:
     """Runs `diff` on what failed, from the arrays that lead to it.
 
     Args:
         duel: that failed.
         failure: its first mismatch.
-        own: the models' own dtype.
+        model_dtype: the narrowest dtype of the models' parameters.
     """
     row = failure.row
-    assert row.first is not None
-    ours, theirs = (values.get(row.first.leaf) for values in failure.values)
+    leaf = failure.place.leaf
+    ours, theirs = (values.get(leaf) for values in failure.values)
     previous = failure.previous or ({}, {})
-    old = [values.get(row.first.leaf) for values in previous]
+    old = [values.get(leaf) for values in previous]
     hint = hints.of_ceilings(
-        [p.inference for p in duel.programs], own, row.first.error
+        [p.inference for p in duel.programs], model_dtype, failure.place.error
     )
     if not hint and ours is not None and theirs is not None:
         if row.quantity == "buffers" and all(x is not None for x in old):

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from common.alignment import align
+from common.alignment import AlignmentError, align
 from common.layouts import Layout, Role
+from common.layouts.composition import compose
 from common.native import Call, NativeModel
 from common.porting import plan_port
 
@@ -67,6 +68,44 @@ def _label(left: tuple[str, ...], right: tuple[str, ...]) -> str:
     return " ~ ".join(", ".join(names) for names in (left, right) if names)
 
 
+def by_canonical_name(left: NativeModel, right: NativeModel) -> Mapping:
+    """Matches the arrays of two models by equal canonical names.
+
+    Raises:
+        ValueError: naming the arrays that only one of the models has.
+    """
+    roles = Role.PARAMETER, Role.BUFFER
+    ours, theirs = (
+        {n: x.layouts.shapes[n] for n in x.layouts.names(*roles)}
+        for x in (left, right)
+    )
+    if ours != theirs:
+        only = [
+            sorted(f"{name} {shape}" for name, shape in a.items() - b.items())
+            for a, b in ((ours, theirs), (theirs, ours))
+        ]
+        raise ValueError(
+            f"rules: got the arrays {only[0]} of the left and {only[1]} of "
+            "the right, expected equal names and shapes. Pass `rules`: a "
+            "plan, an alignment, or text."
+        )
+    paths = {info.path: name for name, info in left.infos.items()}
+    dotted = {
+        path: Layout.of(paths[path], info.value.shape)
+        for info in left.infos.values()
+        for path in (info.path,)
+    }
+    carried = compose(left.layouts.canonical, right.layouts.native)
+    layouts = {
+        info.dotted: carried[info.path].substitute(dotted)
+        for info in right.infos.values()
+        if info.role in roles
+    }
+    return Mapping(
+        layouts, "equal names, also where no layer type settles the axis order"
+    )
+
+
 def mapping_of(
     natives: tuple[Any, Any],
     calls: tuple[Call | None, Call | None],
@@ -100,6 +139,8 @@ def mapping_of(
         plan = plan_port(*natives)
         return Mapping(dict(plan.layouts), "equal names", plan.notes)
     except ValueError:
+        pass
+    try:
         found = align(
             *natives,
             left_inputs=inputs[0],
@@ -109,3 +150,9 @@ def mapping_of(
             progress=False,
         )
         return Mapping(dict(found.layouts), f"`align`, {found.status}")
+    except AlignmentError as error:
+        # The report says more about two models whose names are all equal.
+        try:
+            return by_canonical_name(*map(NativeModel, natives))
+        except ValueError:
+            raise error from None

@@ -61,7 +61,7 @@ def compare_models(
     found = mapping.mapping_of((left, right), calls, inputs, rules)
     objective, described = objectives.find_objective(loss, ys)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
-    own = own_dtype(models)
+    own = model_dtype(models)
     labels = _labels(models)
     notes = [f"arrays matched by {found.origin}", f"loss: {described}"]
     notes += [*found.notes, *_role_notes(models, found)]
@@ -127,7 +127,7 @@ def compare_models(
     )
 
 
-def own_dtype(models: Sequence[NativeModel]) -> str:
+def model_dtype(models: Sequence[NativeModel]) -> str:
     """Returns the narrowest dtype of the models' floating parameters."""
     dtypes = {
         info.value.dtype.name
@@ -145,7 +145,7 @@ def _prepare(
     found: Mapping,
     data: tuple[Any, Any, Any],
     dtype: str,
-    own: str,
+    model_dtype: str,
     objective: Loss,
     optimizer: optax.GradientTransformation,
     steps: int,
@@ -171,7 +171,7 @@ def _prepare(
         labels,
         [(p.inference, i) for p, i in zip(programs, inspections, strict=True)],
         dtype,
-        own,
+        model_dtype,
     )
     if draws or precision != dtype:
         for program in programs:
@@ -197,7 +197,7 @@ def _precision(
     labels: tuple[str, str],
     inspections: Sequence[Sequence[Inspection]],
     dtype: str,
-    own: str,
+    model_dtype: str,
 ) -> tuple[str, list[str]]:
     """Returns the dtype whose tolerances apply, and why.
 
@@ -205,7 +205,7 @@ def _precision(
     precision. A cast to a narrower one does so only if both models have it.
     """
     narrow = [max(pair, key=_eps) for pair in inspections]
-    allowed = [x.dtype for x in narrow if x.eps <= EPS[own]]
+    allowed = [x.dtype for x in narrow if x.eps <= EPS[model_dtype]]
     both = min((x.dtype for x in narrow), key=lambda name: EPS[name])
     precision = max([dtype, both, *allowed], key=lambda name: EPS[name])
     if dtype != "float64":
@@ -290,7 +290,7 @@ def _role_notes(models: Models, found: Mapping) -> list[str]:
 
 
 def _state_row(
-    models: Models, found: Mapping, labels: tuple[str, str], own: str
+    models: Models, found: Mapping, labels: tuple[str, str], model_dtype: str
 ) -> tuple[Row, dict[str, Any]]:
     """Compares the models' own arrays, bit for bit.
 
@@ -310,7 +310,7 @@ def _state_row(
     worst = Place(0, name if differing else "", errors.get(name, 0.0))
     first = next(iter(differing), None)
     place = None if first is None else Place(0, first, errors[first])
-    return Row("state", *labels, worst, 0.0, place, own), differing
+    return Row("state", *labels, worst, 0.0, place, model_dtype), differing
 
 
 @contextlib.contextmanager
@@ -337,8 +337,7 @@ def _class_names(models: Models) -> tuple[str, str]:
 
 
 def _step(failure: Failure) -> int:
-    assert failure.row.first is not None
-    return failure.row.first.step
+    return failure.place.step
 
 
 def _eps(inspection: Inspection) -> float:

@@ -83,6 +83,7 @@ def _factors(size: int) -> Iterator[tuple[int, ...]]:
 
 
 def constant_ratio(left: np.ndarray, right: np.ndarray) -> str:
+    """Tells whether the one array is a multiple of the other."""
     if left.shape != right.shape:
         return ""
     ratio = ratio_of(left, right)
@@ -146,9 +147,11 @@ def _rounding(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def is_close(a: float, b: float) -> bool:
+    """Whether two numbers that stand in programs are the same."""
     tolerance = agreement.match_tolerance(EPS["float32"])
     return abs(a - b) <= tolerance * max(abs(a), abs(b)) / NEAR
 
 
 def to_float(x: Any) -> np.ndarray:
+    """Returns an array of any dtype as float64, on the host."""
     return np.asarray(x, np.float64)

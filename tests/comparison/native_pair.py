@@ -10,6 +10,8 @@ import numpy as np
 from flax import nnx
 
 SIZE, WIDTH, BATCH = 3, 4, 6
+RULES = "mixer -> copy -> mixer"
+"""No layer type says whether the square array is transposed."""
 
 
 @dataclasses.dataclass(frozen=True)
