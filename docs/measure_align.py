@@ -71,9 +71,7 @@ def measure(what):
     found = align(
         left,
         right,
-        left_inputs=images.transpose(0, 3, 1, 2)
-        if channels_first
-        else images,
+        left_inputs=images.transpose(0, 3, 1, 2) if channels_first else images,
         right_inputs=images,
         progress=False,
     )

@@ -1,5 +1,6 @@
 """Runs the search, and turns an arrangement into a mapping."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
@@ -136,7 +137,7 @@ class Aligner:
         start = self.runs.start()
         bound = self.runs.tolerance("outputs")
         ways = itertools.islice(
-            best_first(start), int(SEARCHED * self.max_cuts) + 1
+            best_first(start), max(1, int(SEARCHED * self.max_cuts))
         )
         for arrangement in ways:
             error = self._try(arrangement, bar)
@@ -186,14 +187,17 @@ class Aligner:
         self, arrangements: Iterable[Arrangement], tolerance: float
     ) -> Iterator[Arrangement]:
         def run(arrangement: Arrangement) -> tuple[Run, Run]:
+            if self.cuts >= self.max_cuts:
+                raise _Exhausted
             self.cuts += 1
             return self.runs.run(arrangement, self.runs.points[0])
 
-        for arrangement in arrangements:
-            for new in rearranged(arrangement, run, tolerance):
-                if self.cuts >= self.max_cuts:
-                    return
-                yield new
+        with contextlib.suppress(_Exhausted):
+            for arrangement in arrangements:
+                for new in rearranged(arrangement, run, tolerance):
+                    if self.cuts >= self.max_cuts:
+                        return
+                    yield new
 
     # --- the mapping --------------------------------------------------------
 
@@ -278,6 +282,10 @@ class Aligner:
             pairs, lambda piece: random_like(piece.values(0), rng)
         )
         self.suspect = arrangement, values
+
+
+class _Exhausted(Exception):
+    """As many ways of cutting as allowed were tried."""
 
 
 def _rank(found: tuple[Arrangement, float]) -> tuple[bool, float]:

@@ -5,7 +5,16 @@ from typing import Protocol
 
 import rich.console
 
-from common.commands import bench, compare, diff, differences, layers, train
+from common.commands import (
+    align,
+    bench,
+    compare,
+    diff,
+    differences,
+    layers,
+    port,
+    train,
+)
 
 
 class Command(Protocol):
@@ -34,6 +43,8 @@ class Command(Protocol):
 
 COMMANDS: dict[str, Command] = {
     "compare": compare,
+    "align": align,
+    "port": port,
     "diff": diff,
     "train": train,
     "bench": bench,

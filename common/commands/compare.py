@@ -1,17 +1,28 @@
-"""`compare`: trains each model in all backends and checks that they agree."""
+"""`compare`: trains models side by side and checks that they agree."""
 
 import argparse
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import rich.console
 
-from common.commands import files, shared_options
+from common.commands import (
+    files,
+    shared_options,
+    user_models,
+    user_modules,
+)
 from common.commands.terminal import count
 from common.rendering.progress import ProgressBar
 
 ABOUT = """
-Train each model in all backends and check that they agree.
+Train models in both libraries side by side and check that they agree.
+
+LEFT and RIGHT are package.module:name, imported from the working directory:
+your models of Equinox or Flax NNX, or functions that return one. Without
+them, the models of this project are compared in all backends. Arrays are
+matched by name, by --rules FILE, or by running both models, as `align` does.
 
 Prints a table for each model and dtype. Its rows are the quantities in the
 order in which they are checked: the first row that fails tells where to look.
@@ -24,6 +35,8 @@ EXAMPLES = """
 {program} compare --model stateful_mlp --batch-norm standard
 {program} compare --dtype float64 --steps 1000
 {program} compare --html report.html --json report.json
+{program} compare old.model:make new.model:make --inputs batch.npz --carry
+{program} compare ours:make theirs:make --inputs shape=8,32 --rules map.txt
 """
 LEGEND = """
 left ~ right: the two backends that are compared. A cell: the largest error
@@ -32,10 +45,33 @@ the tolerance, and the verdict. `--html FILE` explains each row.
 """.strip()
 PAIRS = (("equinox", "reference"), ("flax", "reference"), ("equinox", "flax"))
 BATCH_SIZE = 32
+STEPS = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `compare` to its parser."""
+    parser.add_argument(
+        "models", nargs="*", metavar="LEFT RIGHT", help=user_models.MODEL
+    )
+    user_models.add_inputs(parser, required=False)
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        metavar="T",
+        help="targets of LEFT and RIGHT, as FILE.npz or shape=8,10 (default: "
+        "the loss is a random projection of the outputs)",
+    )
+    parser.add_argument(
+        "--rules",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="the mapping between the arrays of LEFT and RIGHT",
+    )
+    parser.add_argument(
+        "--carry",
+        action="store_true",
+        help="let RIGHT start from the arrays of LEFT, whatever its own are",
+    )
     parser.add_argument(
         "--model", nargs="+", metavar="M", help="models (default: all)"
     )
@@ -43,15 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         nargs="+",
         metavar="D",
-        default=["float64", "float32"],
         help="float64, float32 (default: both)",
     )
     parser.add_argument(
         "--steps",
         type=int,
-        default=100,
         metavar="N",
-        help="training steps (default: 100)",
+        help="training steps (default: 100, and 10 for LEFT and RIGHT)",
     )
     shared_options.add_batch_norm(parser, "that of each model")
     parser.add_argument(
@@ -74,6 +108,11 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
 
     files.require_writable(options.json, ".json")
     files.require_writable(options.html, ".html")
+    if options.models:
+        return _compare_own(options, console)
+    _require_none(options, "inputs", "targets", "rules", "carry")
+    options.dtype = options.dtype or ["float64", "float32"]
+    options.steps = STEPS if options.steps is None else options.steps
     checks.check_steps(options.steps)
     cases = _build(options)
     reports, diffs = [], []
@@ -104,6 +143,66 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
             report.save(reports, path)
             console.print(f"Wrote {path}.", soft_wrap=True)
     return 0 if all(report.ok for report in reports) else 1
+
+
+def _compare_own(
+    options: argparse.Namespace, console: rich.console.Console
+) -> int:
+    """Compares two models of the user."""
+    from common.comparison import comparing, report
+    from common.comparison import text as report_text
+
+    if len(options.models) != 2:
+        raise ValueError(
+            f"compare: got {options.models}, expected two models. Write LEFT "
+            "and RIGHT, or neither."
+        )
+    _require_none(options, "model", "dtype", "batch_norm")
+    if options.inputs is None:
+        raise ValueError(
+            "--inputs: got none, expected the inputs of both models. Write "
+            "--inputs FILE.npz or --inputs shape=8,32."
+        )
+    with user_modules.refuse_clashes():
+        left, right = map(user_models.model, options.models)
+        xs = user_models.batch(options.inputs, options.seed)
+        ys = options.targets and user_models.batch(
+            options.targets, options.seed + 1
+        )
+        with console.status("Comparing"):
+            try:
+                found = comparing.compare(
+                    left,
+                    right,
+                    xs,
+                    ys,
+                    rules=user_models.rules(options.rules),
+                    steps=options.steps,
+                    carry=options.carry,
+                )
+            except TypeError as error:  # of the user's model, not a bug
+                raise ValueError(str(error)) from error
+    console.print(*report_text.render(found), sep="\n")
+    console.print(LEGEND, style="dim")
+    for path in (options.json, options.html):
+        if path is not None:
+            report.save([found], path)
+            console.print(f"Wrote {path}.", soft_wrap=True)
+    return 0 if found.ok else 1
+
+
+def _require_none(options: argparse.Namespace, *names: str) -> None:
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if getattr(options, name)
+    ]
+    if given:
+        whom = "without" if not options.models else "with"
+        raise ValueError(
+            f"compare {whom} LEFT and RIGHT: got {', '.join(given)}, expected "
+            "none of them. Leave them out."
+        )
 
 
 def _build(

@@ -4,7 +4,13 @@ import argparse
 
 import rich.console
 
-from common.commands import arguments, files, shared_options, user_modules
+from common.commands import (
+    arguments,
+    files,
+    shared_options,
+    user_models,
+    user_modules,
+)
 
 ABOUT = """
 Find the source lines at which two JAX functions diverge.
@@ -16,11 +22,16 @@ arrays of given shapes. Both run equation by equation. Their values are
 matched numerically, whatever the layout, and the search walks back from the
 outputs to the first value that only one side has. Exits with 0 if the outputs
 agree and with 1 if not.
+
+With `--weights symmetric`, LEFT and RIGHT name two models, or functions that
+return one, with unrelated weights. They are filled with weights that are the
+same in both, whatever the mapping between their arrays is.
 """
 EXAMPLES = """
 {program} diff old.model:forward new.model:forward --inputs batch.npz
 {program} diff ours:step theirs:step --inputs shape=8,32,32,3 shape=8
 {program} diff ours:f theirs:f --inputs shape=4,16 --html diff.html
+{program} diff ours:make theirs:make --inputs shape=4,16 --weights symmetric
 """
 
 
@@ -49,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seed of the random inputs (default: 0)",
     )
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help="symmetric, for two models with unrelated weights",
+    )
     shared_options.add_json(parser, "all errors")
     shared_options.add_html(parser, "both sources and a plot")
 
@@ -67,17 +83,25 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     dtypes = {"float64": "float64", "float32": "float32", "none": None}
     if options.dtype not in dtypes:
         raise choose("--dtype", options.dtype, dtypes)
+    if options.weights not in (None, *functions.WEIGHTS):
+        raise choose("--weights", options.weights, functions.WEIGHTS)
+    find = arguments.function if options.weights is None else user_models.model
     with user_modules.refuse_clashes():
-        left = arguments.function(options.left)
-        right = arguments.function(options.right)
+        left, right = find(options.left), find(options.right)
         inputs = arguments.inputs(options.inputs, options.seed)
+        if options.weights is not None:
+            inputs = [user_models.batch(options.inputs, options.seed)]
         with (
             console.status("Running both"),
             jax.enable_x64(options.dtype == "float64"),
         ):
             try:
                 found = functions.diff(
-                    left, right, *inputs, dtype=dtypes[options.dtype]
+                    left,
+                    right,
+                    *inputs,
+                    dtype=dtypes[options.dtype],
+                    weights=options.weights,
                 )
             except TypeError as error:  # of the user's function, not a bug
                 raise ValueError(str(error)) from error

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 
 from common.alignment import align
 from common.layouts import Layout, Role
-from common.layouts.composition import compose
 from common.native import Call, NativeModel
-from common.porting import ArrayInfo, Plan
+from common.porting import plan_port
 
 Models = tuple[NativeModel, NativeModel]
 
@@ -22,10 +21,12 @@ class Mapping:
         layouts: by the dotted name of an array of the right model, the layout
             that makes it from arrays of the left model.
         origin: how the mapping was found.
+        notes: what else is known of it.
     """
 
     layouts: dict[str, Layout]
     origin: str
+    notes: tuple[str, ...] = ()
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Returns the left arrays that an array of the right is made of."""
@@ -66,47 +67,10 @@ def _label(left: tuple[str, ...], right: tuple[str, ...]) -> str:
     return " ~ ".join(", ".join(names) for names in (left, right) if names)
 
 
-def by_canonical_name(left: NativeModel, right: NativeModel) -> Mapping:
-    """Matches the arrays of two models by equal canonical names.
-
-    Raises:
-        ValueError: naming the arrays that only one of the models has.
-    """
-    roles = Role.PARAMETER, Role.BUFFER
-    ours, theirs = (
-        {n: x.layouts.shapes[n] for n in x.layouts.names(*roles)}
-        for x in (left, right)
-    )
-    if ours != theirs:
-        only = [
-            sorted(f"{name} {shape}" for name, shape in a.items() - b.items())
-            for a, b in ((ours, theirs), (theirs, ours))
-        ]
-        raise ValueError(
-            f"rules: got the arrays {only[0]} of the left and {only[1]} of "
-            "the right, expected equal names and shapes. Pass `rules`: a "
-            "plan, an alignment, or text."
-        )
-    paths = {info.path: name for name, info in left.infos.items()}
-    dotted = {
-        path: Layout.of(paths[path], info.value.shape)
-        for info in left.infos.values()
-        for path in (info.path,)
-    }
-    carried = compose(left.layouts.canonical, right.layouts.native)
-    layouts = {
-        info.dotted: carried[info.path].substitute(dotted)
-        for info in right.infos.values()
-        if info.role in roles
-    }
-    return Mapping(layouts, "equal names")
-
-
 def mapping_of(
-    models: Models,
     natives: tuple[Any, Any],
     calls: tuple[Call | None, Call | None],
-    xs: Any,
+    inputs: tuple[Any, Any],
     rules: Any = None,
 ) -> Mapping:
     """Finds the mapping between the arrays of two models.
@@ -115,40 +79,33 @@ def mapping_of(
     models are run to find the mapping.
 
     Args:
-        models: the left and the right model.
-        natives: what the user passed.
+        natives: the left and the right model.
         calls: how to call them, or `None`.
-        xs: the inputs of both.
+        inputs: the batch of inputs of each.
         rules: a plan, an alignment, layouts by name, or rules as text.
 
     Raises:
         ValueError: if the arrays do not match.
     """
+    if isinstance(rules, dict) and all(
+        isinstance(x, Layout) for x in rules.values()
+    ):
+        return Mapping(rules, "the given layouts")
     if rules is not None:
-        return Mapping(_layouts(models, rules), "the given rules")
+        layouts = getattr(rules, "layouts", None)
+        if layouts is None:
+            layouts = plan_port(*natives, rules=rules).layouts
+        return Mapping(dict(layouts), "the given rules")
     try:
-        return by_canonical_name(*models)
+        plan = plan_port(*natives)
+        return Mapping(dict(plan.layouts), "equal names", plan.notes)
     except ValueError:
         found = align(
             *natives,
-            xs,
+            left_inputs=inputs[0],
+            right_inputs=inputs[1],
             left_call=calls[0],
             right_call=calls[1],
             progress=False,
         )
         return Mapping(dict(found.layouts), f"`align`, {found.status}")
-
-
-def _layouts(models: Models, rules: Any) -> dict[str, Layout]:
-    found = getattr(rules, "layouts", None)
-    if found is not None:
-        return dict(found)
-    if isinstance(rules, dict) and all(
-        isinstance(x, Layout) for x in rules.values()
-    ):
-        return rules
-    source, target = (
-        {n: ArrayInfo.of(x.value, x.role) for n, x in model.infos.items()}
-        for model in models
-    )
-    return dict(Plan.parse(rules, source, target).layouts)

@@ -26,7 +26,7 @@ from common.training import checks
 def compare_models(
     left: Any,
     right: Any,
-    xs: Any,
+    inputs: tuple[Any, Any],
     ys: Any,
     *,
     calls: tuple[Call | None, Call | None] = (None, None),
@@ -42,7 +42,7 @@ def compare_models(
     Args:
         left: an Equinox model, a pair with its state, or an NNX module.
         right: another one.
-        xs: a batch of inputs.
+        inputs: the batch of inputs of each model.
         ys: the targets, or `None`.
         calls: how to call each model, or `None`.
         rules: the mapping between their arrays.
@@ -58,13 +58,13 @@ def compare_models(
     """
     checks.check_steps(steps)
     models = NativeModel(left, calls[0]), NativeModel(right, calls[1])
-    found = mapping.mapping_of(models, (left, right), calls, xs, rules)
+    found = mapping.mapping_of((left, right), calls, inputs, rules)
     objective, described = objectives.find_objective(loss, ys)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     own = own_dtype(models)
     labels = _labels(models)
     notes = [f"arrays matched by {found.origin}", f"loss: {described}"]
-    notes += _role_notes(models, found)
+    notes += [*found.notes, *_role_notes(models, found)]
     duels, place = [], Location()
     for dtype in dict.fromkeys(("float64", own)):
         with _precise(dtype):
@@ -73,7 +73,9 @@ def compare_models(
                 calls,
                 labels,
                 found,
-                (halves.cast((xs, ys), _or_own(dtype, own))),
+                halves.cast(
+                    (*inputs, ys), "float64" if dtype == "float64" else None
+                ),
                 dtype,
                 own,
                 objective,
@@ -136,17 +138,12 @@ def own_dtype(models: Sequence[NativeModel]) -> str:
     return max(dtypes, key=lambda name: EPS[name], default="float32")
 
 
-def _or_own(dtype: str, own: str) -> str | None:
-    """Returns the dtype to cast inputs to; `None` leaves them as they are."""
-    return dtype if dtype in ("float64", own) else None
-
-
 def _prepare(
     models: Models,
     calls: tuple[Call | None, Call | None],
     labels: tuple[str, str],
     found: Mapping,
-    batch: tuple[Any, Any],
+    data: tuple[Any, Any, Any],
     dtype: str,
     own: str,
     objective: Loss,
@@ -158,8 +155,8 @@ def _prepare(
         models, calls, labels, found, "float64" if dtype == "float64" else None
     )
     programs = tuple(
-        Program(half, side, batch, objective, optimizer)
-        for half, side in zip(both, SIDES, strict=True)
+        Program(half, side, (xs, data[2]), objective, optimizer)
+        for half, side, xs in zip(both, SIDES, data[:2], strict=True)
     )
     notes = _match_outputs(programs)
     inspections = [p.trace_step(True, EPS[dtype]) for p in programs]

@@ -41,9 +41,7 @@ class Bottleneck(eqx.Module):
         ]
         self.shortcut = None
         if inputs != 4 * width:
-            self.shortcut = ConvNorm(
-                inputs, 4 * width, 1, stride, key=keys[3]
-            )
+            self.shortcut = ConvNorm(inputs, 4 * width, 1, stride, key=keys[3])
 
     def __call__(self, x, state):
         y = x
