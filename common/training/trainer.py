@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from jaxtyping import Array
 
 from common import environment
@@ -368,13 +367,7 @@ class Trainer:
         leaves, metrics = self.pure_step(leaves, batch)
         return {**self.pure.state(leaves), "metrics": metrics}
 
-    def with_optimizer(
-        self,
-        optimizer: (
-            optax.GradientTransformation
-            | Mapping[str, optax.GradientTransformation]
-        ),
-    ) -> "Trainer":
+    def with_optimizer(self, optimizer: Any) -> "Trainer":
         """Returns a new trainer that differs only in its optimizer.
 
         It starts from the initial values, at step 0.
