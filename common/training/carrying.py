@@ -43,7 +43,11 @@ def carry(
             "because its names are the same in every library. Leave `rules` "
             "and `like` out."
         )
-    source = state if like is None else like
+    source: Any = state
+    if like is not None:
+        # A plan depends on values: a batch norm's first batch, for example.
+        model = NativeModel(like)
+        source = model.layouts.write(model.with_arrays({}), state.model)
     plan = plan_port(source, target.native, rules=rules, batch_norm="resume")
     layouts = canonical_layouts(
         plan, target, None if like is None else NativeModel(like)
