@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from common.alignment.aligner import Aligner, Mapping
+from common.alignment.counters import pair_counters, without
 from common.alignment.divergences import (
     SymmetricPoint,
     describe_place,
@@ -298,6 +299,11 @@ def _alignment(
         names = aligner.natural[1].names_without_counterpart()
         over = [tuple(names[0]), tuple(names[1])]
     left, right = sides
+    infos = infos_of(left.model), infos_of(right.model)
+    paired = pair_counters(layouts, *infos)
+    layouts = {**layouts, **paired}
+    sources = {name: x.sources[0].name for name, x in paired.items()}
+    eliminated = (*eliminated, *((x, name) for name, x in sources.items()))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     cost = Cost(
         (len(left.originals), len(right.originals)),
@@ -317,13 +323,16 @@ def _alignment(
         eliminated=eliminated,
         left_over=over[0],
         right_over=over[1],
-        constants=(left.constants, right.constants),
+        constants=(
+            without(left.constants, sources.values()),
+            without(right.constants, paired),
+        ),
         choices=choices,
         tied=tied,
         notes=tuple(notes),
         cost=cost,
-        source=infos_of(left.model),
-        target=infos_of(right.model),
+        source=infos[0],
+        target=infos[1],
         training=training,
         divergence=divergence,
     )

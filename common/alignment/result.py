@@ -67,7 +67,8 @@ class Alignment:
         precision: the narrowest dtype in either model, which limits how well
             the outputs can agree.
         unused: the arrays without an effect, of the left and of the right.
-        eliminated: the pairs of them that were found by elimination.
+        eliminated: the pairs of them, and of the counters and flags of
+            layers, that were found by elimination.
         left_over: the arrays of the left that have no place on the right.
         right_over: the arrays of the right that nothing of the left makes.
         constants: the other arrays, which stay as they are, of both sides.
