@@ -13,7 +13,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from common.comparison.functions import diff as diff
+    from common.alignment import Alignment as Alignment
+    from common.alignment import AlignmentError as AlignmentError
+    from common.alignment import align as align
     from common.comparison.comparing import (
         EquivalenceError as EquivalenceError,
     )
@@ -21,41 +23,60 @@ if TYPE_CHECKING:
         assert_equivalent as assert_equivalent,
     )
     from common.comparison.comparing import compare as compare
+    from common.comparison.functions import diff as diff
     from common.comparison.report import Report as Report
     from common.comparison.steps import diff_steps as diff_steps
     from common.divergence import Diff as Diff
     from common.models import specs as specs
+    from common.porting import Plan as Plan
+    from common.porting import plan_port as plan_port
+    from common.porting import port as port
+    from common.porting import register_layer as register_layer
     from common.registry import backends as backends
     from common.state import State as State
     from common.training.building import build as build
     from common.training.trainer import Trainer as Trainer
 
 _HOMES = {
+    "Alignment": "common.alignment",
+    "AlignmentError": "common.alignment",
     "Diff": "common.divergence",
     "EquivalenceError": "common.comparison.comparing",
+    "Plan": "common.porting",
     "Report": "common.comparison.report",
     "State": "common.state",
     "Trainer": "common.training.trainer",
+    "align": "common.alignment",
     "assert_equivalent": "common.comparison.comparing",
     "backends": "common.registry",
     "build": "common.training.building",
     "compare": "common.comparison.comparing",
     "diff": "common.comparison.functions",
     "diff_steps": "common.comparison.steps",
+    "plan_port": "common.porting",
+    "port": "common.porting",
+    "register_layer": "common.porting",
     "specs": "common.models",
 }
 __all__ = [
+    "Alignment",
+    "AlignmentError",
     "Diff",
     "EquivalenceError",
+    "Plan",
     "Report",
     "State",
     "Trainer",
+    "align",
     "assert_equivalent",
     "backends",
     "build",
     "compare",
     "diff",
     "diff_steps",
+    "plan_port",
+    "port",
+    "register_layer",
     "specs",
 ]
 

@@ -1,5 +1,6 @@
 """Runs the search, and turns an arrangement into a mapping."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
@@ -34,6 +35,8 @@ REORDERED = 3
 """How many arrangements are also tried with elements in another order."""
 SEARCHED = 0.7
 """The share of the tries that elements in another order do not need."""
+MUCH_CLOSER = 0.2
+"""The share of an error that shows that arrays are cut in a better way."""
 MOST_LOST = 0.5
 """The largest share of elements without a counterpart of similar models."""
 
@@ -71,6 +74,7 @@ class Aligner:
         best: the arrangement whose outputs agree best, and their error.
         natural: the first arrangement in which each piece can have a
             counterpart, or the first one, and the error of its outputs.
+        fitting: the arrangement of this kind whose outputs agree best.
         failure: why the last arrangement with equal outputs did not give a
             mapping.
         suspect: that arrangement, and random values of paired pieces with
@@ -83,6 +87,7 @@ class Aligner:
         nothing = Arrangement(Half(()), Half(()))
         self.best: tuple[float, Arrangement] = (np.inf, nothing)
         self.natural: tuple[float, Arrangement] = (np.inf, nothing)
+        self.fitting: tuple[float, Arrangement] = (np.inf, nothing)
         self.failure = ""
         self.suspect: tuple[Arrangement, Values] | None = None
 
@@ -97,6 +102,9 @@ class Aligner:
             arrangement.is_balanced and not self.natural[1].is_balanced
         ):
             self.natural = error, arrangement
+        fits = arrangement.is_balanced and arrangement.lost <= MOST_LOST
+        if fits and error < self.fitting[0]:
+            self.fitting = error, arrangement
         return error
 
     def find_place(self) -> tuple[float, Arrangement, Values]:
@@ -121,6 +129,8 @@ class Aligner:
         is_close = best < NEARLY_EQUAL and not self.natural[1].is_balanced
         if is_close or best <= self.runs.tolerance("outputs"):
             return best, closest, ({}, {})
+        if self.fitting[0] < MUCH_CLOSER * self.natural[0]:
+            return (*self.fitting, ({}, {}))
         return (*self.natural, ({}, {}))
 
     # --- the search ---------------------------------------------------------
@@ -136,7 +146,7 @@ class Aligner:
         start = self.runs.start()
         bound = self.runs.tolerance("outputs")
         ways = itertools.islice(
-            best_first(start), int(SEARCHED * self.max_cuts) + 1
+            best_first(start), max(1, int(SEARCHED * self.max_cuts))
         )
         for arrangement in ways:
             error = self._try(arrangement, bar)
@@ -186,14 +196,17 @@ class Aligner:
         self, arrangements: Iterable[Arrangement], tolerance: float
     ) -> Iterator[Arrangement]:
         def run(arrangement: Arrangement) -> tuple[Run, Run]:
+            if self.cuts >= self.max_cuts:
+                raise _Exhausted
             self.cuts += 1
             return self.runs.run(arrangement, self.runs.points[0])
 
-        for arrangement in arrangements:
-            for new in rearranged(arrangement, run, tolerance):
-                if self.cuts >= self.max_cuts:
-                    return
-                yield new
+        with contextlib.suppress(_Exhausted):
+            for arrangement in arrangements:
+                for new in rearranged(arrangement, run, tolerance):
+                    if self.cuts >= self.max_cuts:
+                        return
+                    yield new
 
     # --- the mapping --------------------------------------------------------
 
@@ -278,6 +291,10 @@ class Aligner:
             pairs, lambda piece: random_like(piece.values(0), rng)
         )
         self.suspect = arrangement, values
+
+
+class _Exhausted(Exception):
+    """As many ways of cutting as allowed were tried."""
 
 
 def _rank(found: tuple[Arrangement, float]) -> tuple[bool, float]:

@@ -26,7 +26,8 @@ from common.alignment.runs import Runs
 from common.alignment.sides import ARRAY_VALUE_ERRORS, Side, find_needed
 from common.alignment.training import prove_training
 from common.divergence.result import Diff
-from common.native import Call, NativeModel
+from common.native import Call, NativeModel, inputs_of_both
+from common.porting.arrays import ArrayInfo
 from common.rendering.progress import ProgressBar
 
 MAX_CUTS = 150
@@ -142,16 +143,11 @@ def symmetric_arguments(
 def _prepare(models, calls, inputs, xs, constants, max_cuts):
     """Compiles both models."""
     constants = tuple(constants)
+    batches = inputs_of_both(xs, *inputs)
     sides, notes, known = [], [], set()
-    for label, model, call, own in zip(
-        ("left", "right"), models, calls, inputs, strict=True
+    for label, model, call, given in zip(
+        ("left", "right"), models, calls, batches, strict=True
     ):
-        given = xs if own is None else own
-        if given is None:
-            raise ValueError(
-                f"{label} inputs: got None, expected a batch. Pass `xs`, or "
-                f"`{label}_inputs`."
-            )
         native = NativeModel(model, call)
         pinned = {
             name
@@ -326,9 +322,19 @@ def _alignment(
         tied=tied,
         notes=tuple(notes),
         cost=cost,
+        source=infos_of(left.model),
+        target=infos_of(right.model),
         training=training,
         divergence=divergence,
     )
+
+
+def infos_of(model: NativeModel) -> dict[str, ArrayInfo]:
+    """Describes the arrays of a model."""
+    return {
+        name: ArrayInfo.of(array.value, array.role)
+        for name, array in model.infos.items()
+    }
 
 
 def _notes_on_parts(label, unused, zero) -> list[str]:

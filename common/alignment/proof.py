@@ -98,6 +98,7 @@ def _prove_once(sides, arrangement, pairs, layouts, seed) -> Proof:
     right = arrangement.right.fill(sides[1].originals, values=others)
     for name, layout in layouts.items():
         right[name] = np.asarray(layout.apply(left))
+    del values, others  # the arrays hold these values, too
     first = sides[0].run(left, seed)
     del left
     second = sides[1].run(right, seed)

@@ -1,9 +1,12 @@
 """The result of aligning two models."""
 
 import dataclasses
+import functools
 
 from common.divergence.result import Diff
 from common.layouts import Layout
+from common.porting.arrays import Infos
+from common.porting.plan import Plan
 
 PROVED = "proved"
 DIFFERS = "mapped, but differs"
@@ -73,6 +76,8 @@ class Alignment:
             those arrays.
         notes: what else there is to know.
         cost: what the alignment cost.
+        source: the shapes, dtypes and roles of all arrays of the left.
+        target: those of the right.
         divergence: where the models differ, if they do.
     """
 
@@ -90,6 +95,8 @@ class Alignment:
     tied: tuple[tuple[str, Names], ...]
     notes: tuple[str, ...]
     cost: Cost
+    source: Infos
+    target: Infos
     training: tuple[float, float] | None = None
     divergence: Diff | None = None
 
@@ -98,12 +105,37 @@ class Alignment:
         """Whether the mapping is proved."""
         return self.status == PROVED
 
+    @functools.cached_property
+    def plan(self) -> Plan:
+        """The mapping as a plan, which `port` takes as its rules.
+
+        Arrays of the left that go nowhere are ignored, and arrays of the
+        right that nothing makes are kept.
+
+        Raises:
+            ValueError: if the models were refused, or if only a part of an
+                array of the left is used, because the other part has no place
+                on the right.
+        """
+        if self.status == REFUSED:
+            raise ValueError(
+                "plan: got models that were refused, expected a mapping. "
+                "Look at `divergence` and correct a model."
+            )
+        used = {s.name for x in self.layouts.values() for s in x.sources}
+        return Plan(
+            self.layouts,
+            self.source,
+            self.target,
+            tuple(self.source.keys() - used),
+            tuple(self.target.keys() - self.layouts.keys()),
+            self.notes,
+        )
+
     @property
     def rules(self) -> str:
-        """The mapping as text, one line for each kind of array."""
-        from common.alignment.text import rules
-
-        return rules(self.layouts)
+        """The plan as text, which `port` reads."""
+        return self.plan.rules
 
     def __repr__(self) -> str:
         return f"Alignment(status={self.status!r}, arrays={len(self.layouts)})"

@@ -1,6 +1,5 @@
 """Describes an alignment in words, and writes its rules."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from common.alignment.grouping import Line, grouped
@@ -19,12 +18,6 @@ from common.layouts import (
 
 MOST_SHOWN = 8
 """How many names of a list are shown."""
-
-
-def rules(layouts: Mapping[str, Layout]) -> str:
-    """Returns a mapping as text: `source -> step -> target`, one on a line."""
-    lines = [f"{chain(x)} -> {name}" for name, x in sorted(layouts.items())]
-    return "\n".join(lines)
 
 
 def chain(layout: "Layout | Source") -> str:

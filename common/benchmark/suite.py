@@ -165,12 +165,20 @@ def step_race(depth: int, rounds: int, bar: ProgressBar) -> Race:
         for name, make in find_contenders(backend).items():
             step = make(trainer.native, spec.optimizer())
             contenders.append(Contender(name, lambda step=step: step(xs, ys)))
-        name = f"Trainer over {library}"
-        judged.append(name)
-        trainers.append(
-            Contender(name, lambda t=trainer: t.step(xs, ys)["loss"])
+        users = build(
+            as_user_model(trainer.native),
+            loss=spec.loss,
+            optimizer=spec.optimizer(),
         )
-        lowerings[name] = trainer._step.lower(trainer.leaves, (xs, ys))
+        for name, one in (
+            (f"Trainer over {library}", trainer),
+            (f"build(model=...) over {library}", users),
+        ):
+            judged.append(name)
+            trainers.append(
+                Contender(name, lambda one=one: one.step(xs, ys)["loss"])
+            )
+            lowerings[name] = one._step.lower(one.leaves, (xs, ys))
     contenders += trainers
     bar.describe(f"{title}: verifying")
     firsts = verify(contenders, BASELINE, CHECK_STEPS)
@@ -182,6 +190,12 @@ def step_race(depth: int, rounds: int, bar: ProgressBar) -> Race:
         judged=tuple(judged),
         programs=_programs(lowerings),
     )
+
+
+def as_user_model(native: Any) -> Any:
+    """Returns what a user would have: a module, or a model and its state."""
+    module = getattr(native, "module", None)
+    return (native.model, native.state) if module is None else module
 
 
 def fit_race(name: str, epochs: int, rounds: int, bar: ProgressBar) -> Race:

@@ -6,7 +6,7 @@ import optax
 
 from common.comparison import lockstep, native
 from common.comparison.report import Report
-from common.native import Call
+from common.native import Call, inputs_of_both
 from common.protocol import Loss
 from common.training.trainer import Trainer
 
@@ -28,9 +28,11 @@ class EquivalenceError(AssertionError):
 def compare(
     left: Any,
     right: Any,
-    xs: Any,
+    xs: Any = None,
     ys: Any = None,
     *,
+    left_inputs: Any = None,
+    right_inputs: Any = None,
     left_call: Call | None = None,
     right_call: Call | None = None,
     rules: Any = None,
@@ -64,6 +66,9 @@ def compare(
         right: another one. Trainers are compared with trainers.
         xs: a batch of inputs: a pytree of arrays.
         ys: the targets; not needed for models.
+        left_inputs: the batch of the left model, if it takes the same inputs
+            in another form, such as channels first.
+        right_inputs: the batch of the right model, likewise.
         left_call: `call(model, xs, *, training, key) -> (outputs, model)`,
             if the left model is not called on a batch as its library's
             examples do. It may also return a new state, or `None`.
@@ -92,6 +97,8 @@ def compare(
         BatchError: if a batch does not fit the model of the trainers.
     """
     options = {
+        "left_inputs": left_inputs,
+        "right_inputs": right_inputs,
         "left_call": left_call,
         "right_call": right_call,
         "rules": rules,
@@ -121,7 +128,7 @@ def compare(
     return native.compare_models(
         left,
         right,
-        xs,
+        inputs_of_both(xs, left_inputs, right_inputs),
         ys,
         calls=(left_call, right_call),
         rules=rules,
@@ -135,9 +142,11 @@ def compare(
 def assert_equivalent(
     left: Any,
     right: Any,
-    xs: Any,
+    xs: Any = None,
     ys: Any = None,
     *,
+    left_inputs: Any = None,
+    right_inputs: Any = None,
     left_call: Call | None = None,
     right_call: Call | None = None,
     rules: Any = None,
@@ -153,6 +162,8 @@ def assert_equivalent(
         right: another model.
         xs: a batch of inputs.
         ys: the targets.
+        left_inputs: the batch of the left model, if it is not `xs`.
+        right_inputs: the batch of the right model, if it is not `xs`.
         left_call: how to call the left model.
         right_call: how to call the right model.
         rules: the mapping between their arrays.
@@ -172,6 +183,8 @@ def assert_equivalent(
         right,
         xs,
         ys,
+        left_inputs=left_inputs,
+        right_inputs=right_inputs,
         left_call=left_call,
         right_call=right_call,
         rules=rules,

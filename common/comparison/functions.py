@@ -14,8 +14,8 @@ WEIGHTS = ("symmetric",)
 
 
 def diff(
-    left: Callable[..., Any],
-    right: Callable[..., Any],
+    left: Any,
+    right: Any,
     *args: Any,
     right_args: Sequence[Any] | None = None,
     dtype: str | None = "float64",
@@ -32,8 +32,9 @@ def diff(
     the axes makes them equal.
 
     Args:
-        left: a function, or a module with a `__call__`.
-        right: the other function or module.
+        left: a function, or a module with a `__call__`. With `weights`, a
+            native model.
+        right: the other function, module or model.
         args: the arguments of both.
         right_args: a tuple of arguments for `right`, if they differ from
             `args`. With it, two models can be passed as arguments, so that

@@ -109,7 +109,7 @@ def by_canonical_name(left: NativeModel, right: NativeModel) -> Mapping:
 def mapping_of(
     natives: tuple[Any, Any],
     calls: tuple[Call | None, Call | None],
-    xs: Any,
+    inputs: tuple[Any, Any],
     rules: Any = None,
 ) -> Mapping:
     """Finds the mapping between the arrays of two models.
@@ -120,7 +120,7 @@ def mapping_of(
     Args:
         natives: the left and the right model.
         calls: how to call them, or `None`.
-        xs: the inputs of both.
+        inputs: the batch of inputs of each.
         rules: a plan, an alignment, layouts by name, or rules as text.
 
     Raises:
@@ -143,7 +143,8 @@ def mapping_of(
     try:
         found = align(
             *natives,
-            xs,
+            left_inputs=inputs[0],
+            right_inputs=inputs[1],
             left_call=calls[0],
             right_call=calls[1],
             progress=False,

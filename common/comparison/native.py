@@ -26,7 +26,7 @@ from common.training import checks
 def compare_models(
     left: Any,
     right: Any,
-    xs: Any,
+    inputs: tuple[Any, Any],
     ys: Any,
     *,
     calls: tuple[Call | None, Call | None] = (None, None),
@@ -42,7 +42,7 @@ def compare_models(
     Args:
         left: an Equinox model, a pair with its state, or an NNX module.
         right: another one.
-        xs: a batch of inputs.
+        inputs: the batch of inputs of each model.
         ys: the targets, or `None`.
         calls: how to call each model, or `None`.
         rules: the mapping between their arrays.
@@ -58,7 +58,7 @@ def compare_models(
     """
     checks.check_steps(steps)
     models = NativeModel(left, calls[0]), NativeModel(right, calls[1])
-    found = mapping.mapping_of((left, right), calls, xs, rules)
+    found = mapping.mapping_of((left, right), calls, inputs, rules)
     objective, described = objectives.find_objective(loss, ys)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     own = model_dtype(models)
@@ -74,7 +74,7 @@ def compare_models(
                 labels,
                 found,
                 halves.cast(
-                    (xs, ys), "float64" if dtype == "float64" else None
+                    (*inputs, ys), "float64" if dtype == "float64" else None
                 ),
                 dtype,
                 own,
@@ -143,7 +143,7 @@ def _prepare(
     calls: tuple[Call | None, Call | None],
     labels: tuple[str, str],
     found: Mapping,
-    batch: tuple[Any, Any],
+    data: tuple[Any, Any, Any],
     dtype: str,
     model_dtype: str,
     objective: Loss,
@@ -155,8 +155,8 @@ def _prepare(
         models, calls, labels, found, "float64" if dtype == "float64" else None
     )
     programs = tuple(
-        Program(half, side, batch, objective, optimizer)
-        for half, side in zip(both, SIDES, strict=True)
+        Program(half, side, (xs, data[2]), objective, optimizer)
+        for half, side, xs in zip(both, SIDES, data[:2], strict=True)
     )
     notes = _match_outputs(programs)
     inspections = [p.trace_step(True, EPS[dtype]) for p in programs]

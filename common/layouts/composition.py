@@ -1,5 +1,6 @@
 """Composition and inversion of the layouts of several arrays."""
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 from common.layouts.joins import Concatenate, Stack
 from common.layouts.layout import Layout, Source
 from common.layouts.simplification import simplify
-from common.layouts.steps import Index, Pick, Slice
+from common.layouts.steps import Index, Pick, Shape, Slice, Step
 
 
 def inverse(layout: Layout) -> Layout:
@@ -55,35 +56,38 @@ def invert(layouts: Mapping[str, Layout]) -> dict[str, Layout]:
         ValueError: naming a source of which some elements are in no array,
             so that they could not be recovered.
     """
-    found: dict[Source, list[tuple[tuple[Pick, ...], Layout]]] = {}
+    found: dict[Source, list[Piece]] = {}
     for name, layout in layouts.items():
         layout = simplify(layout)
         _pull(layout, Layout.of(name, layout.shape), found)
     return {
-        source.name: simplify(_assemble(source, pieces))
+        source.name: simplify(_assemble(source, source.shape, pieces))
         for source, pieces in found.items()
     }
 
 
-def _pull(layout: Layout, made: Layout, found: dict[Source, Any]) -> None:
+Piece = tuple[tuple[Step, ...], Layout]
+"""The steps that make a piece of an array, and what was made of it."""
+
+
+def _pull(
+    layout: Layout, made: Layout, found: dict[Source, list[Piece]]
+) -> None:
     """Undoes a layout down to its sources, and notes the pieces of each."""
-    picks = []
+    if layout.join is None and isinstance(layout.inputs[0], Source):
+        found.setdefault(layout.inputs[0], []).append((layout.steps, made))
+        return
     shapes = [layout.joined_shape]
     for step in layout.steps:
         shapes.append(step.output(shapes[-1]))
     steps = list(zip(layout.steps, shapes, strict=False))
-    while steps and isinstance(steps[0][0], Pick):
-        picks.append(steps.pop(0)[0])
     for step, shape in reversed(steps):
+        if isinstance(step, Pick):
+            raise ValueError(
+                f"layout {layout}: got a piece of joined arrays, expected "
+                "whole arrays. Take the piece before joining."
+            )
         made = made.then(step.inverse(shape))
-    if layout.join is None and isinstance(layout.inputs[0], Source):
-        found.setdefault(layout.inputs[0], []).append((tuple(picks), made))
-        return
-    if picks:
-        raise ValueError(
-            f"layout {layout}: got a piece of joined arrays, expected whole "
-            "arrays. Take the piece before joining."
-        )
     start = 0
     for i, part in enumerate(layout.inputs):
         piece = made
@@ -97,33 +101,61 @@ def _pull(layout: Layout, made: Layout, found: dict[Source, Any]) -> None:
         _pull(part, piece, found)
 
 
-def _assemble(source: Source, pieces: list[Any]) -> Layout:
-    """Joins the pieces of a source."""
-    for picks, made in pieces:
-        if not picks:
+def _assemble(source: Source, shape: Shape, pieces: list[Piece]) -> Layout:
+    """Joins the pieces of an array, of which one step after another is undone.
+
+    Args:
+        source: the array that the pieces are of, for the error.
+        shape: the shape that the first steps of the pieces apply to.
+        pieces: the pieces.
+    """
+    for steps, made in pieces:
+        if not steps:
             return made
-    axes = {(type(p), p.axis) for picks, _ in pieces for p in picks}
-    if len(axes) == 1 and all(len(picks) == 1 for picks, _ in pieces):
-        ((kind, axis),) = axes
-        if kind is Index:
-            by_index = {picks[0].index: made for picks, made in pieces}
-            if set(by_index) == set(range(source.shape[axis])):
-                parts = tuple(by_index[i] for i in sorted(by_index))
-                return Layout(parts, Stack(axis, len(parts)))
-        else:
-            by_start = {picks[0].start: (picks[0], m) for picks, m in pieces}
-            ordered = [by_start[start] for start in sorted(by_start)]
-            ends = [0, *(pick.stop for pick, _ in ordered)]
-            starts = [*(pick.start for pick, _ in ordered), source.shape[axis]]
-            if starts == ends:
-                sizes = tuple(pick.stop - pick.start for pick, _ in ordered)
-                parts = tuple(made for _, made in ordered)
-                return Layout(parts, Concatenate(axis, sizes))
+    groups: dict[Step, list[Piece]] = {}
+    for steps, made in pieces:
+        groups.setdefault(steps[0], []).append((steps[1:], made))
+    # One array may be made of the whole source, beside others.
+    for step, group in groups.items():
+        if not isinstance(step, Pick):
+            with contextlib.suppress(ValueError):
+                part = _assemble(source, step.output(shape), group)
+                return part.then(step.inverse(shape))
+    picks = {}
+    for step, group in groups.items():
+        if isinstance(step, Pick):
+            picks[step] = _assemble(source, step.output(shape), group)
+    for axis in sorted({pick.axis for pick in picks}):
+        along = {pick: x for pick, x in picks.items() if pick.axis == axis}
+        joined = _join_picks(along, axis, shape[axis])
+        if joined is not None:
+            return joined
     names = sorted({s.name for _, made in pieces for s in made.sources})
     raise ValueError(
         f"layouts of {source}: got only pieces of it in {names}, expected "
         "pieces that cover it once. Add layouts for the other pieces."
     )
+
+
+def _join_picks(
+    parts: dict[Pick, Layout], axis: int, size: int
+) -> Layout | None:
+    """Joins pieces along an axis; `None` if they do not cover it once."""
+    entries = [pick for pick in parts if isinstance(pick, Index)]
+    ranges = [pick for pick in parts if isinstance(pick, Slice)]
+    if entries and not ranges:
+        entries.sort(key=lambda pick: pick.index)
+        if [pick.index for pick in entries] == list(range(size)):
+            ordered = tuple(parts[pick] for pick in entries)
+            return Layout(ordered, Stack(axis, size))
+    elif ranges and not entries:
+        ranges.sort(key=lambda pick: pick.start)
+        stops = [0, *(pick.stop for pick in ranges)]
+        if [*(pick.start for pick in ranges), size] == stops:
+            ordered = tuple(parts[pick] for pick in ranges)
+            sizes = tuple(pick.stop - pick.start for pick in ranges)
+            return Layout(ordered, Concatenate(axis, sizes))
+    return None
 
 
 def apply(

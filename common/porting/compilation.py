@@ -8,7 +8,7 @@ from typing import Any
 from common.layouts import Layout, compose, invert, simplify
 from common.porting.grammar import Call, Chain, Rule
 from common.porting.patterns import Key, Match, Pattern, pair_keys
-from common.porting.settling import settle
+from common.porting.settling import settle, unsettled
 from common.porting.sides import Side
 from common.porting.steps import CUTS, JOINS, build_steps, cut, join
 
@@ -237,7 +237,18 @@ def _end(
     if leaf is not None:
         canonical = target.modules[name].get(leaf)
         if canonical is not None:
-            _require_shape(name, layout, target.canonical[canonical].shape)
+            own = target.canonical[canonical]
+            _require_shape(name, layout, own.shape)
+            problem = unsettled(
+                source,
+                [x.name for x in layout.sources],
+                target,
+                [x.name for x in own.sources],
+                own.shape,
+                has_steps=bool(rule.chain.steps),
+            )
+            if problem is not None:
+                raise ValueError(f"{problem}.")
             _add(found.canonical, canonical, layout)
         return
     shape = target.infos[name].shape

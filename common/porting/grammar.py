@@ -78,7 +78,7 @@ def parse_rules(rules: Any) -> list[Rule]:
     Args:
         rules: lines of text, of which empty ones and those that start with
             `#` are left out; or the part of each rule after the first arrow,
-            by its source.
+            by its source. A value of `derive(...)` is under its target.
 
     Raises:
         ValueError: naming the rule that cannot be read.
@@ -94,7 +94,12 @@ def parse_rules(rules: Any) -> list[Rule]:
             f"rules: got {type(rules).__name__}, expected a plan, text, or a "
             "dict of text. Write each rule as `source -> step -> target`."
         )
-    return [parse(f"{source} {ARROW} {x}") for source, x in rules.items()]
+    return [
+        parse(f"{x} {ARROW} {name}")
+        if x.startswith("derive(") and len(_split(x, ARROW)) == 1
+        else parse(f"{name} {ARROW} {x}")
+        for name, x in rules.items()
+    ]
 
 
 def parse(text: str) -> Rule:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from common.porting.grammar import Chain, Rule
+from common.porting.grammar import ARROW, Chain, Rule
 from common.porting.grouping import Entry, Group, group, is_writable
-from common.porting.patterns import NOTHING, quote
+from common.porting.patterns import NOTHING
 from common.porting.sides import Side
 
+MANY = 40
 OFFER = (
     "`align(source, target, x)` finds the rules by running both models, and "
     "`diff` shows the lines at which two models differ."
@@ -44,8 +45,8 @@ def refuse(
         if not (left or right):
             raise ValueError(f"port: {'; '.join(problems)}.")
     lines = [f"  {problem}." for problem in problems]
-    lines += [f"  source {_shown(name, source, arrays)}" for name in left]
-    lines += [f"  target {_shown(name, target, {})}" for name in right]
+    lines += [f"  source {text}" for text in _listed(left, source, arrays)]
+    lines += [f"  target {text}" for text in _listed(right, target, {})]
     lines.append("Rules to paste, once you have checked them:")
     lines += [f"  {rule}" for rule in suggest(source, target, left, right)]
     raise ValueError(
@@ -54,6 +55,27 @@ def refuse(
         "expected none.\n" + "\n".join(lines) + "\nPass `rules`, or list "
         f"arrays in `ignore` or `keep`. {OFFER}"
     )
+
+
+def _listed(
+    names: list[str], side: Side, arrays: Mapping[str, Any]
+) -> list[str]:
+    """Names arrays; if they are many, those that differ in a number as one."""
+    if len(names) <= MANY:
+        return [_shown(name, side, arrays) for name in names]
+    entries = [
+        Entry((name,), f"{info.shape} {info.dtype}", (name,))
+        for name, info in side.infos.items()
+        if name in names
+    ]
+    return [
+        f"{one.source} {one.steps}" + f" ({len(one.entries)}x)"
+        for one in group(entries, _is_bounded)
+    ]
+
+
+def _is_bounded(one: Group) -> bool:
+    return "=" in str(one.source)
 
 
 def _shown(name: str, side: Side, arrays: Mapping[str, Any]) -> str:
@@ -97,13 +119,16 @@ def suggest(
         str(Rule(Chain(one.source), one.target))
         for one in group(entries, _is_readable)
     ]
-    rules += [f"{quote(name)} -> {NOTHING}" for name in rest]
-    rules += [
-        f"{NOTHING} -> {quote(name)}"
-        for names in theirs.values()
-        for name in names
-    ]
+    unpaired = [name for names in theirs.values() for name in names]
+    rules += [f"{text} {ARROW} {NOTHING}" for text in _patterns(rest)]
+    rules += [f"{NOTHING} {ARROW} {text}" for text in _patterns(unpaired)]
     return rules
+
+
+def _patterns(names: list[str]) -> list[str]:
+    """Returns patterns that match these names."""
+    entries = [Entry((name,), (), (name,)) for name in names]
+    return [str(one.source) for one in group(entries, _is_readable)]
 
 
 def _is_readable(one: Group) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.layouts import Layout
-from common.porting.settling import settle
+from common.porting.settling import unsettled
 from common.porting.sides import Side
 
 Names = Mapping[str, str]
@@ -147,29 +147,9 @@ def _compare(source: Side, name: str, target: Side, other: str) -> str | None:
     ours, theirs = source.canonical[name], target.canonical[other]
     lefts = [found.name for found in ours.sources]
     rights = [found.name for found in theirs.sources]
-    shown = f"{lefts[0]} -> {rights[0]}"
-    settled = (
-        all(x in source.settled for x in lefts),
-        all(x in target.settled for x in rights),
-    )
     if ours.shape != theirs.shape:
         return (
-            f"{shown}: got the shape {ours.shape} in canonical order, "
-            f"expected {theirs.shape}"
+            f"{lefts[0]} -> {rights[0]}: got the shape {ours.shape} in "
+            f"canonical order, expected {theirs.shape}"
         )
-    if all(settled) or len(ours.shape) < 2:
-        return None
-    if any(settled):
-        bare = (rights if settled[0] else lefts)[0]
-        return (
-            f"{shown} {ours.shape}: got a layer's weight on one side, and "
-            f"{bare!r}, an array of which no layer type settles the axis "
-            f"order, on the other, expected a rule. Write `{shown}` with "
-            "`-> transpose` or `-> copy` in between, or teach the layer with "
-            "`register_layer`"
-        )
-    try:
-        settle(source, lefts[0], target, rights[0])
-    except ValueError as error:
-        return str(error).rstrip(".")
-    return None
+    return unsettled(source, lefts, target, rights, ours.shape)

@@ -41,8 +41,6 @@ def carry(
         return None
     into, _ = find_porting(target.library).read_optimizer(target.optimizer)
     if given.state is not None:
-        if not given.state.opt:
-            return None
         return _from_state(given.state, target, into), given.state.step
     if given.native is None or given.native.optimizer is None:
         return None

@@ -110,11 +110,13 @@ def make_plan(
 
 def _said(rules: Any, source: Side, target: Side) -> Compiled:
     """Returns what the user's rules say."""
-    plan = getattr(rules, "plan", rules)
     if rules is None:
         return Compiled()
+    # An alignment has its rules as text.
+    plan = rules
     if not isinstance(plan, Plan):
-        return compile_rules(parse_rules(rules), source, target)
+        text = getattr(rules, "rules", rules)
+        return compile_rules(parse_rules(text), source, target)
     fits = plan.source.keys() <= source.infos.keys()
     fits = fits and plan.target.keys() <= target.infos.keys()
     if not fits:
@@ -170,11 +172,12 @@ def _match_native(
     random = _random(target)
     equal = names - random == wanted - random and all(
         source.infos[name].shape == target.infos[name].shape
-        for name in names & wanted
+        for name in names & wanted - random
     )
     if not equal or said.layouts or said.canonical:
         return None
-    for name in names & wanted:
+    said.ignored += names & random
+    for name in names & wanted - random:
         said.layouts[name] = Layout.of(name, source.infos[name].shape)
     return Matched({}, (), (), ())
 

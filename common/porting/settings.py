@@ -5,9 +5,8 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from common.layouts import Layout
+from common.porting.grouping import Entry, Group, group
 from common.porting.sides import Side
 
 SAME = {
@@ -46,7 +45,8 @@ def differing(
 ) -> list[str]:
     """Describes the settings that differ between modules that pair.
 
-    Two modules pair if the arrays of one go to the arrays of the other.
+    Two modules pair if the arrays of one go to the arrays of the other, or if
+    they have no arrays and the same name in modules that pair.
 
     Args:
         source: one side.
@@ -55,38 +55,79 @@ def differing(
     """
     if source.model is None or target.model is None:
         return []
-    notes = []
-    for left, right in sorted(_paired(layouts)):
-        ours = settings(_follow(source.model, left))
-        theirs = settings(_follow(target.model, right))
-        for name in sorted(ours.keys() & theirs.keys()):
-            texts = _text(ours[name]), _text(theirs[name])
-            if texts[0] != texts[1]:
-                shown = left if left == right else f"{left} -> {right}"
-                notes.append(
-                    f"`{shown or 'model'}`: {name} {texts[0]} against "
-                    f"{texts[1]}"
-                )
-    return notes
+    pairs = _paired(layouts)
+    entries = []
+    for left, right in sorted(pairs):
+        ours, theirs = (
+            _follow(source.model, left),
+            _follow(target.model, right),
+        )
+        entries += _compare(left, right, ours, theirs)
+        children = dict(_attributes(ours)), dict(_attributes(theirs))
+        for word in sorted(children[0].keys() & children[1].keys()):
+            names = (_below(left, word), _below(right, word))
+            has_arrays = any(
+                name == names[i] or name.startswith(names[i] + ".")
+                for pair in pairs
+                for i, name in enumerate(pair)
+            )
+            if not has_arrays:
+                found = children[0][word], children[1][word]
+                entries += _compare(*names, *found)
+    return sorted(_note(one) for one in group(entries, _always))
+
+
+def _compare(left: str, right: str, ours: Any, theirs: Any) -> list[Entry]:
+    """Returns an entry for each setting that differs."""
+    found = settings(ours), settings(theirs)
+    texts = [
+        (name, _text(found[0][name]), _text(found[1][name]))
+        for name in sorted(found[0].keys() & found[1].keys())
+    ]
+    return [
+        Entry(
+            (left or "model",), f"{name} {a} against {b}", (right or "model",)
+        )
+        for name, a, b in texts
+        if a != b
+    ]
+
+
+def _note(one: Group) -> str:
+    names = dict.fromkeys((str(one.source), str(one.target)))
+    count = f" ({len(one.entries)}x)" if len(one.entries) > 1 else ""
+    return f"`{' -> '.join(names)}`: {one.steps}{count}"
+
+
+def _always(one: Group) -> bool:
+    del one
+    return True
+
+
+def _below(path: str, word: str) -> str:
+    return f"{path}.{word}" if path else word
 
 
 def _paired(layouts: Mapping[str, Layout]) -> set[tuple[str, str]]:
     """Returns the paths of modules of which all arrays correspond."""
-    forward: dict[str, set[str]] = {}
-    backward: dict[str, set[str]] = {}
-    pairs: dict[tuple[str, str], int] = {}
+    ours: dict[str, set[str]] = {}
+    theirs: dict[str, set[str]] = {}
+    candidates = {("", "")}
     for name, layout in layouts.items():
+        right = _modules(name)
+        for path in right:
+            theirs.setdefault(path, set()).add(name)
         for source in layout.sources:
-            for left, right in zip(
-                _modules(source.name), _modules(name), strict=False
-            ):
-                pairs[left, right] = 0
-                forward.setdefault(left, set()).add(right)
-                backward.setdefault(right, set()).add(left)
+            left = _modules(source.name)
+            for path in left:
+                ours.setdefault(path, set()).add(name)
+            candidates |= {*zip(left, right, strict=False)}
+            candidates |= {(path, path) for path in left if path in right}
     return {
         (left, right)
-        for left, right in pairs
-        if forward[left] == {right} and backward[right] == {left}
+        for left, right in candidates
+        if bool(left) == bool(right)
+        and ours.get(left, set()) == theirs.get(right, set())
     }
 
 
@@ -113,11 +154,30 @@ def _follow(model: Any, path: str) -> Any:
 
 def settings(layer: Any) -> dict[str, Any]:
     """Returns the settings of a layer, by their name in Equinox."""
-    return {
+    found = {
         SAME.get(name, name): value
         for name, value in _attributes(layer)
         if _is_setting(value) and SAME.get(name, name) not in UNLIKE
     }
+    if "padding" in found:
+        if "Transpose" in type(layer).__name__:
+            del found["padding"]  # counted at opposite ends
+        else:
+            found["padding"] = _padding(layer, found)
+    return found
+
+
+def _padding(layer: Any, found: Mapping[str, Any]) -> Any:
+    """Returns the padding as numbers, if they do not depend on the input."""
+    padding, sizes = found["padding"], getattr(layer, "kernel_size", ())
+    if padding == "VALID":
+        return 0
+    plain = _text(found.get("stride", 1)) == "1"
+    plain = plain and _text(found.get("dilation", 1)) == "1"
+    odd = isinstance(sizes, tuple | list) and all(n % 2 for n in sizes)
+    if padding == "SAME" and plain and odd and sizes:
+        return tuple(n // 2 for n in sizes)
+    return padding
 
 
 def _attributes(layer: Any) -> Iterator[tuple[str, Any]]:
@@ -150,14 +210,9 @@ def _text(value: Any) -> str:
     if callable(value):
         return getattr(value, "__name__", repr(value))
     if isinstance(value, list | tuple):
-        texts = list(map(_text, value))
+        texts = list(map(_text, value)) or ["()"]
         return texts[0] if len(set(texts)) == 1 else f"({', '.join(texts)})"
     if isinstance(value, float):
-        return (
-            np.format_float_positional(value, trim="-")
-            if (1e-3 <= abs(value) < 1e5)
-            else f"{value:.17g}"
-            if float(f"{value:g}") != value
-            else (f"{value:g}".replace("e-0", "e-").replace("e+0", "e+"))
-        )
+        text = repr(value)
+        return text.replace("e-0", "e-") if "e" in text else text
     return str(value)

@@ -1,6 +1,8 @@
 """Which axis order two arrays have, as far as their layers settle that."""
 
-from common.layouts import Layout, compose
+from collections.abc import Sequence
+
+from common.layouts import Layout, Shape, compose
 from common.porting.sides import Side
 
 
@@ -40,6 +42,49 @@ def settle(source: Side, left: str, target: Side, right: str) -> Layout:
         "equal ones. Add the steps that lead from one to the other, such as "
         "`transpose`."
     )
+
+
+def unsettled(
+    source: Side,
+    lefts: Sequence[str],
+    target: Side,
+    rights: Sequence[str],
+    shape: Shape,
+    has_steps: bool = False,
+) -> str | None:
+    """Tells why layer types do not settle the axis order, if they do not.
+
+    Args:
+        source: one side.
+        lefts: names of the source arrays that hold a canonical array.
+        target: the other side.
+        rights: names of the target arrays that hold it.
+        shape: of the canonical array.
+        has_steps: whether a rule has steps for it.
+    """
+    settled = (
+        all(name in source.settled for name in lefts),
+        all(name in target.settled for name in rights),
+    )
+    if all(settled) or len(shape) < 2:
+        return None
+    shown = f"{lefts[0]} -> {rights[0]}"
+    if any(settled):
+        bare = (rights if settled[0] else lefts)[0]
+        return (
+            f"{shown} {shape}: got a layer's weight on one side, and "
+            f"{bare!r}, an array of which no layer type settles the axis "
+            f"order, on the other, expected a rule. Write `{shown}` with "
+            "`-> transpose` or `-> copy` in between, or teach the layer with "
+            "`register_layer`"
+        )
+    if has_steps:
+        return None
+    try:
+        settle(source, lefts[0], target, rights[0])
+    except ValueError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 def _whole(side: Side, name: str) -> str | None:

@@ -43,6 +43,8 @@ def rules_of(plan: Any) -> list[tuple[Rule, tuple[Entry, ...]]]:
             found.append((entry, (Entry((), (), (name,)),)))
         elif confirm(single(entry)):
             plain.append(entry)
+        elif confirm(single(entry).bounded()):
+            found.append((_rule(single(entry).bounded()), (entry,)))
         else:
             for name in entry.targets:
                 rule = _written(plan.layouts[name], name)

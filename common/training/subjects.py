@@ -24,6 +24,7 @@ class Subject(Protocol):
 
     Attributes:
         spec: the definition of the model, or `None` for a model of the user.
+        model: the model of the user, or `None` for that of a spec.
         name: the name of the model.
         dtype: the dtype of its floating arrays; the widest if there are
             several.
@@ -33,6 +34,9 @@ class Subject(Protocol):
 
     @property
     def spec(self) -> Spec | None: ...
+
+    @property
+    def model(self) -> NativeModel | None: ...
 
     @property
     def name(self) -> str: ...
@@ -92,6 +96,10 @@ class SpecSubject:
     spec: Spec
     make_backend: Callable[..., Backend]
     dtype: str
+
+    @property
+    def model(self) -> None:
+        return None
 
     @property
     def name(self) -> str:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from jaxtyping import Array
 
 from common import environment
@@ -18,7 +17,6 @@ from common.protocol import Backend, Loss, Metrics, Spec
 from common.state import State
 from common.training import carrying, checks, identity, optimizers
 from common.training import data as data_module
-from common.training.carrying import Rules
 from common.training.data import Place
 from common.training.following import follow
 from common.training.leaves import PureFunctions, as_arrays, copy_leaves
@@ -246,14 +244,19 @@ class Trainer:
         self,
         state: State | str | os.PathLike[str],
         *,
-        rules: Rules | None = None,
+        rules: Any = None,
+        like: Any = None,
     ) -> "Trainer":
         """Continues from a State of this or of another backend.
 
         Args:
             state: a State, or the path of a file that `save` wrote.
             rules: how the arrays of the State's model become those of this
-                one, if the names are not the same.
+                one, if it is a model of yours with other names. As for
+                `port`: a plan, text, or a dict of text.
+            like: the model of that run, if the rules go by its own names
+                and axis orders, as a plan of `align` does. Without it, they
+                go by the names in the State.
 
         Returns:
             The trainer itself.
@@ -271,8 +274,11 @@ class Trainer:
             source = f"state file {os.fspath(state)!r}"
             state, meta = State.read(state)
         state = state.numpy()
-        if rules is not None:
-            state = carrying.carry(state, rules, self.state()).numpy()
+        if rules is not None or like is not None:
+            with self._x64():
+                state = carrying.carry(
+                    state, rules, self.subject, self.state(), like
+                )
         state.require_like(self.state())
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
@@ -361,13 +367,7 @@ class Trainer:
         leaves, metrics = self.pure_step(leaves, batch)
         return {**self.pure.state(leaves), "metrics": metrics}
 
-    def with_optimizer(
-        self,
-        optimizer: (
-            optax.GradientTransformation
-            | Mapping[str, optax.GradientTransformation]
-        ),
-    ) -> "Trainer":
+    def with_optimizer(self, optimizer: Any) -> "Trainer":
         """Returns a new trainer that differs only in its optimizer.
 
         It starts from the initial values, at step 0.

@@ -26,7 +26,9 @@ def evidence(left, right):
         Sketches.of(half, Run([], side))
         for half, side in zip(halves, (left, right), strict=True)
     ]
-    return Evidence(Arrangement(*halves), (sketches[0], sketches[1]), FLOOR)
+    return Evidence(
+        Arrangement(halves[0], halves[1]), (sketches[0], sketches[1]), FLOOR
+    )
 
 
 def resolve(left, right, again=None):

@@ -44,7 +44,7 @@ def prove_pairs(sides, *pairs):
     ]
     shapes = sides[1].array_shapes
     layouts = assemble(made, halves[1], shapes).layouts
-    return prove(sides, Arrangement(*halves), made, layouts)
+    return prove(sides, Arrangement(halves[0], halves[1]), made, layouts)
 
 
 def test_the_right_mapping_is_proved(sides):

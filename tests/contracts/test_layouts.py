@@ -270,6 +270,49 @@ def test_pieces_are_put_together_again(data):
         assert layout == Layout.of(name, pieces[name].shape)
 
 
+NESTED = {
+    "stack of fused": lambda: {
+        f"{i}{j}": Layout.of(
+            "x", (2, 6, 4), Index(0, i), Slice(0, 2 * j, 2 * j + 2)
+        )
+        for i in range(2)
+        for j in range(3)
+    },
+    "interleaved": lambda: {
+        str(i): Layout.of(
+            "x",
+            (12, 4),
+            Reshape((2, 6, 4)),
+            Slice(1, 2 * i, 2 * i + 2),
+            Reshape((4, 4)),
+            Transpose((1, 0)),
+        )
+        for i in range(3)
+    },
+    "tied": lambda: {
+        "a": Layout.of("x", (6, 4), Transpose((1, 0))),
+        "b": Layout.of("x", (6, 4), Reshape((3, 8))),
+    },
+}
+
+
+@pytest.mark.parametrize("make", NESTED.values(), ids=NESTED)
+def test_pieces_of_pieces_are_put_together_again(make):
+    layouts = make()
+    (source,) = {s for layout in layouts.values() for s in layout.sources}
+    x = np.arange(48.0)[: np.prod(source.shape)].reshape(source.shape)
+    pieces = {name: layout(x) for name, layout in layouts.items()}
+    assert np.array_equal(invert(layouts)["x"].apply(pieces), x)
+
+
+@pytest.mark.parametrize("name", ["stack of fused", "interleaved"])
+def test_a_missing_piece_of_a_piece_is_named(name):
+    layouts = NESTED[name]()
+    layouts.popitem()
+    with pytest.raises(ValueError, match="got only pieces of it"):
+        invert(layouts)
+
+
 def test_the_gates_of_an_lstm_are_slices_of_one_array():
     gates = [Source(name, (2, 4)) for name in "ifgo"]
     joined = Layout(

@@ -8,6 +8,7 @@ import pathlib
 import re
 import xml.etree.ElementTree as ElementTree
 
+import jax
 import pytest
 
 from common import cli
@@ -39,7 +40,9 @@ def test_snippets_run(page):
     parser = doctest.DocTestParser()
     test = parser.get_doctest(source, {}, page.name, str(page), 0)
     found: list[str] = []
-    result = doctest.DocTestRunner(verbose=False).run(test, out=found.append)
+    runner = doctest.DocTestRunner(verbose=False)
+    with jax.enable_x64(False):  # JAX's default, which the tests change
+        result = runner.run(test, out=found.append)
     assert not result.failed, "".join(found)
 
 

@@ -1,5 +1,7 @@
 """How each library's models are called on a batch: `impl_*/calling.py`."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -142,7 +144,7 @@ def test_a_flax_module_that_takes_rngs_gets_the_key():
 
 def test_a_copy_has_variables_of_its_own():
     module = user_models.make("Mlp", "flax")
-    copied = flax_calling.copy(module)
+    copied: Any = flax_calling.copy(module)
     copied.hidden.kernel[...] *= 0
     assert module.hidden.kernel[...].any()
     assert flax_calling.with_state(module, copied) is copied

@@ -131,8 +131,8 @@ def test_a_tied_array_has_one_name():
 
 
 def test_two_arrays_of_one_dotted_name():
-    layers = {"a": eqx.nn.Linear(2, 2, use_bias=False, key=jr.key(0))}
-    layers["a.weight"] = jnp.ones(3)
+    linear = eqx.nn.Linear(2, 2, use_bias=False, key=jr.key(0))
+    layers = {"a": linear, "a.weight": jnp.ones(3)}
     with pytest.raises(
         ValueError,
         match=r"^(dotted|canonical) name 'a\.weight': got the arrays .+, "

@@ -1,5 +1,7 @@
 """Tests of the running statistics of batch norms."""
 
+from typing import Any
+
 import equinox as eqx
 import pytest
 
@@ -11,7 +13,7 @@ from tests.porting.pairs import arrays, close
 
 def test_convolutions_and_flatten_both_ways():
     source, target = pairs.cnn(), pairs.fill_flax(pairs.NnxCNN())
-    options = {"flatten": pairs.FLATTEN, "batch_norm": "serve"}
+    options: Any = {"flatten": pairs.FLATTEN, "batch_norm": "serve"}
     assert port(source, target, **options) is target
     expected, _ = NativeModel(source).apply(arrays(source), pairs.IMAGES)
     got, _ = NativeModel(target).apply(arrays(target), pairs.IMAGES)
@@ -49,7 +51,7 @@ def test_batch_norm_needs_a_choice():
 def test_a_dialect_that_cannot_resume():
     target = eqx.nn.make_with_state(pairs.EqxCNN)("ema")
     source = pairs.fill_flax(pairs.NnxCNN())
-    options = {"flatten": pairs.FLATTEN}
+    options: Any = {"flatten": pairs.FLATTEN}
     with pytest.raises(ValueError, match="'ema' also normalizes by"):
         port(source, target, batch_norm="resume", **options)
     with pytest.raises(ValueError, match="got no `batch_norm`"):

@@ -172,6 +172,20 @@ def _with_value(x):
     return {"value": x}
 
 
+def test_an_orbax_checkpoint_with_random_state(tmp_path):
+    class Module(nnx.Module):
+        def __init__(self, seed):
+            self.dense = nnx.Linear(2, 3, rngs=nnx.Rngs(seed))
+            self.norm = nnx.BatchNorm(3, rngs=nnx.Rngs(seed))
+            self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(seed))
+
+    module = Module(0)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "run", nnx.state(module))
+    target = port(tmp_path / "run", Module(1))
+    assert np.array_equal(target.dense.kernel[...], module.dense.kernel[...])
+
+
 def test_flax_msgpack(source, tmp_path):
     module = port(source, pairs.NnxMLP())
     path = tmp_path / "model.msgpack"

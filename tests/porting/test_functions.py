@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from common.porting import plan_port, port
+from common.porting import Plan, plan_port, port
 from tests.porting import pairs
 from tests.porting.pairs import arrays, close, same
 

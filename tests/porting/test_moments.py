@@ -1,5 +1,7 @@
 """Tests of what a port does with the state of an optimizer."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
+from common import build
 from common.porting import port
 from tests.porting import pairs
 from tests.porting.pairs import close, same
@@ -16,7 +19,7 @@ from tests.porting.pairs import close, same
 XS = jr.normal(jr.key(1), (5, 4), jnp.float64)
 
 
-def loss_of(model):
+def loss_of(model: Any):
     return jnp.sum(jnp.sin(model(XS)))
 
 
@@ -49,7 +52,7 @@ def flax(tx):
 def test_training_continues_in_the_other_library():
     tx = optax.adam(1e-2)
     start = train_equinox(equinox(tx), tx)
-    rules = {"rules": pairs.ATTENTION}
+    rules: Any = {"rules": pairs.ATTENTION}
     target = flax(tx)
     module, optimizer = port(start, target, **rules)
     assert module is target[0] and optimizer is target[1]
@@ -62,7 +65,7 @@ def test_training_continues_in_the_other_library():
             *map(jax.tree.leaves, (back[1], start[1])), strict=True
         )
     )
-    expected, _ = train_equinox(start, tx)
+    expected: Any = train_equinox(start, tx)[0]
     got, _ = train_flax((module, optimizer))
     assert close(expected(XS), got(XS))
 
@@ -124,3 +127,22 @@ def test_a_model_state_and_optimizer():
 def test_an_optimizer_of_neither_library():
     with pytest.raises(TypeError, match="expected an nnx.Optimizer"):
         port(pairs.NnxMLP(), (pairs.NnxMLP(), optax.EmptyState()))
+
+
+def test_a_state_with_an_optimizer():
+    options: Any = {"dtype": "float64"}
+    trainer = build(backend="flax", **options)
+    xs = jr.normal(jr.key(0), (4, 3), jnp.float64)
+    trainer.step(xs, jnp.sin(xs))
+    state = trainer.state()
+    target = build(backend="equinox", **options).native[:3]
+    expected = build(backend="equinox", **options).load(state).native[:3]
+    module, optimizer, _ = trainer.native
+    for source in (state, (module, optimizer)):
+        ported = port(source, target)
+        leaves = map(jax.tree.leaves, (ported, expected))
+        for got, want in zip(*leaves, strict=True):
+            assert not eqx.is_array(want) or np.array_equal(got, want)
+    with pytest.raises(ValueError, match="optimizer: got a State without"):
+        other = build(backend="flax", optimizer=optax.sgd(0.1), **options)
+        port(other.state(), target)

@@ -245,3 +245,18 @@ def test_a_join_of_nested_parts():
     )
     assert plan.rules == "[[a.0; a.1] -> concatenate; b] -> stack -> c"
     assert Plan.parse(plan.rules, plan.source, plan.target) == plan
+
+
+def test_pieces_that_do_not_start_at_the_first_name():
+    weights = Index(0, 0), Index(0, 1)
+    plan = plan_of(
+        {"a": (2, 3), "b": (3,)},
+        {"c.1.w": (3,), "c.2.w": (3,), "c.3.w": (3,)},
+        {
+            "c.1.w": Layout.of("a", (2, 3), weights[0]),
+            "c.2.w": Layout.of("a", (2, 3), weights[1]),
+            "c.3.w": Layout.of("b", (3,)),
+        },
+    )
+    assert plan.rules.splitlines()[0] == "a -> unstack -> c.{i+1=0..1}.w"
+    assert Plan.parse(plan.rules, plan.source, plan.target) == plan

@@ -124,12 +124,10 @@ class NnxMlp(nnx.Module):
         return self.output(nnx.relu(self.hidden(x)))
 
 
-MLP_RULES = {
-    "hidden.weight": "layers.0.weight",
-    "hidden.bias": "layers.0.bias",
-    "output.weight": "layers.2.weight",
-    "output.bias": "layers.2.bias",
-}
+MLP_RULES = """
+layers.0 -> hidden
+layers.2 -> output
+"""
 """The rules by which `NnxMlp` loads a run of `EqxMlp`."""
 
 

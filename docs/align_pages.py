@@ -1,0 +1,63 @@
+"""Generates what the documentation shows of `align`, `port` and `compare`."""
+
+import json
+import pathlib
+
+from tables import table
+
+DATA = pathlib.Path(__file__).parent / "data"
+
+
+def pages() -> dict[str, str]:
+    """Returns the results for the example of the guide, and the cost."""
+    import numpy as np
+
+    from common import align, compare, diff, port
+    from docs.port import classifier_equinox, classifier_nnx
+
+    images = np.random.default_rng(0).normal(size=(4, 1, 8, 8))
+    images = images.astype("float32")
+    inputs = {
+        "left_inputs": images,
+        "right_inputs": images.transpose(0, 2, 3, 1),
+    }
+    left, right = classifier_equinox.make(), classifier_nnx.make()
+    wrong = classifier_nnx.make(eps=1e-3)
+    found = diff(left, wrong, weights="symmetric", **inputs)
+    alignment = align(left, right, **inputs, progress=False)
+    ported = port(left, right, rules=alignment)
+    report = compare(left, ported, rules=alignment, **inputs)
+    return {
+        "port_diff.md": f"```text\n{found}\n```\n",
+        "port_align.md": f"```text\n{alignment}\n```\n",
+        "port_rules.md": f"```text\n{alignment.rules}\n```\n",
+        "port_compare.md": f"```text\n{report}\n```\n",
+        "align_cost.md": _cost(
+            json.loads((DATA / "align_cost.json").read_text())
+        ),
+    }
+
+
+def _cost(stored: dict) -> str:
+    rows = [
+        (
+            run["what"],
+            f"{run['arrays'][0]} and {run['arrays'][1]}",
+            f"{run['elements'] / 1e6:.1f}",
+            f"{run['runs']}",
+            f"{run['seconds']:.0f}",
+            f"{run['memory'] / 1e9:.1f}",
+            f"{run['agreement']:.0e}",
+        )
+        for run in stored["runs"]
+    ]
+    columns = (
+        "pair",
+        "arrays",
+        "million elements",
+        "runs",
+        "seconds",
+        "memory in GB",
+        "error of the proof",
+    )
+    return table(columns, rows) + f"Measured on {stored['machine']}.\n"
