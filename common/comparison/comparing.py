@@ -223,7 +223,7 @@ def _compare_trained(
     return native.compare_models(
         left.native,
         right.native,
-        xs,
+        inputs_of_both(xs, options["left_inputs"], options["right_inputs"]),
         ys,
         calls=(calls[0], calls[1]),
         rules=options["rules"],
