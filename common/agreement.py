@@ -58,10 +58,12 @@ TOLERANCES: dict[str, dict[str, float]] = {
     },
 }
 
-# A model that computes in a narrower dtype rounds as often, only coarser.
+# A model that computes in a narrower dtype rounds as often, only coarser. Above
+# the largest bound, two arrays have little in common.
+LARGEST_BOUND = 0.25
 for _dtype in ("float16", "bfloat16"):
     TOLERANCES[_dtype] = {
-        name: bound / EPS["float32"] * EPS[_dtype]
+        name: min(bound / EPS["float32"] * EPS[_dtype], LARGEST_BOUND)
         for name, bound in TOLERANCES["float32"].items()
     }
 

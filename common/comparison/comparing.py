@@ -107,6 +107,8 @@ def compare(
         "carry": carry or None,
     }
     trainers = [isinstance(x, Trainer) for x in (left, right)]
+    if all(trainers) and None in (left.subject.spec, right.subject.spec):
+        return _compare_trained(left, right, xs, ys, options, steps)
     if all(trainers):
         _require_none(options)
         return lockstep.compare(
@@ -194,6 +196,42 @@ def assert_equivalent(
     if not report.ok:
         raise EquivalenceError(report)
     return report
+
+
+def _compare_trained(
+    left: Trainer,
+    right: Trainer,
+    xs: Any,
+    ys: Any,
+    options: dict[str, Any],
+    steps: int | None,
+) -> Report:
+    """Compares the models of two trainers, of which one is of the user.
+
+    The loss and the optimizer are those of the left trainer.
+    """
+    if not isinstance(left.optimizer, optax.GradientTransformation):
+        raise ValueError(
+            "compare, two trainers: got several optimizers on the left, "
+            "expected one. Pass the models, `trainer.native`, and `optimizer`."
+        )
+    calls = [
+        options[f"{side}_call"] or getattr(x.subject, "model", None)
+        for side, x in (("left", left), ("right", right))
+    ]
+    calls = [getattr(call, "call", call) for call in calls]
+    return native.compare_models(
+        left.native,
+        right.native,
+        inputs_of_both(xs, options["left_inputs"], options["right_inputs"]),
+        ys,
+        calls=(calls[0], calls[1]),
+        rules=options["rules"],
+        loss=options["loss"] or left.backend.loss,
+        optimizer=options["optimizer"] or left.optimizer,
+        steps=TRAINER_STEPS if steps is None else steps,
+        carry=bool(options["carry"]),
+    )
 
 
 def _require_none(options: dict[str, Any]) -> None:

@@ -63,6 +63,11 @@ class NativeModel:
         self._model = home.model
         self.name = type(home.model(native)).__name__
 
+    @property
+    def call(self) -> Call | None:
+        """How the user says that the model is called, if so."""
+        return self._call if self.has_own_call else None
+
     def arrays(self) -> dict[str, Any]:
         """Returns the model's arrays by dotted name."""
         return self.read(self.native)

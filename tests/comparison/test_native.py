@@ -13,7 +13,7 @@ import optax
 import pytest
 from flax import nnx
 
-from common import EquivalenceError, assert_equivalent, compare
+from common import EquivalenceError, assert_equivalent, build, compare
 from common.layouts import Layout, Transpose
 from tests.comparison import native_pair as pair
 from tests.conftest import exhaustive_but
@@ -174,6 +174,7 @@ def ported() -> Other:
     model = affine()
     other = Other()
     other.linear.kernel[...] = model.linear.weight.T
+    assert other.linear.bias is not None
     other.linear.bias[...] = model.linear.bias
     return other
 
@@ -319,9 +320,17 @@ def test_zero_steps_are_refused():
         compare(affine(), ported(), XS, steps=0)
 
 
-def test_a_trainer_and_a_model_are_refused():
-    from common import build
+def test_trainers_of_models_of_the_user():
+    left, right = (
+        build(model=model, loss="mse", optimizer=optax.sgd(0.1))
+        for model in (affine(), ported())
+    )
+    report = compare(left, right, XS, XS, steps=1)
+    assert report.ok, str(report)
+    assert "loss: mse" in report.notes
 
+
+def test_a_trainer_and_a_model_are_refused():
     trainer = build("deep_mlp", backend="flax", depth=1, size=3)
     with pytest.raises(TypeError, match="compare: got a Trainer and a Other"):
         compare(trainer, ported(), XS)
