@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from common.layouts import Concatenate, Layout, Stack
+from common.layouts import Concatenate, Layout, Reshape, Stack, Transpose
 from common.native import NativeModel
 
 Sources = Callable[[str], Layout]
@@ -35,6 +35,35 @@ def concatenate(parts: Sequence[Layout], axis: int = 0) -> Layout:
 def stack(parts: Sequence[Layout], axis: int = 0) -> Layout:
     """Joins layouts along a new axis."""
     return Layout(tuple(parts), Stack(axis, len(parts)))
+
+
+def linear(
+    take: Sources, old: str, new: str, bias: bool = True
+) -> dict[str, Layout]:
+    """Returns the layouts of a linear layer, by the layers' paths."""
+    made = {f"{new}.kernel": take(f"{old}.weight").then(Transpose((1, 0)))}
+    return made | ({f"{new}.bias": take(f"{old}.bias")} if bias else {})
+
+
+def convolution(
+    take: Sources, old: str, new: str, bias: bool = True
+) -> dict[str, Layout]:
+    """Returns the layouts of a convolution, by the layers' paths."""
+    weight = take(f"{old}.weight")
+    axes = tuple(range(2, len(weight.shape)))
+    made = {f"{new}.kernel": weight.then(Transpose((*axes, 1, 0)))}
+    if bias:
+        flat = Reshape((weight.shape[0],))
+        made[f"{new}.bias"] = take(f"{old}.bias").then(flat)
+    return made
+
+
+def norm(
+    take: Sources, old: str, new: str, bias: bool = True
+) -> dict[str, Layout]:
+    """Returns the layouts of a normalization, by the layers' paths."""
+    made = {f"{new}.scale": take(f"{old}.weight")}
+    return made | ({f"{new}.bias": take(f"{old}.bias")} if bias else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +112,11 @@ class Pair:
         right_call: how the right model is called, if not by the defaults.
         left_inputs: makes the left model's batch from the common one.
         right_inputs: makes the right model's batch from the common one.
-        left_only: the arrays of the left model that have no counterpart.
-        right_only: the arrays of the right model that have no counterpart:
-            constants, or arrays without effect.
+        left_only: the arrays of the left model that have no counterpart:
+            constants, or arrays without effect. They keep their values.
+        right_only: those of the right model.
+        constants: arrays of the right model that `truth` takes from the left
+            one, but that hold the same values anyway.
         free: the arrays of the right model that have no effect on the
             outputs, so that nothing shows where they come from.
         updates: whether a call in training mode updates buffers.
@@ -106,6 +137,7 @@ class Pair:
     right_inputs: Callable[[Any], Any] = same
     left_only: tuple[str, ...] = ()
     right_only: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
     updates: bool = False
     ceiling: str = "float64"
@@ -195,6 +227,9 @@ MODULES = (
     "tied_embedding",
     "gated_recurrence",
     "shifted_names",
+    "scanned_layers",
+    "grouped_query",
+    "batched_autoencoder",
 )
 HELD_OUT: tuple[str, ...] = ()
 

@@ -117,8 +117,9 @@ class CNN(nnx.Module):
 
     def __call__(self, images, train: bool = False):
         h = images
-        for conv, norm in zip(self.features[::2], self.features[1::2]):
-            h = nnx.swish(norm(conv(h), train))
+        for i in range(0, len(self.features), 2):
+            h = self.features[i](h)
+            h = nnx.swish(self.features[i + 1](h, train))
         flat = h.reshape(h.shape[0], -1)
         return self.classifier(flat)
 

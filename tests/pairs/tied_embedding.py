@@ -5,6 +5,8 @@ One right model calls `attend`; the other has an output layer of its own.
 The latter's `nnx.Embed` casts to float32, which is its default.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ class Mixing(eqx.Module):
     to_query: eqx.nn.Linear
     to_value: eqx.nn.Linear
     dropout: eqx.nn.Dropout | None
-    activation: object
+    activation: Callable[[jax.Array], jax.Array]
 
     def __init__(self, key):
         k1, k2 = jr.split(key)

@@ -84,7 +84,11 @@ def errors(
     arrays = random_arrays(left, seed)
     own = left.arrays()
     arrays |= {name: own[name] for name in constants}
-    floats = floats_of(arrays)
+    floats = {
+        name: x
+        for name, x in floats_of(arrays).items()
+        if name not in constants
+    }
 
     def left_run(floats):
         return left.apply(arrays | floats, batches[0], training=training)
