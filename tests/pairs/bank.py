@@ -230,6 +230,10 @@ MODULES = (
     "scanned_layers",
     "grouped_query",
     "batched_autoencoder",
+    "mlp_mixer",
+    "audio_classifier",
+    "conv_next",
+    "cross_attention",
 )
 HELD_OUT: tuple[str, ...] = ()
 

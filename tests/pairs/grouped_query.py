@@ -40,9 +40,10 @@ class GroupedAttention(eqx.Module):
         scores = jnp.einsum("qhd,khd->hqk", q, k) / jnp.sqrt(SIZE)
         past = positions[:, None] >= positions[None, :]
         weights = jax.nn.softmax(jnp.where(past, scores, -jnp.inf))
-        return jnp.einsum("hqk,khd->qhd", weights, v).reshape(
-            x.shape[0], -1
-        ) @ self.wo
+        return (
+            jnp.einsum("hqk,khd->qhd", weights, v).reshape(x.shape[0], -1)
+            @ self.wo
+        )
 
 
 def rotate(x, positions):

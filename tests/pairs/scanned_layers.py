@@ -193,9 +193,7 @@ def truth(take: Sources) -> dict[str, Layout]:
         made |= linear(one, "wo", f"{h}.self_attn.o_proj", bias=False)
         made |= norm(one, "ln1", f"{h}.input_norm", bias=False)
         made |= norm(one, "ln2", f"{h}.post_norm", bias=False)
-        made |= linear(one, "up", f"{h}.fc") | linear(
-            one, "down", f"{h}.proj"
-        )
+        made |= linear(one, "up", f"{h}.fc") | linear(one, "down", f"{h}.proj")
     return made
 
 
