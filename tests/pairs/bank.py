@@ -235,7 +235,14 @@ MODULES = (
     "conv_next",
     "cross_attention",
 )
-HELD_OUT: tuple[str, ...] = ()
+HELD_OUT = (
+    "interleaved_qkv",
+    "residual_network",
+    "low_rank",
+    "nested_stacks",
+    "mixed_experts",
+    "numpy_constant",
+)
 
 
 def _pairs(names: Sequence[str], package: str) -> tuple[Pair, ...]:
