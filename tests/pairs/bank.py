@@ -5,10 +5,12 @@ not know of each other would write it. The mapping between their arrays is
 written by hand, and `tests/pairs/test_bank.py` shows that it is right.
 """
 
+import atexit
 import dataclasses
 import importlib
 import importlib.util
 import pathlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -187,7 +189,8 @@ class Pair:
 
 
 _MUTATED: dict[tuple[str, str, str], Any] = {}
-_FOLDER = tempfile.TemporaryDirectory(prefix="pairs-")
+_FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pairs-"))
+atexit.register(shutil.rmtree, _FOLDER)
 
 
 def mutated(module: str, old: str, new: str) -> Any:
@@ -210,7 +213,7 @@ def mutated(module: str, old: str, new: str) -> Any:
                 "the source."
             )
         name = f"{path.stem}_{len(_MUTATED)}"
-        copy = pathlib.Path(_FOLDER.name) / f"{name}.py"
+        copy = _FOLDER / f"{name}.py"
         copy.write_text(source.replace(old, new) + mark + rest)
         spec = importlib.util.spec_from_file_location(name, copy)
         assert spec is not None and spec.loader is not None
