@@ -133,10 +133,10 @@ class EncoderLayer(nnx.Module):
 
 class ViT(nnx.Module):
     def __init__(self, num_layers, *, rngs):
+        self.patches = nnx.Conv(
+            3, WIDTH, (2, 2), strides=2, padding="VALID", rngs=rngs
+        )
         self.embeddings = nnx.Dict(
-            patch=nnx.Conv(
-                3, WIDTH, (2, 2), strides=2, padding="VALID", rngs=rngs
-            ),
             token=nnx.Param(jnp.zeros((1, 1, WIDTH))),
             position=nnx.Param(rngs.params.normal((1, 5, WIDTH))),
         )
@@ -148,7 +148,7 @@ class ViT(nnx.Module):
 
     def __call__(self, pixels):
         batch = pixels.shape[0]
-        patches = self.embeddings.patch(pixels)
+        patches = self.patches(pixels)
         patches = patches.reshape(batch, -1, WIDTH)
         cls = jnp.broadcast_to(self.embeddings.token[...], (batch, 1, WIDTH))
         hidden = jnp.concatenate([cls, patches], axis=1)
@@ -173,12 +173,10 @@ def inputs():
 def truth(take: Sources) -> dict[str, Layout]:
     matrix = Transpose((1, 0))
     made = {
-        "embeddings.patch.kernel": take("patch_embed.weight").then(
+        "patches.kernel": take("patch_embed.weight").then(
             Transpose((2, 3, 1, 0))
         ),
-        "embeddings.patch.bias": take("patch_embed.bias").then(
-            Reshape((WIDTH,))
-        ),
+        "patches.bias": take("patch_embed.bias").then(Reshape((WIDTH,))),
         "embeddings.token": take("cls_token").then(Reshape((1, 1, WIDTH))),
         "embeddings.position": take("pos_embed").then(Reshape((1, 5, WIDTH))),
         "layernorm.scale": take("norm.weight"),

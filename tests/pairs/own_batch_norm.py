@@ -5,6 +5,8 @@ is channels first and returns its new state; the right one is channels last,
 so that its first linear layer gets the features in another order.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -117,9 +119,10 @@ class CNN(nnx.Module):
 
     def __call__(self, images, train: bool = False):
         h = images
-        for i in range(0, len(self.features), 2):
-            h = self.features[i](h)
-            h = nnx.swish(self.features[i + 1](h, train))
+        layers: Any = self.features
+        for i in range(0, len(layers), 2):
+            h = layers[i](h)
+            h = nnx.swish(layers[i + 1](h, train))
         flat = h.reshape(h.shape[0], -1)
         return self.classifier(flat)
 

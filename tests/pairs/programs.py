@@ -255,7 +255,7 @@ class Net(nnx.Module):
             wrap = {list: nnx.List, dict: nnx.Dict}.get(type(x))
             setattr(self, name, wrap(x) if wrap else x)
 
-    def layer(self, i, j, *args):
+    def call_layer(self, i, j, *args):
         """Calls a layer of a step."""
         rows = self.steps[i].rows
         row = rows[j if j < len(rows) else 0]
@@ -267,27 +267,31 @@ class Net(nnx.Module):
             act = FUNCTIONS[step.function]
             match step.kind:
                 case "apply" | "residual with a fault":
-                    x = act(self.layer(i, 0, x))
+                    x = act(self.call_layer(i, 0, x))
                 case "residual":
-                    x = act(self.layer(i, 0, x)) + x
+                    x = act(self.call_layer(i, 0, x)) + x
                 case "sum":
-                    x = act(self.layer(i, 0, x)) + act(self.layer(i, 1, x))
+                    x = act(self.call_layer(i, 0, x)) + act(
+                        self.call_layer(i, 1, x)
+                    )
                 case "sum with a fault":
-                    x = act(self.layer(i, 0, x)) - act(self.layer(i, 1, x))
+                    x = act(self.call_layer(i, 0, x)) - act(
+                        self.call_layer(i, 1, x)
+                    )
                 case "gate":
-                    gate = 1 / (1 + jnp.exp(-self.layer(i, 0, x)))
-                    x = self.layer(i, 1, x) * gate
+                    gate = 1 / (1 + jnp.exp(-self.call_layer(i, 0, x)))
+                    x = self.call_layer(i, 1, x) * gate
                 case "attend":
-                    x = self.layer(i, 0, x, x, x) + x
+                    x = self.call_layer(i, 0, x, x, x) + x
                 case "attend with a fault":
-                    x = self.layer(i, 0, x, x, x)
+                    x = self.call_layer(i, 0, x, x, x)
                 case "flatten":
-                    x = act(self.layer(i, 0, x.reshape(len(x), -1)))
+                    x = act(self.call_layer(i, 0, x.reshape(len(x), -1)))
                 case "mean":
                     x = jnp.mean(x.reshape(len(x), -1, x.shape[-1]), axis=1)
                 case "repeat":
                     for j in range(step.count):
-                        x = act(self.layer(i, j, x)) + x
+                        x = act(self.call_layer(i, j, x)) + x
         return x
 
 

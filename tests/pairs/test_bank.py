@@ -28,12 +28,18 @@ def failures(pair: Pair, training: bool, fault: Fault | None = None):
     return {k: e for k, e in found.items() if not e <= bound(pair, k)}
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
-@pytest.mark.parametrize("training", (False, True))
-def test_the_true_mapping_is_right(pair, training):
-    if training and not pair.updates:
-        pytest.skip("Nothing is updated in training mode.")
-    assert failures(pair, training) == {}
+@pytest.mark.parametrize("pair", one_in(5, PAIRS), ids=lambda pair: pair.name)
+def test_the_true_mapping_is_right(pair):
+    assert failures(pair, False) == {}
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [pair for pair in PAIRS if pair.updates],
+    ids=lambda pair: pair.name,
+)
+def test_the_true_mapping_is_right_in_training(pair):
+    assert failures(pair, True) == {}
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
@@ -61,7 +67,7 @@ def test_a_pair_has_three_faults(pair):
 
 @pytest.mark.parametrize(
     ("pair", "fault"),
-    one_in(1, FAULTS),
+    one_in(16, FAULTS),
     ids=lambda x: x.name,
 )
 def test_a_fault_has_an_effect(pair, fault):
