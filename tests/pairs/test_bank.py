@@ -66,11 +66,12 @@ def test_a_pair_has_three_faults(pair):
 
 
 @pytest.mark.parametrize(
-    ("pair", "fault"),
+    "case",
     one_in(16, FAULTS),
-    ids=lambda x: x.name,
+    ids=lambda case: f"{case[0].name}-{case[1].name}",
 )
-def test_a_fault_has_an_effect(pair, fault):
+def test_a_fault_has_an_effect(case):
+    pair, fault = case
     assert failures(pair, fault.training, fault)
     if fault.training:
         assert not failures(pair, False, fault)
