@@ -80,7 +80,11 @@ class Fault:
         new: what stands there instead. It has as many lines.
         line: text of the source line that `diff` should name; by default the
             new text.
+        other: text of the line of the other side that `diff` may name
+            instead, for example that of an operation which is missing.
         training: whether only a call in training mode shows the mistake.
+        remapped: whether the models are the same function again under
+            another mapping, or with an array held at its value.
     """
 
     name: str
@@ -88,12 +92,15 @@ class Fault:
     old: str
     new: str
     line: str = ""
+    other: str = ""
     training: bool = False
+    remapped: bool = False
 
     @property
-    def text(self) -> str:
-        """Text that the source line which `diff` names should contain."""
-        return self.line or self.new.strip()
+    def texts(self) -> tuple[str, ...]:
+        """Texts, of which the line that `diff` names should contain one."""
+        line = self.line or self.new.strip()
+        return (line, self.other) if self.other else (line,)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -233,6 +233,7 @@ PAIRS = (
                 "query = query / jnp.sqrt(query.shape[-1])",
                 "query = query",
                 line="bqhd,bkhd->bhqk",
+                other="scores * (d // self.num_heads) ** -0.5",
             ),
             Fault(
                 "eps of the last norm",
@@ -246,6 +247,7 @@ PAIRS = (
                 "right",
                 "return self.dense(y) + hidden",
                 "return self.dense(y)",
+                other="return x + jax.vmap(lambda y: self.mlp(self.norm2(y)))(x)",
             ),
             Fault(
                 "softmax over the wrong axis",

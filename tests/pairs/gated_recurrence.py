@@ -146,6 +146,7 @@ PAIRS = (
                 "left",
                 "start = (jnp.zeros(HIDDEN), jnp.zeros(HIDDEN))",
                 "start = (jnp.zeros(HIDDEN), jnp.ones(HIDDEN))",
+                line="carry = self.cell(x, carry)",
             ),
         ),
     ),

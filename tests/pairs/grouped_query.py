@@ -200,6 +200,8 @@ PAIRS = (
                 "query.reshape(batch, length, GROUPS, -1, SIZE)",
                 "query.reshape(batch, length, 2, 2, 4).swapaxes(2, 3)",
                 line="btngd,bsnd->bngts",
+                other="k = jnp.repeat(k, HEADS // GROUPS, axis=1)",
+                remapped=True,
             ),
             Fault(
                 "gate of another activation",
@@ -213,13 +215,13 @@ PAIRS = (
                 "self.rope(self.query(inputs)) * SIZE**-0.5",
                 "self.rope(self.query(inputs))",
                 line="btngd,bsnd->bngts",
+                other='scores = jnp.einsum("qhd,khd->hqk", q, k) / jnp.sqrt(SIZE)',
             ),
             Fault(
                 "keys are repeated in another order",
                 "left",
                 "k = jnp.repeat(k, HEADS // GROUPS, axis=1)",
                 "k = jnp.tile(k, (1, HEADS // GROUPS, 1))",
-                line="qhd,khd->hqk",
             ),
         ),
     ),

@@ -180,6 +180,7 @@ PAIRS = (
                 "left",
                 "y = y + jax.vmap(self.hidden_mixer)(self.norm2(y))",
                 "y = jax.vmap(self.hidden_mixer)(self.norm2(y))",
+                other="return x + self.channels(x)",
             ),
         ),
     ),

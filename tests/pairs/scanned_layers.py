@@ -212,12 +212,14 @@ PAIRS = (
                 "left",
                 "[a * cos - b * sin, a * sin + b * cos]",
                 "[a * cos + b * sin, b * cos - a * sin]",
+                remapped=True,
             ),
             Fault(
                 "missing square",
                 "right",
                 "h = jnp.square(nnx.relu(self.fc(self.post_norm(x))))",
                 "h = nnx.relu(self.fc(self.post_norm(x)))",
+                other="jax.nn.relu(jax.vmap(self.up)(jax.vmap(self.ln2)(x))) ** 2",
             ),
             Fault(
                 "keys are not rotated",

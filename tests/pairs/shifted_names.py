@@ -102,12 +102,15 @@ PAIRS = (
                 "left",
                 "h = h + jax.nn.gelu(self.layer2(h))",
                 "h = jax.nn.gelu(self.layer2(h))",
+                other="x = self.act(y) + x",
             ),
             Fault(
                 "missing scale",
                 "right",
                 "return self.scale[...] * self.layer4(x)",
                 "return self.layer4(x)",
+                other="self.head(h) * self.temperature",
+                remapped=True,
             ),
             Fault(
                 "difference instead of sum",

@@ -143,12 +143,14 @@ FAULTS = (
         "jnp.tril(jnp.ones(scores.shape, bool))",
         "jnp.ones(scores.shape, bool)",
         line="jnp.where(past, scores, -jnp.inf)",
+        other="jnp.where(steps[:, None] >= steps, 0.0, -1e30)",
     ),
     Fault(
         "values are not activated",
         "left",
         "self.activation(jax.vmap(self.to_value)(y))",
         "jax.vmap(self.to_value)(y)",
+        other="self.act(self.v(n))",
     ),
     Fault(
         "eps",
