@@ -247,7 +247,7 @@ PAIRS = (
                 "right",
                 "return self.dense(y) + hidden",
                 "return self.dense(y)",
-                other="return x + jax.vmap(lambda y: self.mlp(self.norm2(y)))(x)",
+                other="jax.vmap(lambda y: self.mlp(self.norm2(y)))(x)",
             ),
             Fault(
                 "softmax over the wrong axis",

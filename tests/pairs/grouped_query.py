@@ -215,7 +215,7 @@ PAIRS = (
                 "self.rope(self.query(inputs)) * SIZE**-0.5",
                 "self.rope(self.query(inputs))",
                 line="btngd,bsnd->bngts",
-                other='scores = jnp.einsum("qhd,khd->hqk", q, k) / jnp.sqrt(SIZE)',
+                other='jnp.einsum("qhd,khd->hqk", q, k) / jnp.sqrt(SIZE)',
             ),
             Fault(
                 "keys are repeated in another order",

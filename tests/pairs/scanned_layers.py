@@ -219,7 +219,7 @@ PAIRS = (
                 "right",
                 "h = jnp.square(nnx.relu(self.fc(self.post_norm(x))))",
                 "h = nnx.relu(self.fc(self.post_norm(x)))",
-                other="jax.nn.relu(jax.vmap(self.up)(jax.vmap(self.ln2)(x))) ** 2",
+                other="jax.vmap(self.up)(jax.vmap(self.ln2)(x))) ** 2",
             ),
             Fault(
                 "keys are not rotated",
