@@ -196,8 +196,9 @@ class Pair:
 
 
 _MUTATED: dict[tuple[str, str, str], Any] = {}
-_FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pairs-"))
-atexit.register(shutil.rmtree, _FOLDER)
+MUTANTS = pathlib.Path(tempfile.mkdtemp(prefix="pairs-"))
+"""The folder with the changed sources of this process."""
+atexit.register(shutil.rmtree, MUTANTS)
 
 
 def mutated(module: str, old: str, new: str) -> Any:
@@ -220,7 +221,7 @@ def mutated(module: str, old: str, new: str) -> Any:
                 "the source."
             )
         name = f"{path.stem}_{len(_MUTATED)}"
-        copy = _FOLDER / f"{name}.py"
+        copy = MUTANTS / f"{name}.py"
         copy.write_text(source.replace(old, new) + mark + rest)
         spec = importlib.util.spec_from_file_location(name, copy)
         assert spec is not None and spec.loader is not None

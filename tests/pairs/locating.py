@@ -3,12 +3,14 @@
 import ast
 import functools
 import pathlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 from common.divergence import Diff
 from common.divergence.sources import Frame, select_frames
-from tests.pairs.bank import Fault
+from tests.pairs.bank import MUTANTS, Fault
 
+HERE = pathlib.Path(__file__).parent
 SIMPLE = (
     ast.Assign,
     ast.AnnAssign,
@@ -36,12 +38,12 @@ def statements(path: str) -> list[tuple[int, int, str]]:
     ]
 
 
-def statement(frame: Frame) -> str:
+def statement(path: str, line: int) -> str:
     """Returns the statement that a line belongs to, without spaces."""
     found = [
         (end - start, text)
-        for start, end, text in statements(frame.file)
-        if start <= frame.line <= end
+        for start, end, text in statements(path)
+        if start <= line <= end
     ]
     return min(found)[1] if found else ""
 
@@ -62,9 +64,34 @@ def names(diff: Diff, fault: Fault, origins: int | None = None) -> bool:
         fault: the mistake.
         origins: how many of the earliest divergences count; all by default.
     """
+    return is_at(
+        fault,
+        (
+            (frame.file, frame.line)
+            for frame in shown_frames(diff, origins)
+            if not frame.in_library
+        ),
+    )
+
+
+def is_at(fault: Fault, lines: Iterable[tuple[str, int]]) -> bool:
+    """Tells whether one of some lines is that of a fault."""
     return any(
-        squeezed(text) in statement(frame)
-        for frame in shown_frames(diff, origins)
-        if not frame.in_library
+        squeezed(text) in statement(path, line)
+        for path, line in lines
         for text in fault.texts
+    )
+
+
+def is_named(fault: Fault, text: str) -> bool:
+    """Tells whether a text such as `model.py:12 Net.__call__` names a fault."""
+    folders = (MUTANTS, HERE, HERE / "held_out")
+    return is_at(
+        fault,
+        (
+            (str(folder / name), int(line))
+            for name, line in re.findall(r"(\w+\.py):(\d+)", text)
+            for folder in folders
+            if (folder / name).is_file()
+        ),
     )
