@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.layouts import Concatenate, Layout, Reshape, Stack, Transpose
-from common.native import NativeModel
+from common.native import Call, NativeModel
+from common.registry import find_library
 
 Sources = Callable[[str], Layout]
 """Returns the layout that takes an array of the left model as it is."""
@@ -182,6 +183,13 @@ class Pair:
             NativeModel(natives["right"], self.right_call),
         )
 
+    def calls(self) -> tuple[Call, Call]:
+        """Returns how to call each model on the common batch."""
+        return (
+            _on_common(self.left_call, "equinox", self.left_inputs),
+            _on_common(self.right_call, "flax", self.right_inputs),
+        )
+
     def batches(self) -> tuple[Any, Any]:
         """Returns the batch of each model."""
         xs = self.inputs()
@@ -193,6 +201,17 @@ class Pair:
             name: layout.apply(arrays)
             for name, layout in self.layouts().items()
         }
+
+
+def _on_common(
+    call: Call | None, library: str, inputs: Callable[[Any], Any]
+) -> Call:
+    inner = call or find_library(library).call
+
+    def on_common(native, xs, *, training, key=None):
+        return inner(native, inputs(xs), training=training, key=key)
+
+    return on_common
 
 
 _MUTATED: dict[tuple[str, str, str], Any] = {}

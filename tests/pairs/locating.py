@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from common.divergence import Diff
 from common.divergence.sources import Frame, select_frames
 from tests.pairs.bank import MUTANTS, Fault
+from tests.pairs.negatives import Negative
 
 HERE = pathlib.Path(__file__).parent
 SIMPLE = (
@@ -56,7 +57,9 @@ def shown_frames(diff: Diff, origins: int | None = None) -> Iterator[Frame]:
                 yield from select_frames(node.frames)
 
 
-def names(diff: Diff, fault: Fault, origins: int | None = None) -> bool:
+def names(
+    diff: Diff, fault: Fault | Negative, origins: int | None = None
+) -> bool:
     """Tells whether `diff` shows the line of a fault.
 
     Args:
@@ -74,7 +77,7 @@ def names(diff: Diff, fault: Fault, origins: int | None = None) -> bool:
     )
 
 
-def is_at(fault: Fault, lines: Iterable[tuple[str, int]]) -> bool:
+def is_at(fault: Fault | Negative, lines: Iterable[tuple[str, int]]) -> bool:
     """Tells whether one of some lines is that of a fault."""
     return any(
         squeezed(text) in statement(path, line)
@@ -83,8 +86,8 @@ def is_at(fault: Fault, lines: Iterable[tuple[str, int]]) -> bool:
     )
 
 
-def is_named(fault: Fault, text: str) -> bool:
-    """Tells whether a text such as `model.py:12 Net.__call__` names a fault."""
+def is_named(fault: Fault | Negative, text: str) -> bool:
+    """Tells whether a text such as `net.py:12 Net.__call__` names a fault."""
     folders = (MUTANTS, HERE, HERE / "held_out")
     return is_at(
         fault,

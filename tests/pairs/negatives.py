@@ -47,6 +47,11 @@ class Negative:
     symmetric: bool = False
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """Texts, of which the line that `diff` names should contain one."""
+        return tuple(x for x in (self.left_line, self.right_line) if x)
+
+    @property
     def inputs(self) -> Callable[[], Any]:
         """Makes the batch that both models take."""
         return inputs

@@ -202,6 +202,7 @@ PAIRS = (
                 "(1 - self.decay) * mean + self.decay * batch_mean",
                 "mean",
                 line="state.set(self.running, (new_mean, new_var))",
+                other="self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean",
                 training=True,
             ),
             Fault(

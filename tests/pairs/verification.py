@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from common.agreement import relative_error, relative_errors
-from common.layouts import Layout
+from common.layouts import Layout, Role
 from common.native import NativeModel
 
 Arrays = dict[str, Any]
@@ -22,17 +22,19 @@ def is_float(x: Any) -> bool:
 def random_arrays(model: NativeModel, seed: int = 0) -> Arrays:
     """Returns the arrays of a model in float64, with random values.
 
-    Running variances and scales stay positive, and all values are of a size
-    at which no function saturates.
+    Running variances stay positive, flags such as that of a first call are
+    off, and all values are of a size at which no function saturates.
     """
     rng = np.random.default_rng(seed)
     made = {}
     for name, x in model.arrays().items():
+        is_buffer = model.infos[name].role is Role.BUFFER
+        if is_buffer and x.dtype == bool:
+            x = jnp.zeros_like(x)
         if is_float(x):
             size = max(int(np.prod(x.shape[1:])), 1) ** -0.5
             drawn = size * rng.normal(size=x.shape)
-            positive = model.infos[name].role.value == "buffers"
-            x = jnp.asarray(np.abs(drawn) + 0.5 if positive else drawn)
+            x = jnp.asarray(np.abs(drawn) + 0.5 if is_buffer else drawn)
         made[name] = x
     return made
 
