@@ -75,7 +75,7 @@ def check_no_wrong_map(pair: Pair) -> None:
         assert wrong(pair, found) == {}, pair.name
 
 
-@hypothesis.settings(max_examples=2)
+@hypothesis.settings(max_examples=1)
 @hypothesis.given(architectures())
 def test_a_few_architectures_make_the_round_trip(pair):
     check_round_trip(pair)
@@ -88,7 +88,7 @@ def test_architectures_make_the_round_trip(pair):
     check_round_trip(pair)
 
 
-@hypothesis.settings(max_examples=2)
+@hypothesis.settings(max_examples=1)
 @hypothesis.given(broken_architectures())
 def test_a_few_faults_are_never_mapped_wrongly(pair):
     check_no_wrong_map(pair)
