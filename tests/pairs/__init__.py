@@ -1,0 +1,1 @@
+"""Pairs of the same architecture in both libraries."""
