@@ -58,8 +58,8 @@ TOLERANCES: dict[str, dict[str, float]] = {
     },
 }
 
-# A model that computes in a narrower dtype rounds as often, only coarser. Above
-# the largest bound, two arrays have little in common.
+# A model that computes in a narrower dtype rounds as often, only coarser.
+# Above the largest bound, two arrays have little in common.
 LARGEST_BOUND = 0.25
 for _dtype in ("float16", "bfloat16"):
     TOLERANCES[_dtype] = {
@@ -90,9 +90,9 @@ LAYER_TOLERANCES: dict[str, dict[str, float]] = {
     },
 }
 
-# Models of a user may have any width and depth, so a run of the left model that
-# starts from weights with one more rounding error is a yardstick: errors of up
-# to this many times what the rounding error leads to are no mismatch.
+# Models of a user may have any width and depth, so a run of the left model
+# that starts from weights with one more rounding error is a yardstick: errors
+# of up to this many times what the rounding error leads to are no mismatch.
 AMPLIFIED = 16
 
 # Values of two programs match if their error is at most this many ULPs of the

@@ -1,7 +1,7 @@
 """`diff`: finds where two JAX functions diverge."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from common.alignment.functions import symmetric_arguments
