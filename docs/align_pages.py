@@ -2,22 +2,25 @@
 
 import json
 import pathlib
+import sys
+from typing import Any
 
+import numpy as np
 from tables import table
 
+from common import align, compare, diff, port
+
 DATA = pathlib.Path(__file__).parent / "data"
+sys.path.insert(0, str(DATA.parents[1]))
 
 
 def pages() -> dict[str, str]:
     """Returns the results for the example of the guide, and the cost."""
-    import numpy as np
-
-    from common import align, compare, diff, port
     from docs.port import classifier_equinox, classifier_nnx
 
     images = np.random.default_rng(0).normal(size=(4, 1, 8, 8))
     images = images.astype("float32")
-    inputs = {
+    inputs: dict[str, Any] = {
         "left_inputs": images,
         "right_inputs": images.transpose(0, 2, 3, 1),
     }

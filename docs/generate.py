@@ -7,6 +7,7 @@ import os
 import pathlib
 from typing import Any
 
+import align_pages
 import diff_pages
 import jax
 import layer_pages
@@ -53,6 +54,7 @@ def write(folder: pathlib.Path) -> None:
         "reports.md": reports(),
         **norm_pages.pages(),
         **diff_pages.pages(),
+        **align_pages.pages(),
         **optimizer_pages.pages(),
         **benchmark(),
         "differences.md": known_differences(),

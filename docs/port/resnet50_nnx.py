@@ -1,6 +1,7 @@
 """ResNet-50 in Flax NNX, to measure what `align` costs."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,8 @@ class ResNet(nnx.Module):
 
     def __call__(self, images):
         x = jax.nn.relu(self.bn(self.conv(images)))
-        x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        padding: Any = ((1, 1), (1, 1))
+        x = nnx.max_pool(x, (3, 3), (2, 2), padding)
         for stage in self.stages:
             for block in stage:
                 x = block(x)
