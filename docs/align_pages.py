@@ -5,6 +5,7 @@ import pathlib
 import sys
 from typing import Any
 
+import jax
 import numpy as np
 from tables import table
 
@@ -24,8 +25,13 @@ def pages() -> dict[str, str]:
         "left_inputs": images,
         "right_inputs": images.transpose(0, 2, 3, 1),
     }
-    left, right = classifier_equinox.make(), classifier_nnx.make()
-    wrong = classifier_nnx.make(eps=1e-3)
+    with jax.enable_x64(False):  # as most users run it
+        return _example(classifier_equinox, classifier_nnx, inputs)
+
+
+def _example(equinox: Any, nnx: Any, inputs: Any) -> dict[str, str]:
+    left, right = equinox.make(), nnx.make()
+    wrong = nnx.make(eps=1e-3)
     found = diff(left, wrong, weights="symmetric", **inputs)
     alignment = align(left, right, **inputs, progress=False)
     ported = port(left, right, rules=alignment)

@@ -74,8 +74,8 @@ def describe(found: Any) -> str:
     lines += [f"note: {note}" for note in found.notes]
     cost = found.cost
     lines.append(
-        f"cost: {cost.arrays[0]} and {cost.arrays[1]} arrays, {cost.cuts} "
-        f"ways of cutting, {cost.runs[0]} and {cost.runs[1]} runs, "
+        f"cost: {cost.arrays[0]} and {cost.arrays[1]} arrays, cuts tried: "
+        f"{cost.cuts}, runs: {cost.runs[0]} and {cost.runs[1]}, "
         f"{cost.seconds:.1f} s, {cost.memory / 2**30:.1f} GiB"
     )
     return "\n".join(lines)

@@ -349,7 +349,7 @@ def test_the_models_are_not_changed():
         (
             lambda a, b, xs: align(a, b),
             ValueError,
-            "left inputs: got None, expected a batch",
+            "inputs of the left model: got None, expected a batch",
         ),
         (
             lambda a, b, xs: align(a, b, xs, constants=("nothing",)),
