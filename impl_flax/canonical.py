@@ -74,7 +74,7 @@ class Layouts(ModelLayouts):
         return isinstance(x, nnx.State)
 
     def flatten_parameters(self, tree):
-        leaves = dict(nnx.to_flat_state(nnx.as_pure(tree)))
+        leaves = dict(nnx.to_flat_state(tree))
         return {name: leaves[path] for name, path in self._parameters.items()}
 
     def unflatten_parameters(self, leaves):

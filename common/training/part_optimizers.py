@@ -116,9 +116,15 @@ class PartOptimizer:
         return self.flat(optax.apply_updates(params, updates)), state
 
     def flat(self, tree: Any) -> dict[str, Any]:
-        """Returns the arrays of the library's own tree, by dotted name."""
+        """Returns the arrays of the library's own tree, by dotted name.
+
+        The gradients of an NNX module are in Variables, which are pytrees.
+        """
         by_path = self.layouts.flatten_parameters(tree)
-        return {name: by_path[path] for path, name in self.names.items()}
+        return {
+            name: jax.tree.leaves(by_path[path])[0]
+            for path, name in self.names.items()
+        }
 
     def canonical(self, grads: Mapping[str, Any]) -> Arrays:
         """Returns gradients by canonical name, in canonical axis order."""
