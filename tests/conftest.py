@@ -82,6 +82,18 @@ def exhaustive_but(values: Iterable[Any], *quick: Any) -> list[Any]:
     ]
 
 
+def rarely_but(values: Iterable[Any], *often: Any) -> list[Any]:
+    """Marks all values of a parameter as nightly but the given ones."""
+    values = list(values)
+    missing = [value for value in often if value not in values]
+    assert not missing, f"{missing} are not among the values"
+    marks = (pytest.mark.exhaustive, pytest.mark.nightly)
+    return [
+        pytest.param(value, marks=() if value in often else marks)
+        for value in values
+    ]
+
+
 def one_in(step: int, values: Iterable[Any]) -> list[Any]:
     """Marks all values of a parameter as exhaustive but every `step`-th."""
     values = list(values)

@@ -13,7 +13,7 @@ from common import compare
 from common.alignment import Alignment, AlignmentError, align
 from common.native import NativeModel
 from common.porting import ArrayInfo, Plan, port
-from tests.conftest import exhaustive_but
+from tests.conftest import exhaustive_but, rarely_but
 from tests.pairs.bank import Pair, pairs
 from tests.pairs.locating import is_named
 from tests.pairs.negatives import NEGATIVES
@@ -55,6 +55,7 @@ def known(request: pytest.FixtureRequest, reason: str | None) -> None:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
+each_fault = pytest.mark.parametrize("case", rarely_but(FAULTS, QUICK_FAULT))
 each_pair = pytest.mark.parametrize("name", exhaustive_but(BY_NAME, QUICK))
 
 
@@ -164,7 +165,7 @@ def test_rules_are_read_again(name):
     assert again.layouts == plan.layouts
 
 
-@pytest.mark.parametrize("case", exhaustive_but(FAULTS, QUICK_FAULT))
+@each_fault
 def test_a_fault_is_found_and_located(case, request):
     known(request, NOT_LOCATED.get(case))
     pair = BY_NAME[case[0]]
@@ -187,7 +188,7 @@ def test_a_fault_is_found_and_located(case, request):
     assert is_named(fault, " ".join(found.lines)), str(report)
 
 
-@pytest.mark.parametrize("case", exhaustive_but(FAULTS, QUICK_FAULT))
+@each_fault
 def test_align_never_proves_a_fault(case):
     pair = BY_NAME[case[0]]
     (fault,) = (fault for fault in pair.faults if fault.name == case[1])

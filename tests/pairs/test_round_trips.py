@@ -11,7 +11,6 @@ from tests.pairs.architectures import architectures, broken_architectures
 from tests.pairs.bank import Pair
 from tests.pairs.verification import errors, random_arrays
 
-
 REFUSED = "grouped_query_attention"
 """The row that `align` refuses in some small models, in which the sizes of
 several of its axes are equal. It never returns a wrong mapping of them."""
