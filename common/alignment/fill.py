@@ -78,7 +78,7 @@ def shuffled(
 ) -> Float64[np.ndarray, "..."]:
     """Returns the same values in a random order, slightly rescaled."""
     mixed = rng.permutation(values.reshape(-1)).reshape(values.shape)
-    return mixed * rng.uniform(0.8, 1.2)
+    return np.asarray(mixed * rng.uniform(0.8, 1.2))
 
 
 def random_like(
@@ -86,5 +86,5 @@ def random_like(
 ) -> Float64[np.ndarray, "..."]:
     """Returns random values of the scale of symmetric ones."""
     if len(dims_of(values.shape)) <= 1:
-        return rng.uniform(0.5, 1.5, values.shape)
+        return np.asarray(rng.uniform(0.5, 1.5, values.shape))
     return rng.standard_normal(values.shape) * (values.std() or 1.0)

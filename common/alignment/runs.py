@@ -152,7 +152,7 @@ class Runs:
         point = self.points[0]
         runs = []
         for factor in (1.0, 1.25):
-            values = {p: factor * p.values(point) for p in pieces}
+            values = {p: np.asarray(factor * p.values(point)) for p in pieces}
             runs.append(self._run(i, half, point, values).outputs)
         return output_error(*runs) > 0
 

@@ -88,7 +88,9 @@ def take_fingerprint(x: Any) -> Fingerprint:
     wide = ordered.astype(np.float64)
     usual = wide[np.abs(wide) < MASK_MAGNITUDE]
     wide = usual if usual.any() else wide
-    moments = np.array([wide.sum(), np.square(wide).sum()]) / max(1, size)
+    with np.errstate(over="ignore"):  # a mask of the lowest float64 only
+        sums = np.array([wide.sum(), np.square(wide).sum()])
+    moments = sums / max(1, size)
     return Fingerprint(kind, size, nan, inf, ranks, moments)
 
 

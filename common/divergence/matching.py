@@ -161,7 +161,9 @@ class Matching:
                 for axis, n in enumerate(x.shape):
                     if 1 < n <= MAX_SLICED_AXIS:
                         rest = tuple(i for i in range(x.ndim) if i != axis)
-                        means = np.mean(np.square(x, dtype="float64"), rest)
+                        with np.errstate(over="ignore"):  # a mask
+                            squares = np.square(x, dtype="float64")
+                            means = np.mean(squares, rest)
                         table[x.size // n].append((node, axis, means))
             tables.append(table)
         return tuple(tables)

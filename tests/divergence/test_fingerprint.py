@@ -45,3 +45,8 @@ def test_error_is_infinite_for_different_kinds_of_arrays(other):
         )
         == np.inf
     )
+
+
+def test_a_mask_of_the_lowest_float_does_not_warn():
+    lowest = np.full((2, 3), np.finfo(np.float64).min)
+    assert np.isinf(take_fingerprint(lowest).moments).all()

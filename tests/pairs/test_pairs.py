@@ -33,6 +33,7 @@ GROUPED = "grouped-query attention with bare arrays"
 CEILING = "float32 inside the models is judged by the float64 tolerances"
 TWICE = "an array that is used twice has no inverse"
 DTYPE = "a float64 model is compiled and called with different dtypes"
+RANDOM = "a model with random numbers in inference mode is refused"
 FIRST = "only the first operation without a match is named"
 
 NOT_EQUAL = {UNTIED: CEILING, STOCK: DTYPE}
@@ -42,6 +43,7 @@ NOT_LOCATED = {
     (UNTIED, "values are not activated"): CEILING,
     (UNTIED, "eps"): CEILING,
     (UNTIED, "residual of the normed values"): CEILING,
+    ("depthwise convolutions with dropout", "dropout in inference"): RANDOM,
     ("tied embedding against a tied one", "future is visible"): FIRST,
     (LSTM, "two gates are one"): FIRST,
     (GROUPED, "heads of a group are apart"): FIRST,
