@@ -37,13 +37,13 @@ def port(
 
     Args:
         source: an Equinox model, a pair of a model and its state, or an NNX
-            module; the pair of one of these and its optimizer, `(model,
-            opt_state)` or `(module, nnx.Optimizer)`; a `State`; a mapping of
-            names to arrays, as a `state_dict` of PyTorch; or the path of a
+            module; the pair of one of these and its optimizer,
+            `(model, opt_state)` or `(module, optimizer)`; a `State`; a mapping
+            of names to arrays, as a `state_dict` of PyTorch; or the path of a
             safetensors file, an `.eqx` file, an Orbax checkpoint of
             `nnx.state(...)`, or Flax msgpack. It is never changed.
-        into: a native model, with or without its optimizer. Its arrays may
-            be `jax.ShapeDtypeStruct`s.
+        into: a native model, with or without its optimizer. Each of its
+            arrays may be a `jax.ShapeDtypeStruct`.
         rules: a `Plan`, what `align` returned, text, or a dict of text.
         ignore: names of source arrays and modules that go nowhere.
         keep: names of target arrays and modules to leave alone.
