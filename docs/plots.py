@@ -19,12 +19,12 @@ def lines(
     """Draws curves over a logarithmic count.
 
     Args:
-        curves: The values by count, for each name. Counts below 1 are left
+        curves: the values by count, for each name. Counts below 1 are left
             out.
-        x: What is counted.
-        y: What the values are.
-        wanted: The value that the curves should have, a dotted line.
-        log: Whether the vertical axis is logarithmic too.
+        x: what is counted.
+        y: what the values are.
+        wanted: the value that the curves should have, a dotted line.
+        log: whether the vertical axis is logarithmic too.
     """
     shown = {
         name: {count: v for count, v in curve.items() if count >= 1}

@@ -11,9 +11,9 @@ def table(
     """Returns a Markdown table.
 
     Args:
-        columns: The titles of the columns.
-        rows: The cells of each row.
-        text: How many columns, from the left, hold text.
+        columns: the titles of the columns.
+        rows: the cells of each row.
+        text: how many columns, from the left, hold text.
     """
     aligned = [
         Column(title, "left" if i < text else "right")

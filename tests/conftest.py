@@ -94,6 +94,11 @@ def rarely_but(values: Iterable[Any], *often: Any) -> list[Any]:
     ]
 
 
+def many_draws(fraction: float) -> int:
+    """Returns a fraction of the number of examples of Hypothesis's profile."""
+    return max(1, int(hypothesis.settings().max_examples * fraction))
+
+
 def one_in(step: int, values: Iterable[Any]) -> list[Any]:
     """Marks all values of a parameter as exhaustive but every `step`-th."""
     values = list(values)

@@ -26,9 +26,9 @@ class Contender(NamedTuple):
     """Something to time.
 
     Attributes:
-        name: The name in the tables.
-        call: Continues training and returns the losses without waiting.
-        steps: The number of training steps in one call.
+        name: the name in the tables.
+        call: continues training and returns the losses without waiting.
+        steps: the number of training steps in one call.
     """
 
     name: str
@@ -42,15 +42,15 @@ def verify(
     """Runs every contender and compares its losses with the baseline's.
 
     Args:
-        contenders: The contenders, which have not been called yet.
-        baseline: The name of the contender with the expected losses.
-        calls: The number of calls of each contender.
+        contenders: the contenders, which have not been called yet.
+        baseline: the name of the contender with the expected losses.
+        calls: the number of calls of each contender.
 
     Returns:
         The seconds of each contender's first call.
 
     Raises:
-        UnverifiedContenderError: If a loss differs, or if losses are missing.
+        UnverifiedContenderError: if a loss differs, or if losses are missing.
     """
     from common.agreement import tolerance
 

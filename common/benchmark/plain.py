@@ -27,8 +27,8 @@ def make_step(spec: Spec, native: Native) -> tuple[list[Any], Callable]:
     """Makes a training step over a flat list of arrays.
 
     Args:
-        spec: The model.
-        native: The initial values, from the reference backend.
+        spec: the model.
+        native: the initial values, from the reference backend.
 
     Returns:
         The list and the step, `(leaves, xs, ys, key) -> (leaves, loss)`.
@@ -64,7 +64,7 @@ class Fit:
     Runs all steps in one `lax.scan`, or dispatches each step from Python.
 
     Attributes:
-        steps: The number of training steps in one call.
+        steps: the number of training steps in one call.
     """
 
     def __init__(

@@ -51,10 +51,10 @@ class Timing:
     """The samples of one contender.
 
     Attributes:
-        contender: The name of the contender.
-        first_call: The seconds of the first call, which traces and compiles.
-        seconds: The seconds per training step, one sample per round.
-        steps: The number of training steps in one call.
+        contender: the name of the contender.
+        first_call: the seconds of the first call, which traces and compiles.
+        seconds: the seconds per training step, one sample per round.
+        steps: the number of training steps in one call.
     """
 
     contender: str
@@ -73,12 +73,12 @@ class Program:
     """The compiled program of one contender's step.
 
     Attributes:
-        contender: The name of the contender.
-        flops: Floating point operations, by XLA's cost analysis.
-        bytes_accessed: Bytes read and written, by the same analysis.
-        instructions: The number of instructions of the optimized module.
-        fusions: The number of fusions among the instructions.
-        parameters: The number of arrays that are passed to a call.
+        contender: the name of the contender.
+        flops: floating point operations, by XLA's cost analysis.
+        bytes_accessed: bytes read and written, by the same analysis.
+        instructions: the number of instructions of the optimized module.
+        fusions: the number of fusions among the instructions.
+        parameters: the number of arrays that are passed to a call.
     """
 
     contender: str
@@ -94,13 +94,13 @@ class Race:
     """Contenders that did the same work in turns.
 
     Attributes:
-        title: The name of the work.
-        timings: The samples of each contender, equally many.
-        baselines: The contenders among which the one with the lowest median
+        title: the name of the work.
+        timings: the samples of each contender, equally many.
+        baselines: the contenders among which the one with the lowest median
             is the baseline.
-        judged: The contenders that should not exceed `MAX_RATIO`.
-        programs: The compiled programs that were analyzed.
-        notes: Remarks for the reader of the table.
+        judged: the contenders that should not exceed `MAX_RATIO`.
+        programs: the compiled programs that were analyzed.
+        notes: remarks for the reader of the table.
     """
 
     title: str
@@ -132,13 +132,13 @@ class Benchmark:
     """All races of one run, and the environment they ran in.
 
     Attributes:
-        races: The races.
-        versions: The versions of Python and the libraries.
-        device: The device that JAX used.
-        cpu_count: The number of cores that the process could use.
-        date: The date and time in UTC.
-        settings: The settings of the measurement.
-        command: The command that reproduces the run.
+        races: the races.
+        versions: the versions of Python and the libraries.
+        device: the device that JAX used.
+        cpu_count: the number of cores that the process could use.
+        date: the date and time in UTC.
+        settings: the settings of the measurement.
+        command: the command that reproduces the run.
     """
 
     races: tuple[Race, ...]
@@ -181,7 +181,7 @@ def ratio(seconds: Sequence[float], baseline: Sequence[float]) -> Ratio:
     """Returns the median and quartiles of the ratios of each round.
 
     Raises:
-        ValueError: If the numbers of samples differ.
+        ValueError: if the numbers of samples differ.
     """
     if len(seconds) != len(baseline):
         raise ValueError(

@@ -70,16 +70,16 @@ def run(
     """Measures one training step, and `fit`, against hand-written JAX.
 
     Args:
-        depths: The numbers of blocks of the models whose step is timed.
-        fits: The number of epochs of `fit`, by the name of the spec.
-        rounds: The number of samples of each contender; `fit` takes about
+        depths: the numbers of blocks of the models whose step is timed.
+        fits: the number of epochs of `fit`, by the name of the spec.
+        rounds: the number of samples of each contender; `fit` takes about
             two fifths as many.
-        quick: Whether to time only the smallest model with a few samples.
-        progress: Whether to show a progress bar on a terminal.
-        command: The command that reproduces the run.
+        quick: whether to time only the smallest model with a few samples.
+        progress: whether to show a progress bar on a terminal.
+        command: the command that reproduces the run.
 
     Raises:
-        UnverifiedContenderError: If the losses of a contender are not those
+        UnverifiedContenderError: if the losses of a contender are not those
             of the baseline. Its race is not timed.
     """
     if depths is None:

@@ -14,9 +14,9 @@ def move_data(primitive: str, params: Params, operands: Sequence[Any]) -> Any:
     """Evaluates a data-movement primitive.
 
     Args:
-        primitive: The name of the primitive.
-        params: The parameters of the equation.
-        operands: The arrays that it is applied to.
+        primitive: the name of the primitive.
+        params: the parameters of the equation.
+        operands: the arrays that it is applied to.
 
     Returns:
         The result, or `None` if the primitive has to be evaluated by JAX.

@@ -26,11 +26,11 @@ class Fingerprint(NamedTuple):
 
     Attributes:
         kind: `"float"` or `"exact"` (integers, booleans, keys).
-        size: The number of elements.
-        nan: The number of NaNs.
-        inf: The number of infinities.
-        ranks: Sorted finite values, in float64, at evenly spaced ranks.
-        moments: The means of x and x², without the values of masks.
+        size: the number of elements.
+        nan: the number of NaNs.
+        inf: the number of infinities.
+        ranks: sorted finite values, in float64, at evenly spaced ranks.
+        moments: the means of x and x², without the values of masks.
     """
 
     kind: str

@@ -72,21 +72,21 @@ class Node:
     """A value that was computed, and the equation that computed it.
 
     Attributes:
-        number: The index in the record.
-        primitive: The operation, or `"input"` or `"constant"`.
-        operands: The numbers of the values that it was computed from.
-        literals: The scalars among the equation's operands.
-        params: The equation's parameters.
-        shape: The shape of the value.
-        dtype: The dtype of the value.
-        fingerprint: The fingerprint of the value.
-        value: The value, or `None` if the memory budget was used up.
-        frames: The source lines that it comes from, innermost first.
+        number: the index in the record.
+        primitive: the operation, or `"input"` or `"constant"`.
+        operands: the numbers of the values that it was computed from.
+        literals: the scalars among the equation's operands.
+        params: the equation's parameters.
+        shape: the shape of the value.
+        dtype: the dtype of the value.
+        fingerprint: the fingerprint of the value.
+        value: the value, or `None` if the memory budget was used up.
+        frames: the source lines that it comes from, innermost first.
         scope: JAX's name stack.
-        iterations: The iteration of each enclosing loop, outermost first.
-        eps: The machine epsilon of the narrowest floating dtype in which it
+        iterations: the iteration of each enclosing loop, outermost first.
+        eps: the machine epsilon of the narrowest floating dtype in which it
             or one of its ancestors was rounded.
-        label: The path of an input.
+        label: the path of an input.
     """
 
     number: int
@@ -115,9 +115,9 @@ class Record:
     """Everything that a function computed on some inputs.
 
     Attributes:
-        nodes: Every value, in execution order.
-        outputs: The numbers of the outputs.
-        notes: What could not be compared.
+        nodes: every value, in execution order.
+        outputs: the numbers of the outputs.
+        notes: what could not be compared.
     """
 
     nodes: list[Node]
@@ -157,10 +157,10 @@ def interpret(
     """Runs a closed jaxpr.
 
     Args:
-        closed: The jaxpr.
-        inputs: The arguments.
-        labels: The paths of the arguments.
-        budget: How many bytes of values to keep besides the fingerprints.
+        closed: the jaxpr.
+        inputs: the arguments.
+        labels: the paths of the arguments.
+        budget: how many bytes of values to keep besides the fingerprints.
     """
     return _Interpreter(budget).run(closed, inputs, labels)
 

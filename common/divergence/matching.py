@@ -33,8 +33,8 @@ class Matching:
     order of the axes must also make them equal element by element.
 
     Args:
-        left: What the left program computed.
-        right: What the right program computed.
+        left: what the left program computed.
+        right: what the right program computed.
     """
 
     def __init__(self, left: Record, right: Record):
@@ -49,7 +49,7 @@ class Matching:
 
         Args:
             side: 0 if the value is of the left record, 1 for the right.
-            number: The value's number in its record.
+            number: the value's number in its record.
         """
         key = (side, number)
         if key not in self._matches:

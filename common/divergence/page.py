@@ -26,9 +26,9 @@ def render(found: Diff, names: tuple[str, str], facts: Mapping) -> str:
     """Returns the page.
 
     Args:
-        found: The result of the comparison.
-        names: The names of the two functions.
-        facts: Versions, device, command and date.
+        found: the result of the comparison.
+        names: the names of the two functions.
+        facts: versions, device, command and date.
     """
     return find_template("diff.html.jinja").render(
         found=found,

@@ -24,9 +24,9 @@ def pair_origins(
     """Pairs the origins of both sides by what they were computed from.
 
     Args:
-        walks: The walk through each program.
-        left: The origins of the left program.
-        right: The origins of the right program.
+        walks: the walk through each program.
+        left: the origins of the left program.
+        right: the origins of the right program.
 
     Returns:
         The origins, the most likely first: those of both programs before

@@ -19,12 +19,12 @@ class Output:
     """One leaf of the outputs of both functions.
 
     Attributes:
-        path: The path of the leaf in the output.
-        left: The value on the left.
-        right: The value on the right.
-        ok: Whether the values are equal. If their shapes differ, they may be
+        path: the path of the leaf in the output.
+        left: the value on the left.
+        right: the value on the right.
+        ok: whether the values are equal. If their shapes differ, they may be
             equal up to the order of the axes.
-        error: The largest absolute error over the largest magnitude.
+        error: the largest absolute error over the largest magnitude.
     """
 
     path: str
@@ -39,9 +39,9 @@ class Origin:
     """An earliest divergence: the values it was computed from agree.
 
     Attributes:
-        left: The value in the left program, or `None`.
-        right: The value in the right program, or `None`.
-        reason: What is known about the divergence, or `""`.
+        left: the value in the left program, or `None`.
+        right: the value in the right program, or `None`.
+        reason: what is known about the divergence, or `""`.
     """
 
     left: Node | None
@@ -60,10 +60,10 @@ class NearestValue(NamedTuple):
     """A value of the left program and the nearest one of the right.
 
     Attributes:
-        left: The value.
-        right: The nearest value.
-        error: The largest absolute error over the largest magnitude.
-        is_match: Whether the error is within the tolerance.
+        left: the value.
+        right: the nearest value.
+        error: the largest absolute error over the largest magnitude.
+        is_match: whether the error is within the tolerance.
     """
 
     left: Node
@@ -77,10 +77,10 @@ class Diff:
     """What two programs have in common, and where they first diverge.
 
     Attributes:
-        outputs: Every leaf of the outputs.
-        origins: The earliest divergences, the most likely one first.
-        matching: The matches between the values of both programs.
-        seconds: How long the comparison took.
+        outputs: every leaf of the outputs.
+        origins: the earliest divergences, the most likely one first.
+        matching: the matches between the values of both programs.
+        seconds: how long the comparison took.
     """
 
     outputs: list[Output]

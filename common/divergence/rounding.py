@@ -62,12 +62,12 @@ def is_rounding(
     """Whether a value is zero, except for rounding errors.
 
     Args:
-        primitive: The operation that computed it.
-        magnitude: The largest magnitude of the value.
-        terms: The largest magnitude of each operand, 0 if the operand is
+        primitive: the operation that computed it.
+        magnitude: the largest magnitude of the value.
+        terms: the largest magnitude of each operand, 0 if the operand is
             zero except for rounding errors itself.
-        count: The number of terms that each element is the sum of.
-        eps: The relative error of one operation.
+        count: the number of terms that each element is the sum of.
+        eps: the relative error of one operation.
     """
     if not magnitude or not terms:
         return False

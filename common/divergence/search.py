@@ -43,16 +43,16 @@ def find_divergence(
     """Finds where two JAX functions diverge; `common.diff` calls it.
 
     Args:
-        functions: The left and the right function.
-        arguments: The arguments to call each with.
-        dtype: The dtype to cast all floats to, or `None` to keep theirs.
-        kept: How many bytes of values each side keeps.
-        name_modules: Replaces the modules in a pytree by copies that record
+        functions: the left and the right function.
+        arguments: the arguments to call each with.
+        dtype: the dtype to cast all floats to, or `None` to keep theirs.
+        kept: how many bytes of values each side keeps.
+        name_modules: replaces the modules in a pytree by copies that record
             their path in JAX's name stack.
 
     Raises:
-        TypeError: If a function cannot be traced.
-        ValueError: If the outputs have different structures.
+        TypeError: if a function cannot be traced.
+        ValueError: if the outputs have different structures.
     """
     start = time.monotonic()
     if dtype not in DTYPES:

@@ -32,9 +32,9 @@ class Frame(NamedTuple):
     """A line of source code.
 
     Attributes:
-        file: The path of the file.
-        line: The line number, counted from 1.
-        function: The method or function that the line is in.
+        file: the path of the file.
+        line: the line number, counted from 1.
+        function: the method or function that the line is in.
     """
 
     file: str

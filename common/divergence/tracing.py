@@ -14,11 +14,11 @@ class Traced:
     """A traced function.
 
     Attributes:
-        jaxpr: The closed jaxpr.
-        inputs: The arrays to evaluate it with.
-        labels: The path of each input in the arguments or in the module.
-        tree: The structure of the outputs.
-        paths: The path of each output.
+        jaxpr: the closed jaxpr.
+        inputs: the arrays to evaluate it with.
+        labels: the path of each input in the arguments or in the module.
+        tree: the structure of the outputs.
+        paths: the path of each output.
     """
 
     jaxpr: Any
@@ -38,15 +38,15 @@ def trace(
     """Traces a function.
 
     Args:
-        side: Names the function in error messages, `"left"` or `"right"`.
-        function: The function, or a module with a `__call__`.
-        args: The arguments to call it with.
-        dtype: The dtype to cast floats to, or `None` to keep theirs.
-        name_modules: Replaces the modules in a pytree by copies that record
+        side: names the function in error messages, `"left"` or `"right"`.
+        function: the function, or a module with a `__call__`.
+        args: the arguments to call it with.
+        dtype: the dtype to cast floats to, or `None` to keep theirs.
+        name_modules: replaces the modules in a pytree by copies that record
             their path in JAX's name stack.
 
     Raises:
-        TypeError: If the function cannot be traced.
+        TypeError: if the function cannot be traced.
     """
     module = function if _is_module(function) else None
     leaves, treedef = jax.tree_util.tree_flatten_with_path(

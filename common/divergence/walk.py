@@ -62,9 +62,9 @@ class BackwardWalk:
     """The walk back through one program, from its outputs that differ.
 
     Args:
-        matching: The matches between both programs.
+        matching: the matches between both programs.
         side: 0 to walk through the left program, 1 for the right.
-        failures: The numbers of the outputs that differ.
+        failures: the numbers of the outputs that differ.
     """
 
     def __init__(self, matching: Matching, side: int, failures: Sequence[int]):

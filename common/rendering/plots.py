@@ -33,9 +33,9 @@ class Axis:
     """The values along one side of a plot.
 
     Attributes:
-        low: The value at the left or lower end.
-        high: The value at the other end.
-        log: Whether equal distances are equal ratios.
+        low: the value at the left or lower end.
+        high: the value at the other end.
+        log: whether equal distances are equal ratios.
     """
 
     low: Real
@@ -92,12 +92,12 @@ class Plot:
     method says pixels.
 
     Args:
-        x: The horizontal axis.
-        y: The vertical axis.
-        label: Says what the plot shows to readers who cannot see it.
-        width: Of the drawing, in pixels.
-        height: Of the drawing, in pixels.
-        margins: Space around the plotting area.
+        x: the horizontal axis.
+        y: the vertical axis.
+        label: says what the plot shows to readers who cannot see it.
+        width: of the drawing, in pixels.
+        height: of the drawing, in pixels.
+        margins: space around the plotting area.
     """
 
     def __init__(

@@ -15,11 +15,11 @@ class ProgressBar:
         ...         bar.advance()
 
     Args:
-        total: Number of steps.
-        description: What is being done.
-        console: Where to draw; by default the error stream.
-        enabled: Whether to draw at all.
-        transient: Whether to remove the bar at the end.
+        total: number of steps.
+        description: what is being done.
+        console: where to draw; by default the error stream.
+        enabled: whether to draw at all.
+        transient: whether to remove the bar at the end.
     """
 
     def __init__(

@@ -16,12 +16,12 @@ class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-        title: The heading.
+        title: the heading.
         align: `"left"` for text, `"right"` for numbers.
-        wrap: Whether a long cell may continue on the next line.
-        width: The exact width on a terminal, if it is fixed.
-        min_width: The smallest width on a terminal.
-        fill: Whether the column takes the width that the others leave.
+        wrap: whether a long cell may continue on the next line.
+        width: the exact width on a terminal, if it is fixed.
+        min_width: the smallest width on a terminal.
+        fill: whether the column takes the width that the others leave.
     """
 
     title: str
@@ -43,11 +43,11 @@ class Table:
     """A table that can be printed in more than one format.
 
     Attributes:
-        title: Printed above the table.
-        columns: Columns, or their titles.
-        rows: The cells of each row, or a `Section` heading.
-        notes: Sentences printed below the table.
-        lines: Whether the terminal shows a line between rows.
+        title: printed above the table.
+        columns: columns, or their titles.
+        rows: the cells of each row, or a `Section` heading.
+        notes: sentences printed below the table.
+        lines: whether the terminal shows a line between rows.
     """
 
     title: str

@@ -20,6 +20,7 @@ from common.benchmark.measure import (
     verify,
 )
 from common.benchmark.report import Benchmark, Program, Race, Timing
+from tests.conftest import one_in
 
 BACKENDS = tuple(bench.LIBRARIES)
 
@@ -74,7 +75,7 @@ def make_benchmark(*races: Race) -> Benchmark:
 # --- only verified contenders are timed ----------------------------------
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", one_in(2, BACKENDS))
 def test_sabotaged_contender_is_not_timed(backend, monkeypatch):
     module = importlib.import_module(f"impl_{backend}.benchmark")
     name, make = next(iter(module.CONTENDERS.items()))

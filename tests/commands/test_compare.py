@@ -10,11 +10,15 @@ from tests.comparison import faults
 from tests.conftest import exhaustive_but
 
 
-def test_compare_writes_both_files(tmp_path):
+@pytest.mark.parametrize("columns", exhaustive_but([80, 120], 80))
+def test_compare_is_the_default_command_and_writes_both_files(
+    columns, tmp_path
+):
     done = run_script(
-        *"compare --model deep_mlp --steps 3".split(),
+        *"--model deep_mlp --steps 3 --batch-norm ema".split(),
         *("--json", str(tmp_path / "r.json")),
         *("--html", str(tmp_path / "r.html")),
+        env=environment(columns=columns),
     )
     assert done.returncode == 0, done.stderr
     assert "deep_mlp float64: all agree." in done.stdout
@@ -25,17 +29,15 @@ def test_compare_writes_both_files(tmp_path):
     assert dtypes == ["float64", "float32"]
     assert {report["seed"] for report in stored["reports"]} == {0}
     assert "</html>" in (tmp_path / "r.html").read_text()
+    assert max(map(len, done.stdout.splitlines())) <= columns
 
 
-@pytest.mark.parametrize("columns", exhaustive_but([80, 120], 80))
-def test_compare_is_the_default_command(columns):
-    words = "--model deep_mlp --dtype float32 --steps 1 --batch-norm ema"
-    done = run_module(*words.split(), env=environment(columns=columns))
+@pytest.mark.exhaustive
+def test_one_report_has_no_summary():
+    done = run_module(*"--model deep_mlp --dtype float32 --steps 1".split())
     assert done.returncode == 0, done.stderr
-    # One report has said so itself: there is no summary.
     assert done.stdout.count("agree") == 1
     assert "deep_mlp float32: all agree." in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= columns
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from common import State
 from tests.commands.processes import run_script, run_with_startup
+from tests.conftest import exhaustive_but
 
 # Presses when something imports JAX.
 WHILE_IMPORTING = """
@@ -111,7 +112,10 @@ def check_file(done, file) -> int:
     return steps
 
 
-@pytest.mark.parametrize("startup", [WHILE_COMPILING, WHILE_TRAINING])
+@pytest.mark.parametrize(
+    "startup",
+    exhaustive_but([WHILE_COMPILING, WHILE_TRAINING], WHILE_COMPILING),
+)
 def test_an_interrupted_run_is_saved(startup, tmp_path):
     file = tmp_path / "run.safetensors"
     done = run_with_startup(startup, tmp_path, *TRAIN, "--save", file.name)

@@ -2,7 +2,7 @@
 
 Hypothesis draws hyper-parameters and shapes; the data follow from the seed.
 Every row is checked in float64, where an error in a formula shows, on its
-example and on a draw. A part of the rows is also checked for its rounding in
+example. A part of the rows is also checked for its rounding in
 the other dtypes, for its second derivatives, and with XLA's optimization. The
 tests marked `exhaustive` check the other rows as well, and run on many draws.
 """
@@ -15,7 +15,7 @@ from common.comparison import layer_judge as judge
 from common.differences import excused, known_differences
 from common.layers.table import LAYERS
 from common.registry import find_counterpart
-from tests.conftest import one_in
+from tests.conftest import many_draws, one_in
 from tests.layers.draws import DRAWS
 
 LIBRARIES = ("equinox", "flax")
@@ -91,11 +91,7 @@ def assert_round_trip(layer, backend):
 @libraries
 @rows
 def test_layer_agrees_with_its_definition(row, backend):
-    def check(layer):
-        measure_and_assert(layer, backend, "float64")
-
-    check(LAYERS[row]())
-    for_draws(row, 1, check)
+    measure_and_assert(LAYERS[row](), backend, "float64")
 
 
 @low_precision
@@ -127,14 +123,9 @@ def test_second_derivatives_agree(row, backend):
 @rows
 def test_arrays_make_a_round_trip(row, backend):
     assert_round_trip(LAYERS[row](), backend)
-    for_draws(row, 1, lambda layer: assert_round_trip(layer, backend))
 
 
 # --- many draws -------------------------------------------------------------
-
-
-def many_draws(fraction):
-    return max(1, int(hypothesis.settings().max_examples * fraction))
 
 
 @pytest.mark.exhaustive
@@ -144,14 +135,14 @@ def test_many_layers_agree_with_their_definition(row, backend):
     def check(layer):
         measure_and_assert(layer, backend, "float64")
 
-    for_draws(row, many_draws(1 / 5), check)
+    for_draws(row, many_draws(1 / 10), check)
 
 
 @pytest.mark.exhaustive
 @libraries
 @rows
 def test_arrays_of_many_layers_make_a_round_trip(row, backend):
-    draws = many_draws(1 / 10)
+    draws = many_draws(1 / 20)
     for_draws(row, draws, lambda layer: assert_round_trip(layer, backend))
 
 

@@ -72,7 +72,7 @@ FAULTS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("fault", one_in(3, FAULTS))
+@pytest.mark.parametrize("fault", one_in(4, FAULTS))
 def test_the_first_divergence_is_where_the_fault_is(fault):
     model, hyper, faulty, quantity, step = FAULTS[fault]
     report = compare(
@@ -106,7 +106,9 @@ def test_float32_tolerances_find_faults_too(fault):
     assert not report.ok, str(report)
 
 
-@pytest.mark.parametrize("model", ["stateful_mlp", "digits_cnn"])
+@pytest.mark.parametrize(
+    "model", exhaustive_but(["stateful_mlp", "digits_cnn"], "stateful_mlp")
+)
 def test_without_a_fault_all_agree(model):
     """Otherwise, the tests above could pass for another reason."""
     hyper = MLP if model == "stateful_mlp" else CNN
@@ -182,7 +184,9 @@ def test_a_loss_that_is_not_finite_is_a_mismatch():
     assert found is not None and found.quantity == "loss"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", exhaustive_but(["float32", "float64"], "float64")
+)
 def test_a_parameter_with_some_zero_gradients_is_judged(dtype):
     """Only the elements whose true gradient is zero are left out."""
     report = compare(

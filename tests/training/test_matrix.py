@@ -140,7 +140,7 @@ def test_inference_changes_nothing(cell):
 @pytest.mark.parametrize(
     "dialect", exhaustive_but(BATCH_NORM_DIALECTS, "torch")
 )
-@pytest.mark.parametrize("backend", JUDGED)
+@pytest.mark.parametrize("backend", exhaustive_but(JUDGED, "flax"))
 @pytest.mark.parametrize("model", exhaustive_but(specs(), "stateful_mlp"))
 def test_batch_norm_dialect(model, backend, dialect):
     """Every model has every dialect in every backend."""
@@ -163,6 +163,7 @@ def test_matrix_is_complete():
     assert modes == {"jit", "eager"}
 
 
+@pytest.mark.exhaustive
 def test_eager_is_eager(monkeypatch):
     """In eager mode, every step calls the forward; jit calls it once."""
     calls = {"jit": 0, "eager": 0}

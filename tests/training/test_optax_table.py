@@ -116,15 +116,10 @@ def check(actual: State, expected: State) -> None:
     "name",
     exhaustive_but(
         [n for n, r in OPTIMIZERS.items() if not r.reason],
-        # They have factored, per-axis, matrix-wise and flattened states, a
-        # random key, a line search, and extra arguments.
-        "optax.adam",
+        # They have a factored state, a random key, and extra arguments.
         "optax.adafactor",
-        "optax.lbfgs",
         "optax.noisy_sgd",
-        "optax.sm3",
         "optax.contrib.momo",
-        "optax.contrib.muon",
     ),
 )
 def test_five_steps_agree_and_the_state_crosses(name, make, make_batch):
@@ -226,7 +221,7 @@ class Arrays:
 
 @pytest.mark.parametrize(
     "name",
-    one_in(4, [n for n, r in TRANSFORMATIONS.items() if not r.reason]),
+    one_in(8, [n for n, r in TRANSFORMATIONS.items() if not r.reason]),
 )
 def test_transformations_agree(name, make):
     optimizer = TRANSFORMATIONS[name].make()

@@ -63,9 +63,7 @@ KEYS = {
 
 
 @pytest.fixture(
-    params=exhaustive_but(
-        OPTIMIZERS, "adamw_masked", "clip_and_schedule", "by_label"
-    )
+    params=exhaustive_but(OPTIMIZERS, "clip_and_schedule", "by_label")
 )
 def optimizer(request):
     return OPTIMIZERS[request.param]

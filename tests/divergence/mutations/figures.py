@@ -25,13 +25,13 @@ class Finding:
     """What `diff` reported about one planted fault.
 
     Attributes:
-        pair: The name of the pair.
-        fault: The name of the fault.
-        rewritten: Whether the sides of the pair are written differently.
-        found: Whether the outputs differ.
-        line: The index of the first origin that names a marked line, or
+        pair: the name of the pair.
+        fault: the name of the fault.
+        rewritten: whether the sides of the pair are written differently.
+        found: whether the outputs differ.
+        line: the index of the first origin that names a marked line, or
             `None`.
-        function: The index of the first origin that names the function of a
+        function: the index of the first origin that names the function of a
             marked line, or `None`.
     """
 

@@ -44,11 +44,11 @@ class Pair:
     """A model that is written twice.
 
     Attributes:
-        build: Draws the parameters and inputs, and plants the named fault.
-        faults: The names of the faults that it can plant.
-        rewritten: Whether the two sides are written differently, beyond the
+        build: draws the parameters and inputs, and plants the named fault.
+        faults: the names of the faults that it can plant.
+        rewritten: whether the two sides are written differently, beyond the
             names and layouts of the libraries.
-        leaves: The name of the weight that a fault is in, for faults that
+        leaves: the name of the weight that a fault is in, for faults that
             no line of source has.
     """
 
