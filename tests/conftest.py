@@ -105,6 +105,22 @@ def one_in(step: int, values: Iterable[Any]) -> list[Any]:
     return exhaustive_but(values, *values[::step])
 
 
+SHARED = ("cell", "row", "pair_name", "quick")
+"""Parameters and fixtures whose tests share a result that takes long."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Makes one worker run the tests that share a result."""
+    for item in items:
+        for name in SHARED:
+            if name in getattr(item, "fixturenames", ()):
+                call = getattr(item, "callspec", None)
+                index = call.indices.get(name, "") if call else ""
+                group = f"{item.path.stem}-{name}-{index}"
+                item.add_marker(pytest.mark.xdist_group(group))
+
+
 class Batch(NamedTuple):
     xs: np.ndarray
     ys: np.ndarray

@@ -34,13 +34,21 @@ QUICK = [
     for cell in CELLS
     if cell[3] == "jit" and (cell[0] == "stateful_mlp" or cell[2] == "float64")
 ]
+
+
+def marked(cell):
+    """Returns a cell with its marks."""
+    model, _, dtype, mode = cell
+    marks = [] if cell in QUICK else [pytest.mark.exhaustive]
+    if mode == "jit" and (dtype == "float32" or model == "stateful_mlp"):
+        marks.append(pytest.mark.optimized)
+    return pytest.param(cell, marks=marks, id="-".join(cell))
+
+
 # The scope makes pytest run the tests of a cell one after the other, so that
-# one worker computes its report.
+# its report is computed once.
 matrix = pytest.mark.parametrize(
-    "cell",
-    exhaustive_but(CELLS, *QUICK),
-    ids=["-".join(cell) for cell in CELLS],
-    scope="module",
+    "cell", [marked(cell) for cell in CELLS], scope="module"
 )
 
 
@@ -71,50 +79,42 @@ def check(quantity: str, report: Report) -> None:
     assert row.ok, f"{row}\n{report}"
 
 
-@pytest.mark.optimized
 @matrix
 def test_state(cell):
     """It starts from the spec's values, and its copies are exact."""
     check("state", report(cell))
 
 
-@pytest.mark.optimized
 @matrix
 def test_forward(cell):
     check("forward", report(cell))
 
 
-@pytest.mark.optimized
 @matrix
 def test_loss(cell):
     check("loss", report(cell))
 
 
-@pytest.mark.optimized
 @matrix
 def test_buffers(cell):
     check("buffers", report(cell))
 
 
-@pytest.mark.optimized
 @matrix
 def test_gradients(cell):
     check("gradients", report(cell))
 
 
-@pytest.mark.optimized
 @matrix
 def test_update(cell):
     check("update", report(cell))
 
 
-@pytest.mark.optimized
 @matrix
 def test_training_changes_every_buffer(cell):
     check("trained", report(cell))
 
 
-@pytest.mark.optimized
 @matrix
 def test_trajectory(cell):
     found = report(cell)
@@ -125,13 +125,11 @@ def test_trajectory(cell):
     assert np.isfinite(list(found.losses.values())).all()
 
 
-@pytest.mark.optimized
 @matrix
 def test_eval(cell):
     check("eval", report(cell))
 
 
-@pytest.mark.optimized
 @matrix
 def test_inference_changes_nothing(cell):
     check("kept", report(cell))
