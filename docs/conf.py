@@ -45,6 +45,7 @@ html_title = project
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_favicon = "_static/favicon.svg"
+html_js_files = [("dictionary.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_copyright = False
 

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 import align_pages
+import dictionary_pages
 import diff_pages
 import jax
 import layer_pages
@@ -56,6 +57,7 @@ def write(folder: pathlib.Path) -> None:
         **diff_pages.pages(),
         **align_pages.pages(),
         **optimizer_pages.pages(),
+        **dictionary_pages.pages(),
         **benchmark(),
         "differences.md": known_differences(),
         "names.md": names(),

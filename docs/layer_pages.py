@@ -4,8 +4,8 @@ import inspect
 import pathlib
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
+import layer_defaults
 from tables import table
 
 from common.comparison import layer_judge as judge
@@ -18,8 +18,6 @@ from common.registry import find_constructors, find_public_layers
 
 ROOT = pathlib.Path(__file__).parents[1]
 FAMILIES = tuple(dict.fromkeys(row.family for row in LAYERS.values()))
-# Arguments whose defaults are not compared.
-NOT_COMPARED = {"self", "key", "rngs", "dtype", "param_dtype", "kwargs"}
 COLUMNS = {backend: find_constructors(backend) for backend in report.LIBRARIES}
 PUBLIC = {backend: find_public_layers(backend) for backend in report.LIBRARIES}
 
@@ -164,55 +162,20 @@ def _variables(row: type[Layer]) -> str:
 # --- defaults that differ ---------------------------------------------------
 
 
-def _arguments(row: type[Layer], backend: str) -> dict[str, str]:
-    """Returns the first stock layer's keywords, by the names of the row."""
-    constructor = COLUMNS[backend][row.name]
-    if not constructor.stock:
-        return {}
-    renamed = {theirs: ours for ours, theirs in constructor.keywords.items()}
-    return {
-        renamed.get(keyword, keyword): keyword
-        for keyword in _parameters(backend, constructor.stock[0])
-    }
-
-
-def _parameters(backend: str, layer: str) -> dict[str, Any]:
-    """Returns the default of each keyword of a public layer."""
-    found = PUBLIC[backend][layer]
-    function = found.__init__ if inspect.isclass(found) else found
-    return {
-        name: parameter.default
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name not in NOT_COMPARED
-    }
-
-
 def _defaults(row: type[Layer]) -> str:
     """Lists the arguments of both stock layers whose defaults differ."""
-    arguments = [_arguments(row, backend) for backend in report.LIBRARIES]
-    if not all(arguments):
-        return ""
-    rows = []
-    for name in (name for name in arguments[0] if name in arguments[1]):
-        cells = []
-        for backend, names in zip(report.LIBRARIES, arguments, strict=True):
-            layer = COLUMNS[backend][row.name].stock[0]
-            default = _parameters(backend, layer)[names[name]]
-            cells += [f"`{names[name]}`", _default(default)]
-        if cells[1] != cells[3]:
-            rows.append(cells)
+    rows = [
+        [
+            cell
+            for argument in pair
+            for cell in (f"`{argument.name}`", argument.shown)
+        ]
+        for pair in layer_defaults.differing(row)
+    ]
     if not rows:
         return ""
     columns = ("Equinox", "default", "Flax NNX", "default")
     return "Defaults that differ:\n\n" + table(columns, rows, text=4)
-
-
-def _default(value: Any) -> str:
-    if value is inspect.Parameter.empty:
-        return "required"
-    if callable(value):
-        return f"`{getattr(value, '__name__', type(value).__name__)}`"
-    return f"`{value!r}`"
 
 
 # --- errors -----------------------------------------------------------------

@@ -1,0 +1,41 @@
+// Filters the rows of the dictionary. Without this script, the page shows all
+// of them and no search field.
+
+document.addEventListener("DOMContentLoaded", () => {
+  const form = document.querySelector("form.dictionary-search");
+  if (!form) return;
+  const field = form.querySelector("input");
+  const count = form.querySelector("output");
+  const sections = [...document.querySelectorAll("article section section")]
+    .filter((section) => section.querySelector(":scope > section"))
+    .map((section) => ({
+      element: section,
+      rows: [...section.querySelectorAll(":scope > section")].map((row) => ({
+        element: row,
+        text: row.textContent.toLowerCase(),
+      })),
+    }));
+
+  function filter() {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const section of sections) {
+      let any = false;
+      for (const row of section.rows) {
+        const matches = words.every((word) => row.text.includes(word));
+        row.element.hidden = !matches;
+        any ||= matches;
+        shown += matches;
+      }
+      section.element.hidden = !any;
+    }
+    count.textContent = words.length ? `${shown} found` : "";
+  }
+
+  form.addEventListener("submit", (event) => event.preventDefault());
+  field.addEventListener("input", filter);
+  // dictionary.html?q=vmap shows the rows that contain vmap.
+  field.value = new URLSearchParams(location.search).get("q") || "";
+  form.hidden = false;
+  filter();
+});
