@@ -303,3 +303,48 @@ def test_the_search_finds_nothing_where_there_is_nothing(site, browser):
         ),
     )
     assert not browser.find_elements("css selector", "#search-results li a")
+
+
+def shown_rows(browser: Any) -> list[str]:
+    """Returns the titles of the dictionary's rows that are visible."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('article section h3')]"
+        ".filter((title) => title.checkVisibility())"
+        ".map((title) => title.firstChild.textContent)"
+    )
+
+
+def test_the_dictionary_is_filtered_as_one_types(site, browser):
+    resize(browser, WIDTHS["desktop"])
+    browser.get(f"{site}/dictionary.html")
+    rows = shown_rows(browser)
+    field = browser.find_element("id", "dictionary-search")
+    field.send_keys("vmap ensemble")
+    some = shown_rows(browser)
+    assert "Create an ensemble" in some
+    assert len(some) < len(rows) / 4
+    field.send_keys(" xyzzyx")
+    assert shown_rows(browser) == []
+    field.clear()
+    browser.execute_script(
+        "arguments[0].dispatchEvent(new Event('input'))", field
+    )
+    assert shown_rows(browser) == rows
+    browser.get(f"{site}/dictionary.html?q=vmap+ensemble")
+    assert shown_rows(browser) == some
+
+
+def test_the_dictionary_needs_no_script(site, browser):
+    browser.execute_cdp_cmd(
+        "Emulation.setScriptExecutionDisabled", {"value": True}
+    )
+    try:
+        browser.get(f"{site}/dictionary.html")
+        row = browser.find_element("id", "dictionary-create-an-ensemble")
+        assert row.is_displayed()
+        form = browser.find_element("css selector", "form.dictionary-search")
+        assert not form.is_displayed()
+    finally:
+        browser.execute_cdp_cmd(
+            "Emulation.setScriptExecutionDisabled", {"value": False}
+        )
