@@ -50,5 +50,6 @@ def _defaults(row: Row) -> str:
             layer_defaults.find(library, dotted)
             for library, dotted in zip(LIBRARIES, pair, strict=True)
         )
-        cells.append([f"`{one.dotted}`: {one.shown}" for one in arguments])
-    return table(tuple(LIBRARIES.values()), cells, text=2) + "\n"
+        cells.append([argument.signature for argument in arguments])
+    columns = [f"default in {title}" for title in LIBRARIES.values()]
+    return table(columns, cells, text=2) + "\n"

@@ -40,10 +40,19 @@ class Argument:
         """The default in Markdown."""
         if self.default is REQUIRED:
             return "required"
+        return f"`{self._text()}`"
+
+    @property
+    def signature(self) -> str:
+        """The layer with this argument, in Markdown."""
+        value = "" if self.default is REQUIRED else f"={self._text()}"
+        return f"`{self.layer}({self.name}{value})`"
+
+    def _text(self) -> str:
         if callable(self.default):
             kind = type(self.default).__name__
-            return f"`{getattr(self.default, '__name__', kind)}`"
-        return f"`{self.default!r}`"
+            return getattr(self.default, "__name__", kind)
+        return repr(self.default)
 
 
 Pair = tuple[Argument, Argument]
