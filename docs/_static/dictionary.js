@@ -34,6 +34,14 @@ document.addEventListener("DOMContentLoaded", () => {
 
   form.addEventListener("submit", (event) => event.preventDefault());
   field.addEventListener("input", filter);
+  // A link to a row that is filtered out shows all rows.
+  window.addEventListener("hashchange", () => {
+    const target = document.getElementById(location.hash.slice(1));
+    if (!target?.closest("section[hidden]")) return;
+    field.value = "";
+    filter();
+    target.scrollIntoView();
+  });
   // dictionary.html?q=vmap shows the rows that contain vmap.
   field.value = new URLSearchParams(location.search).get("q") || "";
   form.hidden = false;

@@ -332,6 +332,8 @@ def test_the_dictionary_is_filtered_as_one_types(site, browser):
     assert shown_rows(browser) == rows
     browser.get(f"{site}/dictionary.html?q=vmap+ensemble")
     assert shown_rows(browser) == some
+    browser.find_element("link text", "Saving").click()
+    wait(browser, lambda: shown_rows(browser) == rows)
 
 
 def test_the_dictionary_needs_no_script(site, browser):
