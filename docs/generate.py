@@ -9,6 +9,7 @@ from typing import Any
 
 import align_pages
 import diff_pages
+import headline_pages
 import jax
 import layer_pages
 import norm_pages
@@ -56,6 +57,7 @@ def write(folder: pathlib.Path) -> None:
         **diff_pages.pages(),
         **align_pages.pages(),
         **optimizer_pages.pages(),
+        **headline_pages.pages(),
         **benchmark(),
         "differences.md": known_differences(),
         "names.md": names(),
