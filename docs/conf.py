@@ -44,8 +44,11 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_js_files = [
+    ("tables.js", {"type": "module"}),
+    ("dictionary.js", {"defer": "defer"}),
+]
 html_favicon = "_static/favicon.svg"
-html_js_files = [("dictionary.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_copyright = False
 

@@ -10,6 +10,7 @@ from typing import Any
 import align_pages
 import dictionary_pages
 import diff_pages
+import headline_pages
 import jax
 import layer_pages
 import norm_pages
@@ -58,6 +59,7 @@ def write(folder: pathlib.Path) -> None:
         **align_pages.pages(),
         **optimizer_pages.pages(),
         **dictionary_pages.pages(),
+        **headline_pages.pages(),
         **benchmark(),
         "differences.md": known_differences(),
         "names.md": names(),

@@ -11,6 +11,7 @@ from common.commands import (
     compare,
     diff,
     differences,
+    docs,
     layers,
     port,
     train,
@@ -50,4 +51,5 @@ COMMANDS: dict[str, Command] = {
     "bench": bench,
     "layers": layers,
     "differences": differences,
+    "docs": docs,
 }

@@ -30,24 +30,26 @@ def render(reports: Sequence[Report], environment: Mapping[str, Any]) -> str:
 def plot_losses(losses: Mapping[str, Sequence[float]]) -> str:
     """Plots the loss of every step by backend, as SVG.
 
-    Losses that a logarithmic axis cannot show are left out.
+    The axis is logarithmic if every loss is positive. Losses that are not
+    finite are left out.
     """
     curves = {
         name: [
             (step, float(loss))
             for step, loss in enumerate(values, 1)
-            if math.isfinite(loss) and loss > 0
+            if math.isfinite(loss)
         ]
         for name, values in losses.items()
     }
     shown = [loss for curve in curves.values() for _, loss in curve]
     low, high = (min(shown), max(shown)) if shown else (0.1, 1.0)
+    log = low > 0
     if low == high:
-        low, high = low / 2, high * 2
+        low, high = (low / 2, high * 2) if log else (low - 1, high + 1)
     last = max(2, *(len(values) for values in losses.values()))
     plot = Plot(
         Axis(1, last),
-        Axis(low, high, log=True),
+        Axis(low, high, log=log),
         label="Loss of every step, by backend",
         height=260,
         margins=Margins(right=110),

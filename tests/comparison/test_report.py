@@ -12,6 +12,7 @@ import rich.console
 from common import environment
 from common.comparison import rows as rows_module
 from common.comparison import text as report_text
+from common.comparison.page import plot_losses
 from common.comparison.report import Report
 from common.comparison.rows import Place, Row
 
@@ -131,6 +132,12 @@ def test_page_plots_only_finite_losses(tmp_path):
     dataclasses.replace(make(), losses=losses).save(tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert "nan" not in re.sub(r"<text.*?</text>", "", page)
+
+
+def test_page_plots_losses_that_are_not_positive():
+    plot = plot_losses({"flax": [1.0, -0.5, 0.0]})
+    (points,) = re.findall(r'<polyline [^>]*points="([^"]*)"', plot)
+    assert len(points.split()) == 3
 
 
 def test_other_file_suffixes_are_refused(tmp_path):

@@ -33,7 +33,7 @@ THEMES = ("light", "dark")
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Prints nothing."""
 
 
@@ -276,6 +276,30 @@ def test_a_copy_button_copies(site, browser):
     lines = [line for line in code.splitlines() if line.startswith(">>> ")]
     assert lines
     assert copied.splitlines()[0] == lines[0].removeprefix(">>> ")
+
+
+def test_a_click_sorts_a_table(site, browser):
+    resize(browser, WIDTHS["desktop"])
+    browser.get(f"{site}/index.html")
+    heading = browser.find_element(
+        "xpath", "//th[contains(., 'largest error')]"
+    )
+    column = browser.execute_script("return arguments[0].cellIndex", heading)
+
+    def values() -> list[float]:
+        cells = browser.execute_script(
+            "return [...arguments[0].closest('table').tBodies[0].rows]"
+            ".map((row) => row.cells[arguments[1]].textContent)",
+            heading,
+            column,
+        )
+        return [float(cell.split()[0]) for cell in cells]
+
+    before = values()
+    assert len(before) > 2 and before != sorted(before)
+    for reverse in (False, True):
+        heading.find_element("css selector", "button").click()
+        assert values() == sorted(before, reverse=reverse)
 
 
 @pytest.mark.parametrize("word", ["BatchNorm", "checkpoint", "state", "vmap"])
