@@ -14,6 +14,7 @@ import layer_pages
 import norm_pages
 import optimizer_pages
 import plots
+import recipe_pages
 from tables import table
 
 from common import agreement, cli, differences, environment, registry
@@ -56,6 +57,7 @@ def write(folder: pathlib.Path) -> None:
         **diff_pages.pages(),
         **align_pages.pages(),
         **optimizer_pages.pages(),
+        **recipe_pages.pages(),
         **benchmark(),
         "differences.md": known_differences(),
         "names.md": names(),
