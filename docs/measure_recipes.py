@@ -23,7 +23,7 @@ STORED = ROOT / "docs" / "data" / "recipe_costs.json"
 DEPTHS = (1, 10)
 """How many blocks of a BatchNorm and a Linear a model has."""
 SIZE = 8
-REPEATS, WARM, CHUNKS, STEPS = 3, 50, 20, 100
+REPEATS, WARM, CHUNKS, STEPS = 5, 20, 20, 20
 """Each loop runs this often, and times chunks of steps after some others."""
 
 

@@ -39,16 +39,15 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     weight = jr.normal(key, (3, 1)).T
     linear = eqx.tree_at(lambda linear: linear.weight, linear, weight)
     model, state = eqx.nn.make_with_state(eqx.nn.Sequential)([norm, linear])
-    opt_state = optim.init(eqx.filter(model, eqx.is_array))
-    carry = eqx.filter_shard((model, state, opt_state), replicated)
+    carry = model, state, optim.init(eqx.filter(model, eqx.is_array))
+    model, state, opt_state = eqx.filter_shard(carry, replicated)
     # Examples in ascending order, so the devices have different means.
     xs = jnp.sort(jr.normal(jr.fold_in(key, 1), (16, 3)), axis=0)
-    batch = eqx.filter_shard((xs, xs.sum(1, keepdims=True)), sharded)
+    xs, ys = eqx.filter_shard((xs, xs.sum(1, keepdims=True)), sharded)
     losses = []
     for _ in range(5):
-        *carry, loss = step(*carry, *batch)
+        model, state, opt_state, loss = step(model, state, opt_state, xs, ys)
         losses.append(loss)
-    model, state, _ = carry
     mean, var = state.get(model[0].batch_state_index)
     weight = model[1].weight.T
     losses = jnp.array(losses)

@@ -48,12 +48,12 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     """Trains one BatchNorm in the flat loop, and in the usual one."""
     make = eqx.nn.make_with_state(eqx.nn.BatchNorm)
     model, state = make(3, "batch", mode="batch")
-    carry = model, state, optim.init(eqx.filter(model, eqx.is_array))
+    opt_state = optim.init(eqx.filter(model, eqx.is_array))
     xs = jr.normal(key, (16, 3))
     batches = [(xs, jnp.sin(xs))] * 5
-    (model, *_), flat = flat_loop(carry, batches)
+    (flat_model, *_), flat = flat_loop((model, state, opt_state), batches)
     usual, step = [], eqx.filter_jit(update)
-    for batch in batches:
-        *carry, loss = step(*carry, *batch)
+    for xs, ys in batches:
+        model, state, opt_state, loss = step(model, state, opt_state, xs, ys)
         usual.append(loss)
-    return {"losses": jnp.array([flat, usual]), "weight": model.weight}
+    return {"losses": jnp.array([flat, usual]), "weight": flat_model.weight}

@@ -23,7 +23,7 @@ def make(key):
 
 
 @eqx.filter_jit
-def step(model, state, opt_state, key_data, count, xs):
+def step(xs, model, state, opt_state, key_data, count):
     """Returns the run after one step on noisy inputs, and the loss."""
     noise = jr.normal(jr.fold_in(jr.wrap_key_data(key_data), count), xs.shape)
 
@@ -43,7 +43,7 @@ def train(carry, xs):
     """Returns the run after three steps, and their losses."""
     losses = []
     for _ in range(3):
-        carry, loss = step(*carry, xs)
+        carry, loss = step(xs, *carry)
         losses.append(loss)
     return carry, losses
 
