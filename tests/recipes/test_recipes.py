@@ -193,6 +193,9 @@ def test_a_long_recipe_is_found():
 PROJECT_IMPORTS = {
     # `nnx.SpectralNorm` overwrites the kernel that it wraps.
     ("flax", "gan_spectral_norm"): {"impl_flax.layers"},
+    # `port` and `assert_equivalent` are the subject.
+    ("equinox", "move_a_model"): {"common"},
+    ("flax", "move_a_model"): {"common"},
 }
 
 
