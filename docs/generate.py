@@ -16,6 +16,7 @@ import layer_pages
 import norm_pages
 import optimizer_pages
 import plots
+import recipe_pages
 from tables import table
 
 from common import agreement, cli, differences, environment, registry
@@ -60,6 +61,7 @@ def write(folder: pathlib.Path) -> None:
         **optimizer_pages.pages(),
         **dictionary_pages.pages(),
         **headline_pages.pages(),
+        **recipe_pages.pages(),
         **benchmark(),
         "differences.md": known_differences(),
         "names.md": names(),
