@@ -1,12 +1,13 @@
 """Tests of the running statistics of batch norms."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import pytest
 
 from common.native import NativeModel
-from common.porting import port
+from common.porting import plan_port, port
 from tests.porting import pairs
 from tests.porting.pairs import arrays, close
 
@@ -68,3 +69,8 @@ def test_a_dialect_that_cannot_resume():
 def test_wrong_batch_norm():
     with pytest.raises(ValueError, match="batch_norm: got 'train', expected"):
         port(pairs.cnn(), pairs.cnn(), batch_norm="train")
+    plan = plan_port(source, target, batch_norm="serve", **options)
+    assert plan.derived
+    found = dataclasses.replace(plan, derived={}, kept=tuple(plan.derived))
+    model, state = port(source, target, rules=found, batch_norm="serve")
+    assert not state.get(model.norm.ema_first_time_index)
