@@ -134,6 +134,12 @@ ALIGNMENT: dict[str, dict[str, float]] = {
     },
 }
 
+# The same multiples, of another machine epsilon.
+ALIGNMENT["float16"] = {
+    name: bound / EPS["bfloat16"] * EPS["float16"]
+    for name, bound in ALIGNMENT["bfloat16"].items()
+}
+
 # Two models whose outputs differ by less than this at a symmetric point are of
 # one architecture with a numerical difference, such as another epsilon or
 # approximation. A missing or different operation changes the outputs by more.

@@ -143,6 +143,7 @@ class Aligner:
         """
         balanced: list[Arrangement] = []
         near: list[tuple[Arrangement, float]] = []
+        concluded = 0
         start = self.runs.start()
         bound = self.runs.tolerance("outputs")
         ways = itertools.islice(
@@ -157,9 +158,14 @@ class Aligner:
                 if found is not None:
                     return found, True
             elif error < NEARLY_EQUAL and arrangement.lost <= MOST_LOST:
-                near.append((arrangement, error))
-                if arrangement.is_balanced:
-                    break
+                if arrangement.is_balanced and concluded < REORDERED:
+                    # A balanced near miss wins at once, if it can be paired.
+                    concluded += 1
+                    found = self.conclude(arrangement, error)
+                    if found is not None:
+                        return found, False
+                else:
+                    near.append((arrangement, error))
         near.sort(key=_rank)
         for arrangement, error in near[:REORDERED]:
             found = self.conclude(arrangement, error)
@@ -201,12 +207,14 @@ class Aligner:
             self.cuts += 1
             return self.runs.run(arrangement, self.runs.points[0])
 
+        ways = [rearranged(found, run, tolerance) for found in arrangements]
         with contextlib.suppress(_Exhausted):
-            for arrangement in arrangements:
-                for new in rearranged(arrangement, run, tolerance):
+            for group in itertools.zip_longest(*ways):
+                for new in group:
                     if self.cuts >= self.max_cuts:
                         return
-                    yield new
+                    if new is not None:
+                        yield new
 
     # --- the mapping --------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from common.alignment.arrangement import Arrangement, without_numbers
 from common.alignment.fill import Dims, dims_of
+from common.alignment.merges import merged_shapes
 from common.alignment.pieces import Piece, Split, cut, reshape, unstack
 
 CHOICES = 8
@@ -189,8 +190,7 @@ def _merges(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:
     """Merges neighboring axes, where the other side has merged ones."""
     options: dict[Dims, dict[Piece, Split]] = collections.defaultdict(dict)
     for piece in pieces:
-        shape = tuple(size for size in piece.shape if size != 1)
-        for merged in _merged_shapes(shape):
+        for merged in merged_shapes(piece.shape):
             options[dims_of(merged)].setdefault(piece, reshape(piece, merged))
     exact, similar = [], []
     for dims, splits in options.items():
@@ -208,17 +208,6 @@ def _merges(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:
             similar.append(found)
     yield from exact
     yield from similar
-
-
-def _merged_shapes(shape: Dims) -> Iterator[Dims]:
-    """Yields each shape in which some runs of axes are merged."""
-    n = len(shape)
-    for count in range(1, n):
-        for breaks in itertools.combinations(range(1, n), count - 1):
-            edges = (0, *breaks, n)
-            yield tuple(
-                math.prod(shape[a:b]) for a, b in itertools.pairwise(edges)
-            )
 
 
 def _parts(pieces: Sequence[Piece], other: Counts) -> Iterator[Found]:

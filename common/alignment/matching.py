@@ -103,6 +103,7 @@ class Evidence:
         sketches: for each side and piece, an array of (orders, values).
         magnitudes: for each side and piece, the largest gradient over the
             largest one of the side, at the point where it is largest.
+        top: the largest gradient.
         floor: errors this small, relative to the largest gradient, are due
             to rounding.
     """
@@ -116,16 +117,25 @@ class Evidence:
         self.arrangement, self.floor = arrangement, floor
         # Both sides are divided by the same number, because the gradient of a
         # tied array is a sum of gradients of the other side.
-        top = max(one.top for one in found) or 1.0
+        self.top = top = max(one.top for one in found) or 1.0
         self.sketches = [[row / top for row in one.rows] for one in found]
         self.magnitudes = [one.largest / top for one in found]
 
     def add(self, other: "Evidence") -> "Evidence":
-        """Returns the evidence of both."""
+        """Returns the evidence of both.
+
+        Where the outputs are saturated, all gradients are small differences
+        of larger numbers. They count as little as they are small.
+        """
         new = Evidence.__new__(Evidence)
         new.arrangement, new.floor = self.arrangement, self.floor
+        new.top = max(self.top, other.top)
+        weights = self.top / new.top, other.top / new.top
         new.sketches = [
-            [np.concatenate(pair, axis=1) for pair in zip(a, b, strict=True)]
+            [
+                np.concatenate([x * weights[0], y * weights[1]], axis=1)
+                for x, y in zip(a, b, strict=True)
+            ]
             for a, b in zip(self.sketches, other.sketches, strict=True)
         ]
         new.magnitudes = [

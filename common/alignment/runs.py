@@ -27,10 +27,8 @@ class Runs:
     def __init__(self, sides: tuple[Side, Side]):
         self.sides = sides
         eps = max(side.eps for side in sides)
-        self.dtype = next(
-            (name for name in ("float64", "float32") if eps <= EPS[name]),
-            "bfloat16",
-        )
+        names = ("float64", "float32", "float16")
+        self.dtype = next((n for n in names if eps <= EPS[n]), "bfloat16")
         self.points = list(range(len(SCALES)))
         self.unused: tuple[list[str], list[str]] = ([], [])
         self._last: dict[int, tuple[object, list[np.ndarray]]] = {}

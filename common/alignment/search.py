@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from common.alignment.arrangement import Arrangement
 from common.alignment.cuts import alternatives
+from common.alignment.merges import other_merges
 from common.alignment.stacks import unstacked
 
 
@@ -24,9 +25,11 @@ def best_first(start: Arrangement) -> Iterator[Arrangement]:
         done.add(arrangement.key)
         yield arrangement
         if arrangement.is_balanced:
-            continue
-        for new in itertools.chain(
-            unstacked(arrangement), alternatives(arrangement)
-        ):
+            ways = other_merges(arrangement)
+        else:
+            ways = itertools.chain(
+                unstacked(arrangement), alternatives(arrangement)
+            )
+        for new in ways:
             rank = new.missing(), new.doubt, next(count)
             heapq.heappush(heap, (*rank, new))

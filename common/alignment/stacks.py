@@ -10,8 +10,10 @@ from common.alignment.pieces import Piece, unstack
 def unstacked(arrangement: Arrangement) -> Iterator[Arrangement]:
     """Yields arrangements in which a stack of layers is taken apart.
 
-    All arrays of a subtree have the same leading axis, and the other side has
-    as many arrays of one name, up to its numbers.
+    All arrays of a subtree have the same leading axis. The other side has as
+    many arrays of one name, up to its numbers, or more of the pieces have a
+    counterpart once the stack is taken apart: a list may be kept under names
+    that have nothing in common.
     """
     for side, half in enumerate(arrangement.halves):
         if not arrangement.surplus[side]:
@@ -36,12 +38,17 @@ def unstacked(arrangement: Arrangement) -> Iterator[Arrangement]:
             ):
                 continue
             (size,) = pieces[0].shape[:1]
-            if size > 1 and size in lists:
-                seen.add(frozenset(pieces))
-                new = half.split({p: unstack(p, 0) for p in pieces})
-                name = ".".join(prefix) or "the model"
-                note = f"{name}: stack of {size} layers"
-                yield arrangement.replace(side, new, note)
+            if size < 2:
+                continue
+            seen.add(frozenset(pieces))
+            name = ".".join(prefix) or "the model"
+            new = arrangement.replace(
+                side,
+                half.split({p: unstack(p, 0) for p in pieces}),
+                f"{name}: stack of {size} layers",
+            )
+            if size in lists or new.missing() < arrangement.missing():
+                yield new
 
 
 def _list_lengths(pieces: tuple[Piece, ...]) -> set[int]:

@@ -123,9 +123,13 @@ def _lists(found: Any) -> list[str]:
     if found.eliminated:
         pairs = [f"{a} -> {b}" for a, b in found.eliminated]
         lines.append(f"no effect, paired by elimination: {_names(pairs)}")
+    ceiling = ""
+    if found.precision != "float64":
+        ceiling = f" to the precision of {found.precision}"
     for choice in found.choices:
         lines.append(
-            f"either is right: {' or '.join(choice.lefts)} -> {choice.right}"
+            f"either is right{ceiling}: {' or '.join(choice.lefts)} -> "
+            f"{choice.right}"
         )
     for whole, parts in found.tied:
         lines.append(f"tied: {whole} stands for {', '.join(parts)}")

@@ -12,7 +12,11 @@ from common.alignment.fill import random_like
 from common.alignment.proof import DRAWS
 from common.alignment.sides import Side, is_key, precise
 from common.alignment.ties import carried_values
+from common.divergence.sources import error_frames
 from common.layouts import Role
+
+MAX_TEXT = 300
+"""How much of the message of an error is shown, in characters."""
 
 
 def prove_training(
@@ -49,14 +53,9 @@ def prove_training(
     for name, layout in found.assembly.layouts.items():
         right[name] = np.asarray(layout.apply(left))
     try:
-        first = _train(sides[0], left)
-        second = _train(sides[1], right)
-    except Exception as error:
-        text = (str(error).strip().splitlines() or [""])[0]
-        return None, [
-            "training mode was not compared: calling a model raised "
-            f"{type(error).__name__} ({text[:120]})"
-        ]
+        first, second = _train(sides[0], left), _train(sides[1], right)
+    except CallError as error:
+        return None, [f"training mode was not compared: {error}"]
     errors = [_error(a, b) for a, b in zip(first[0], second[0], strict=False)]
     outputs = max(errors, default=0.0)
     worst, notes = 0.0, []
@@ -84,35 +83,57 @@ def _buffers(side: Side) -> set[str]:
     return {n for n in side.originals if infos[n].role is Role.BUFFER}
 
 
+class CallError(Exception):
+    """A model raised an error when it was called in training mode."""
+
+    def __init__(self, side: Side, error: BaseException):
+        lines = [f for f in error_frames(error) if not f.in_library]
+        text = " ".join(str(error).split())
+        if len(text) > MAX_TEXT:
+            text = f"{text[:MAX_TEXT]} ..."
+        place = f", at {lines[0]}" if lines else ""
+        super().__init__(
+            f"calling the {side.label} model raised {type(error).__name__} "
+            f"({text}){place}"
+        )
+
+
 def _train(side: Side, arrays: dict[str, np.ndarray]):
-    """Calls a model in training mode."""
+    """Calls a model in training mode, with a random key if it takes one.
+
+    Raises:
+        CallError: if the model raises an error.
+    """
     flags = {
         name: np.zeros_like(np.asarray(info.value))
         for name, info in side.model.infos.items()
         if info.role is Role.BUFFER and info.value.dtype == bool
     }
+    names = _buffers(side)
 
     def call(arrays, xs, key):
-        outputs, new = side.model.apply(
+        return side.model.apply(
             {**flags, **side.counters, **arrays}, xs, training=True, key=key
         )
-        leaves = [
-            x
-            for x in jax.tree.leaves(outputs)
-            if hasattr(x, "dtype") and not is_key(x)
-        ]
-        return leaves, {name: new[name] for name in _buffers(side)}
 
     with precise():
         given = {n: jnp.asarray(arrays[n], jnp.float64) for n in arrays}
+        key = jr.key(0)
         try:
-            outputs, new = jax.jit(call)(given, side.xs, None)
-        except Exception:
-            outputs, new = jax.jit(call)(given, side.xs, jr.key(0))
-    return (
-        [np.asarray(x).reshape(-1) for x in outputs],
-        {name: np.asarray(x) for name, x in new.items()},
-    )
+            traced = jax.jit(call).trace(given, side.xs, key)
+        except Exception as error:  # the user's model may raise anything
+            raise CallError(side, error) from error
+        compiled = traced.lower().compile()
+        try:
+            outputs, new = jax.block_until_ready(compiled(given, side.xs, key))
+        except RuntimeError as error:  # a check of values, as of Equinox
+            raise CallError(side, error) from error
+    leaves = [
+        np.asarray(x).reshape(-1)
+        for x in jax.tree.leaves(outputs)
+        if hasattr(x, "dtype") and not is_key(x)
+    ]
+    return leaves, {name: np.asarray(new[name]) for name in names}
 
 
 def _error(a: np.ndarray, b: np.ndarray) -> float:

@@ -30,6 +30,7 @@ class Half:
         model: the model.
         trained: the left's arrays that are trained, by dotted name.
         rest: the model's other arrays, by its own dotted name.
+        held: the names of arrays whose values are constants of the program.
     """
 
     def __init__(
@@ -53,11 +54,28 @@ class Half:
         """
         self.label, self.model = label, model
         self.trained, self.rest = trained, rest
+        self.held: list[str] = []
         self._join = join
-        call = call or find_library(model.library).call
+        self._call = call or find_library(model.library).call
         # Only `diff` reads the names of modules, so that what is compiled is
         # the user's model as it is.
-        self._named = NativeModel(model.native, _with_names(call))
+        self._named = NativeModel(model.native, _with_names(self._call))
+
+    def hold(self) -> bool:
+        """Makes constants of arrays that are neither trained nor updated.
+
+        A model may call NumPy on an array, whose values it then needs to know
+        while it is traced.
+
+        Returns:
+            Whether there are such arrays.
+        """
+        infos, roles = self.model.infos, (Role.PARAMETER, Role.CONSTANT)
+        self.held = [name for name in self.rest if infos[name].role in roles]
+        self.model = self.model.copy({n: self.rest[n] for n in self.held})
+        self._named = NativeModel(self.model.native, _with_names(self._call))
+        self.rest = {n: x for n, x in self.rest.items() if n not in self.held}
+        return bool(self.held)
 
     def apply(
         self,

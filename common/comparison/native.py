@@ -159,6 +159,12 @@ def _prepare(
         for half, side, xs in zip(both, SIDES, data[:2], strict=True)
     )
     notes = _match_outputs(programs)
+    notes += [
+        f"constants on the {side}, because the model needs to know values of "
+        f"arrays while it is traced: {_some(half.held)}"
+        for half, side in zip(both, SIDES, strict=True)
+        if half.held
+    ]
     inspections = [p.trace_step(True, EPS[dtype]) for p in programs]
     draws = [
         f"{label} draws random numbers in training mode"

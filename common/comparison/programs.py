@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 import optax
 
+from common.alignment.sides import ARRAY_VALUE_ERRORS
 from common.comparison.halves import Arrays, Half, host
 from common.comparison.inspection import Inspection, inspect
 from common.comparison.lockstep import ROUND_OFF_ULPS
@@ -53,9 +54,13 @@ class Program:
         self.batch, self._loss, self._optimizer = batch, loss, optimizer
         self.outputs: list[str] = []
         self.opt = optimizer.init(half.trained)
-        self._infer = self._trace(
-            self._pure_infer, "inference", half.trained, half.rest, batch[0]
-        )
+        try:
+            self._infer = self._trace_inference()
+        except TypeError as error:
+            needs_values = isinstance(error.__cause__, ARRAY_VALUE_ERRORS)
+            if not (needs_values and half.hold()):
+                raise
+            self._infer = self._trace_inference()
         self.inference: Inspection = inspect(self._infer.jaxpr)
         if self.inference.draw is not None:
             raise ValueError(
@@ -160,6 +165,15 @@ class Program:
                 f"outputs{jax.tree_util.keystr(path)}" for path, _ in leaves
             ]
         return tuple(jnp.asarray(x) for _, x in leaves)
+
+    def _trace_inference(self) -> Any:
+        return self._trace(
+            self._pure_infer,
+            "inference",
+            self.half.trained,
+            self.half.rest,
+            self.batch[0],
+        )
 
     def _trace(self, function: Any, mode: str, *arguments: Any) -> Any:
         try:

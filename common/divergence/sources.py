@@ -5,6 +5,7 @@ import pathlib
 import re
 import sysconfig
 from collections.abc import Iterable
+from traceback import walk_tb
 from typing import Any, NamedTuple
 
 LIBRARIES = sysconfig.get_paths()["purelib"] + os.sep
@@ -65,6 +66,18 @@ def user_frames(traceback: Any) -> tuple[Frame, ...]:
         )
         for frame in (traceback.frames if traceback is not None else ())
         if not _is_machinery(frame.file_name, frame.function_name)
+    )
+
+
+def error_frames(error: BaseException) -> tuple[Frame, ...]:
+    """Returns the lines at which an error was raised, the innermost first."""
+    codes = [
+        (frame.f_code, line) for frame, line in walk_tb(error.__traceback__)
+    ]
+    return tuple(
+        Frame(code.co_filename, line, _short_name(code.co_qualname))
+        for code, line in reversed(codes)
+        if not _is_machinery(code.co_filename, code.co_qualname)
     )
 
 

@@ -48,6 +48,7 @@ def make_plan(
             "weights. Pass the object that the constructor returned."
         )
     said = _said(rules, source, target)
+    without_source = [*said.kept] if hasattr(rules, "rules") else []
     for names, side, found in (
         (ignore, source, said.ignored),
         (keep, target, said.kept),
@@ -74,6 +75,9 @@ def make_plan(
         if own in layouts:
             layouts[own] = layouts[own].then(Divide(by))
     derived = normed.derived | said.derived
+    # A plan of `align` keeps the flags of batch norms, which have no source.
+    known = {*without_source} & normed.derived.keys()
+    said.kept[:] = [name for name in said.kept if name not in known]
     layouts = {n: x for n, x in layouts.items() if n not in normed.derived}
     said.ignored += normed.dropped
     _copy_counters(layouts, pairs, source, target, {*derived, *said.kept})

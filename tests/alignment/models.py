@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from common.alignment import align
+
 Function = Callable[[Mapping[str, Any], Any], Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -57,6 +59,28 @@ def right(function: Function, **shapes: tuple[int, ...]) -> FlaxModel:
 def inputs(*shape: int) -> np.ndarray:
     """Returns a batch of random inputs."""
     return np.random.default_rng(3).normal(size=shape)
+
+
+def aligned(functions, shapes, xs, **options) -> tuple[Any, Any, Any]:
+    """Aligns an Equinox model and an NNX module of two functions."""
+    models = (
+        left(functions[0], **shapes[0]),
+        right(functions[1], **shapes[1]),
+    )
+    return align(*models, xs, progress=False, **options), *models
+
+
+def layer(p, x):
+    """A layer with a residual connection, and a linear one."""
+    return (x + jnp.tanh(x @ p["w"] + p["b"])) @ p["v"]
+
+
+LAYER = {"w": (6, 6), "b": (6,), "v": (6, 3)}
+
+
+def without_residual(p, x):
+    """The same layers without the residual connection."""
+    return jnp.tanh(x @ p["w"] + p["b"]) @ p["v"]
 
 
 WIDTH, HEADS, TOKENS = 8, 2, 3

@@ -1,5 +1,7 @@
 """Tests the ways of cutting arrays."""
 
+import itertools
+
 import pytest
 
 from common.alignment.arrangement import Arrangement, Half
@@ -67,6 +69,29 @@ def test_stacks_of_a_subtree_are_taken_apart_together():
     _, found = list(unstacked(arrangement(left, right)))
     assert found.is_balanced
     assert found.notes == ("layers: stack of 3 layers",)
+
+
+def test_a_stack_is_found_whatever_the_names_of_its_layers():
+    # The biases look like square kernels, and the kernels are in no list.
+    left = {"body.w": (3, 3, 3), "body.b": (3, 3), "a": (3, 3)}
+    right = {f"{x}.w": (3, 3) for x in ("conv", "out", "mix", "proj")}
+    right |= {f"{x}.b": (3,) for x in ("conv", "out", "mix")}
+    for sides in ((left, right), (right, left)):
+        found, count = first_balanced(*sides)
+        assert count == 1
+        assert found.notes == ("body: stack of 3 layers",)
+
+
+def test_other_axes_are_merged_where_the_sizes_do_not_tell():
+    start = arrangement(
+        {"o": (4, 12), "q": (12, 4)}, {"out.0": (4, 3, 4), "q": (4, 4, 3)}
+    )
+    ways = itertools.islice(best_first(start), 3)
+    shapes = [{p.array: p.shape for p in one.right.pieces} for one in ways]
+    assert shapes[1:] == [
+        {"out.0": (4, 12), "q": (4, 12)},
+        {"out.0": (12, 4), "q": (4, 12)},
+    ]
 
 
 def test_interleaved_parts_come_after_plain_ones():

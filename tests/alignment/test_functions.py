@@ -1,7 +1,5 @@
 """Tests `align` on small models whose mapping is known, and on faults."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,16 +11,20 @@ from common.native import NativeModel
 from common.porting import Plan, port
 from tests.alignment.models import (
     ATTENTION,
+    LAYER,
     TOKENS,
     WIDTH,
     EquinoxModel,
+    aligned,
     fused,
     inputs,
     interleaved,
+    layer,
     left,
     right,
     separate,
     with_heads,
+    without_residual,
 )
 
 
@@ -37,14 +39,6 @@ def assert_mapped(found, left_model, right_model, xs):
     np.testing.assert_array_almost_equal(
         first.apply(arrays, xs)[0], second.apply(made, xs)[0], decimal=12
     )
-
-
-def aligned(functions, shapes, xs, **options) -> tuple[Any, Any, Any]:
-    models = (
-        left(functions[0], **shapes[0]),
-        right(functions[1], **shapes[1]),
-    )
-    return align(*models, xs, progress=False, **options), *models
 
 
 @pytest.mark.parametrize(
@@ -73,13 +67,6 @@ def test_attention_is_found_however_it_is_written(one, other):
     assert len(found.eliminated) == 1 or "qkv" not in str(found.eliminated)
 
 
-def layer(p, x):
-    return (x + jnp.tanh(x @ p["w"] + p["b"])) @ p["v"]
-
-
-LAYER = {"w": (6, 6), "b": (6,), "v": (6, 3)}
-
-
 def test_a_square_array_has_an_orientation():
     def transposed(p, x):
         return layer({**p, "w": p["w"].T}, x)
@@ -92,14 +79,11 @@ def test_a_square_array_has_an_orientation():
 
 
 def test_models_that_are_not_equal_are_refused_with_the_place():
-    def without_residual(p, x):
-        return jnp.tanh(x @ p["w"] + p["b"]) @ p["v"]
-
     with pytest.raises(AlignmentError, match="expected equal ones") as caught:
         aligned((layer, without_residual), (LAYER, LAYER), inputs(4, 6))
     message = str(caught.value)
     assert "add, float64[4,6]" in message
-    assert "test_functions.py" in message
+    assert "models.py" in message
     assert caught.value.alignment.status == "refused"
     with pytest.raises(ValueError, match="plan: got models that were"):
         _ = caught.value.alignment.plan

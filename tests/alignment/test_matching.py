@@ -70,6 +70,25 @@ def test_a_sketch_sees_a_large_array_with_few_elements():
     assert np.abs(sketch(x) - sketch(y)).max() > 0
 
 
+def test_rounding_errors_of_saturated_outputs_do_not_count():
+    left = gradients(0, a=(5, 5), b=(5, 5))
+    right = {"x": left["a"], "y": left["b"].T}
+    noise = gradients(1, x=(5, 5), y=(5, 5))
+    saturated = evidence(
+        {name: 1e-10 * x for name, x in left.items()},
+        {name: 1e-10 * x + 1e-16 * noise[name] for name, x in right.items()},
+    )
+    found = evidence(left, right).add(saturated)
+    back = saturated.add(evidence(left, right))
+    pairings = [
+        Resolver(one, lambda values: saturated, LIMITS).resolve()
+        for one in (found, back, saturated)
+    ]
+    assert [len(named(x)) for x in pairings] == [2, 2, 0]
+    for pairing in pairings[:2]:
+        assert set(named(pairing)) == {("a", "x"), ("b", "y")}
+
+
 def test_arrays_are_paired_with_their_orientation():
     left = gradients(0, a=(5, 5), b=(5, 5), c=(3, 5))
     right = {"x": left["b"].T, "y": left["a"], "z": left["c"].T}

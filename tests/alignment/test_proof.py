@@ -1,5 +1,7 @@
 """Tests the proof: a wrong mapping must fail, also in training mode."""
 
+import inspect
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -119,6 +121,17 @@ class Normalized(eqx.Module):
         return self.norm(self.linear(x), state)
 
 
+class Dropped(Normalized):
+    dropout: eqx.nn.Dropout
+
+    def __init__(self, key):
+        super().__init__(key)
+        self.dropout = eqx.nn.Dropout(0.5)
+
+    def __call__(self, x, state, key=None):
+        return self.norm(self.dropout(self.linear(x), key=key), state)
+
+
 class FlaxNormalized(nnx.Module):
     def __init__(self, momentum, rngs):
         self.fc = nnx.Linear(4, 3, rngs=rngs)
@@ -141,3 +154,36 @@ def test_statistics_are_mapped_and_updates_compared(momentum):
     assert any("bn.mean differs" in n for n in found.notes) == (
         momentum != 0.9
     )
+
+
+def broken(native, xs, *, training, key):
+    model, state = native
+    if training:
+        scale = {"bn": 1.0}["norm"]
+        xs = scale * xs
+    model = eqx.nn.inference_mode(model, value=not training)
+    y, state = jax.vmap(
+        model, axis_name="batch", in_axes=(0, None), out_axes=(0, None)
+    )(xs, state)
+    return y, state
+
+
+def test_an_error_in_training_mode_is_shown_with_its_line():
+    first = eqx.nn.make_with_state(Normalized)(jax.random.key(0))
+    second = FlaxNormalized(0.9, nnx.Rngs(0))
+    xs = inputs(5, 4)
+    found = align(first, second, xs, left_call=broken, progress=False)
+    assert found.proved and found.training is None
+    line = inspect.getsourcelines(broken)[1] + 3
+    assert found.notes == (
+        "training mode was not compared: calling the left model raised "
+        f"KeyError ('norm'), at test_proof.py:{line} broken",
+    )
+
+
+def test_a_model_that_draws_in_training_mode_gets_a_key():
+    first = eqx.nn.make_with_state(Dropped)(jax.random.key(0))
+    second = FlaxNormalized(0.9, nnx.Rngs(0))
+    found = align(first, second, inputs(5, 4), progress=False)
+    assert found.proved and found.training is not None
+    assert any("draw random numbers" in note for note in found.notes)

@@ -263,6 +263,29 @@ def test_adapters_and_pytrees():
     assert any("different containers" in note for note in report.notes)
 
 
+class Tabled(Affine):
+    table: jax.Array
+
+    def __call__(self, x):
+        return super().__call__(x * np.asarray(self.table))
+
+
+def test_an_array_that_numpy_reads_is_a_constant():
+    model = Tabled(**vars(affine()), table=jnp.ones(3))
+    rules = (
+        "linear.weight -> transpose -> linear.kernel\n"
+        "linear.bias -> linear.bias\ntable -> nothing"
+    )
+    report = compare(model, ported(), XS, rules=rules, steps=1)
+    assert report.ok, str(report)
+    assert any(
+        "constants on the left" in note and note.endswith(": table")
+        for note in report.notes
+    )
+    twos = eqx.tree_at(lambda model: model.table, model, 2 * jnp.ones(3))
+    assert not compare(twos, ported(), XS, rules=rules, steps=1).ok
+
+
 def test_names_that_differ_are_aligned():
     class Renamed(nnx.Module):
         def __init__(self):

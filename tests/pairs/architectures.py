@@ -71,8 +71,10 @@ def features(draw: Any, width: int) -> tuple[Step, int]:
         sizes = {"in_features": width, "out_features": out, "rank": 2}
         made = Row.of("lora_linear", use_bias=bias, **sizes)
         return Step("apply", (made,), function), out
-    if kind in ("sum", "gate"):
+    if kind == "sum":
         return Step(kind, (one, one), function), out
+    if kind == "gate":  # has functions of its own
+        return Step(kind, (one, one)), out
     if kind == "residual":
         return Step("residual", (square,), function), width
     count, stacked = draw(st.sampled_from((2, 3))), draw(st.booleans())

@@ -11,10 +11,6 @@ from tests.pairs.architectures import architectures, broken_architectures
 from tests.pairs.bank import Pair
 from tests.pairs.verification import errors, random_arrays
 
-REFUSED = "grouped_query_attention"
-"""The row that `align` refuses in some small models, in which the sizes of
-several of its axes are equal. It never returns a wrong mapping of them."""
-
 
 def aligned(pair: Pair) -> Alignment | None:
     left_call, right_call = pair.calls()
@@ -47,8 +43,6 @@ def wrong(pair: Pair, found: Alignment) -> dict[str, float]:
 
 def check_round_trip(pair: Pair) -> None:
     found = aligned(pair)
-    if found is None and REFUSED in pair.name:
-        return
     assert found is not None and found.proved, pair.name
     assert wrong(pair, found) == {}, pair.name
     first = NativeModel(pair.left())

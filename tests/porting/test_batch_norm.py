@@ -1,12 +1,13 @@
 """Tests of the running statistics of batch norms."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import pytest
 
 from common.native import NativeModel
-from common.porting import port
+from common.porting import plan_port, port
 from tests.porting import pairs
 from tests.porting.pairs import arrays, close
 
@@ -57,6 +58,11 @@ def test_a_dialect_that_cannot_resume():
     with pytest.raises(ValueError, match="got no `batch_norm`"):
         port(source, target, **options)
     model, state = port(source, target, batch_norm="serve", **options)
+    assert not state.get(model.norm.ema_first_time_index)
+    plan = plan_port(source, target, batch_norm="serve", **options)
+    assert plan.derived
+    found = dataclasses.replace(plan, derived={}, kept=tuple(plan.derived))
+    model, state = port(source, target, rules=found, batch_norm="serve")
     assert not state.get(model.norm.ema_first_time_index)
     got, _ = NativeModel((model, state)).apply(
         arrays((model, state)), pairs.IMAGES
