@@ -1,7 +1,7 @@
 """What a traced program says about itself: its narrowest dtype, its draws."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -53,6 +53,63 @@ def inspect(jaxpr: Any) -> Inspection:
     return Inspection(dtype, cast, draw)
 
 
+def draws_of(
+    labels: tuple[str, str], inspections: Sequence[Inspection], mode: str
+) -> list[str]:
+    """Says which models draw random numbers."""
+    return [
+        f"{label} draws random numbers in {mode} mode"
+        + (f", at {inspection.draw}" if inspection.draw else "")
+        for label, inspection in zip(labels, inspections, strict=True)
+        if inspection.draw is not None
+    ]
+
+
+def require_draws_of_one(inspections: Sequence[Inspection]) -> None:
+    """Refuses outputs that are random on both sides.
+
+    Where one side only draws random numbers, the report says so.
+
+    Raises:
+        ValueError: if both models draw random numbers in inference mode.
+    """
+    draws = [inspection.draw for inspection in inspections]
+    if None not in draws:
+        left, right = (draw or "an unknown line" for draw in draws)
+        raise ValueError(
+            f"compare: got random numbers in inference mode, drawn at {left} "
+            f"on the left and at {right} on the right, expected none. Pass "
+            "`left_call` and `right_call`, which call the models without "
+            "them, for example with fixed noise among the inputs."
+        )
+
+
+def precision_of(
+    labels: tuple[str, str],
+    inspections: Sequence[Sequence[Inspection]],
+    dtype: str,
+    model_dtype: str,
+) -> tuple[str, list[str]]:
+    """Returns the dtype whose tolerances apply, and why.
+
+    A cast to the models' own dtype, such as a softmax in float32, limits the
+    precision. A cast to a narrower one does so only if both models have it.
+    """
+    narrow = [max(pair, key=_eps) for pair in inspections]
+    allowed = [x.dtype for x in narrow if x.eps <= EPS[model_dtype]]
+    both = min((x.dtype for x in narrow), key=lambda name: EPS[name])
+    precision = max([dtype, both, *allowed], key=lambda name: EPS[name])
+    if dtype != "float64":
+        return precision, []
+    notes = [
+        f"precision ceiling of {label}: {x.dtype}"
+        + (f" at {x.cast}" if x.cast else "")
+        for label, x in zip(labels, narrow, strict=True)
+        if x.dtype != "float64"
+    ]
+    return precision, notes
+
+
 def _float_dtype(aval: Any) -> str | None:
     """Returns the dtype of a floating array. Scalars are often constants."""
     dtype = getattr(aval, "dtype", None)
@@ -79,3 +136,7 @@ def _equations(jaxpr: Any, outer: str) -> Iterator[tuple[Any, str]]:
 
 def _is_jaxpr(x: Any) -> bool:
     return hasattr(x, "eqns")
+
+
+def _eps(inspection: Inspection) -> float:
+    return inspection.eps

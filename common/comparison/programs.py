@@ -47,7 +47,6 @@ class Program:
 
         Raises:
             TypeError: if the model cannot be traced.
-            ValueError: if it draws random numbers in inference mode.
         """
         self.half, self._side = half, side
         self.batch, self._loss, self._optimizer = batch, loss, optimizer
@@ -57,13 +56,6 @@ class Program:
             self._pure_infer, "inference", half.trained, half.rest, batch[0]
         )
         self.inference: Inspection = inspect(self._infer.jaxpr)
-        if self.inference.draw is not None:
-            raise ValueError(
-                f"{side} model: got random numbers in inference mode, drawn "
-                f"at {self.inference.draw or 'an unknown line'}, expected "
-                f"none. Pass `{side}_call`, which calls the model without "
-                "them, for example with fixed noise among the inputs."
-            )
         self.eps = 0.0
         self.training = True
 
@@ -114,19 +106,20 @@ class Program:
         return self._loss(outputs, self.batch[1])
 
     def forward(
-        self, trained: Arrays, rest: Arrays, xs: Any, *, named: bool = False
+        self, arrays: Arrays, xs: Any, *, named: bool = False
     ) -> tuple[Any, Arrays]:
-        """Calls the model as a training step does."""
+        """Calls the model with its own arrays, as a training step does."""
         key = jr.key(0) if self.training else None
         return self.half.apply(
-            trained, rest, xs, training=self.training, key=key, named=named
+            arrays, xs, training=self.training, key=key, named=named
         )
 
     def objective(
         self, trained: Arrays, rest: Arrays, xs: Any, *, named: bool = False
     ) -> tuple[Any, Any]:
         """Computes the loss; the outputs and the other arrays are extra."""
-        outputs, rest = self.forward(trained, rest, xs, named=named)
+        arrays = self.half.arrays(trained, rest)
+        outputs, rest = self.forward(arrays, xs, named=named)
         return self.loss(outputs), (outputs, rest)
 
     def update(
