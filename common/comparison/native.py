@@ -37,7 +37,9 @@ def compare_models(
     calls: tuple[Call | None, Call | None] = (None, None),
     rules: Any = None,
     loss: str | Loss | None = None,
+    right_loss: Loss | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    right_optimizer: optax.GradientTransformation | None = None,
     steps: int = 10,
     carry: bool = False,
     tick: Callable[[], None] = lambda: None,
@@ -52,7 +54,9 @@ def compare_models(
         calls: how to call each model, or `None`.
         rules: the mapping between their arrays.
         loss: of outputs and targets.
+        right_loss: that of the right model, if it has another one.
         optimizer: an optax transformation; Adam by default.
+        right_optimizer: that of the right model, if it has another one.
         steps: the number of training steps.
         carry: whether the models' own arrays may differ.
         tick: a function to call after every step in each dtype.
@@ -66,6 +70,8 @@ def compare_models(
     found = mapping.mapping_of((left, right), calls, inputs, rules)
     objective, described = objectives.find_objective(loss, ys)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+    both_losses = objective, right_loss or objective
+    optimizers = optimizer, right_optimizer or optimizer
     own, wide = model_dtype(models), _has_float64(models)
     labels = _labels(models)
     notes = [f"arrays matched by {found.origin}", f"loss: {described}"]
@@ -83,8 +89,8 @@ def compare_models(
                 ),
                 dtype,
                 own,
-                objective,
-                optimizer,
+                both_losses,
+                optimizers,
                 steps,
             )
             notes += [note for note in said if note not in notes]
@@ -151,8 +157,8 @@ def _prepare(
     data: tuple[Any, Any, Any],
     dtype: str,
     model_dtype: str,
-    objective: Loss,
-    optimizer: optax.GradientTransformation,
+    losses: tuple[Loss, Loss],
+    optimizers: Sequence[optax.GradientTransformation],
     steps: int,
 ) -> tuple[Duel, list[str]]:
     """Traces both models, and decides what is compared and how precisely."""
@@ -160,8 +166,10 @@ def _prepare(
         models, calls, labels, found, "float64" if dtype == "float64" else None
     )
     programs = tuple(
-        Program(half, side, (xs, data[2]), objective, optimizer)
-        for half, side, xs in zip(both, SIDES, data[:2], strict=True)
+        Program(half, side, (xs, data[2]), loss, optimizer)
+        for half, side, xs, loss, optimizer in zip(
+            both, SIDES, data[:2], losses, optimizers, strict=True
+        )
     )
     notes = _match_outputs(programs)
     inferences = [p.inference for p in programs]

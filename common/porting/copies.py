@@ -7,7 +7,7 @@ one, only one of the two is needed, and the other must have the same values.
 from collections.abc import Mapping
 from typing import Any
 
-import jax
+import jax.core
 import numpy as np
 
 from common.layouts import Layout, invert, simplify

@@ -30,22 +30,6 @@ QUICK_FAULT = (QUICK, "another activation")
 FAULTS = [(n, fault.name) for n, p in BY_NAME.items() for fault in p.faults]
 STEPS = 50
 
-UNTIED = "tied embedding against an untied one"
-LSTM = "LSTM with gates in another order"
-STOCK = "attention layers of both libraries"
-GROUPED = "grouped-query attention with bare arrays"
-
-NOT_EQUAL = {}
-NOT_BACK = {}
-NOT_LOCATED = {}
-
-
-def known(request: pytest.FixtureRequest, reason: str | None) -> None:
-    """Expects a failure that is not corrected yet."""
-    if reason is not None:
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-
-
 each_fault = pytest.mark.parametrize("case", rarely_but(FAULTS, QUICK_FAULT))
 each_pair = pytest.mark.parametrize("name", exhaustive_but(BY_NAME, QUICK))
 
@@ -125,8 +109,7 @@ def test_align_finds_the_true_mapping(name):
 
 
 @each_pair
-def test_a_ported_pair_is_equal_after_fifty_steps(name, request):
-    known(request, NOT_EQUAL.get(name))
+def test_a_ported_pair_is_equal_after_fifty_steps(name):
     pair, plan = BY_NAME[name], plan_of(name)
     left = filled(pair)
     right = port(left, pair.right(), rules=plan, dtype="source")
@@ -144,8 +127,7 @@ def test_a_ported_pair_is_equal_after_fifty_steps(name, request):
 
 
 @each_pair
-def test_port_leads_back(name, request):
-    known(request, NOT_BACK.get(name))
+def test_port_leads_back(name):
     pair, plan = BY_NAME[name], plan_of(name)
     left = filled(pair)
     right = port(left, pair.right(), rules=plan, dtype="source")
@@ -163,8 +145,7 @@ def test_rules_are_read_again(name):
 
 
 @each_fault
-def test_a_fault_is_found_and_located(case, request):
-    known(request, NOT_LOCATED.get(case))
+def test_a_fault_is_found_and_located(case):
     pair = BY_NAME[case[0]]
     (fault,) = (fault for fault in pair.faults if fault.name == case[1])
     arrays = NativeModel(filled(pair)).arrays()
