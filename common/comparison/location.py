@@ -14,7 +14,7 @@ from common.comparison.rows import Location, Row
 from common.divergence import Diff
 from common.divergence.interpret import Node
 
-INFERENCE = frozenset({"forward", "eval", "kept"})
+INFERENCE = frozenset({"forward", "eval", "overwritten"})
 OF_OUTPUTS = frozenset({"training"})
 OF_FORWARD = OF_OUTPUTS | {"loss", "buffers"}
 
@@ -49,7 +49,7 @@ def locate(duel: Duel, failure: Failure, model_dtype: str) -> Location:
         if row.quantity == "buffers" and all(x is not None for x in old):
             hint = hints.of_updates((ours, theirs), (old[0], old[1]))
         hint = hint or hints.of_arrays(ours, theirs)
-    if row.quantity == "kept":
+    if row.quantity == "overwritten":
         return Location(hint=hint)
     found = _diff(duel, failure)
     nodes = _first_nodes(found)

@@ -73,7 +73,7 @@ FAULTS = {
         "it is zero on the right only",
         "",
     ),
-    "inference-writes": ({"overwrites": True}, "kept", "", ""),
+    "inference-writes": ({"overwrites": True}, "overwritten", "", ""),
 }
 QUICK = ("eps", "unbiased-variance", "stop-gradient")
 
@@ -126,7 +126,7 @@ def test_without_a_fault_all_agree():
         "parameters",
         "moments",
         "eval",
-        "kept",
+        "overwritten",
     }
     assert "all agree" in str(report)
 

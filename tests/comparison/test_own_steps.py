@@ -89,7 +89,7 @@ def other_loss(gan, carry, batch, *, key, update):
     ("step", "quantity", "leaf"),
     [
         (other_loss, "loss", ""),
-        (doubled_update, "update", "generator.0.mu"),
+        (doubled_update, "update", "generator."),
         (other_carry, "update", "carry.mean"),
     ],
 )
