@@ -10,7 +10,8 @@ import numpy as np
 from common import agreement
 from common.agreement import EPS
 
-SMALLEST_EXAMPLES, MOST_EXAMPLES = 2, 10**7
+SMALLEST_EXAMPLES, MOST_EXAMPLES = 3, 10**7
+"""With two examples, the ratio is 2, which other differences have as well."""
 VARIANCE = "ratio N/(N-1)"
 SPACING = 1e-3
 """How near a ratio must be to N/(N-1), in units of the distance to the next
