@@ -127,7 +127,9 @@ def test_updates_of_buffers():
     assert told == "the right does not update it"
     told = hints.of_updates((before[0], x), before)
     assert told == "the left does not update it"
-    told = hints.of_updates((0.9 + x, 0.9 + x * 6 / 5), (before[0] + 0.9,) * 2)
+    told = hints.of_updates(
+        (0.9 + x, 0.9 + x * 6 / 5), (before[0] + 0.9, before[1] + 0.9)
+    )
     assert told.startswith("ratio N/(N-1) with N = 6: biased")
     told = hints.of_updates((0.1 * x, 0.01 * x), before)
     assert told == "the left changes 10 times as much: another momentum"

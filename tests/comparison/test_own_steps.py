@@ -39,14 +39,11 @@ def test_models_that_take_the_batch_are_called_as_well():
         update("optimizer", model, grads)
         return None, None, {"loss": loss}
 
-    left, right = (
-        build(
-            model=nnx.Linear(2, 2, param_dtype=float, rngs=nnx.Rngs(0)),
-            optimizer=optax.adam(0.1),
-            **options,
-        )
-        for options in ({"step": step}, {"loss": "mse"})
-    )
+    def linear(**options):
+        model = nnx.Linear(2, 2, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        return build(model=model, optimizer=optax.adam(0.1), **options)
+
+    left, right = linear(step=step), linear(loss="mse")
     for report in (
         compare(left, right, REAL, REAL, steps=2),
         compare(right, left, REAL, REAL, steps=2),

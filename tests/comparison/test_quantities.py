@@ -61,8 +61,8 @@ def watching(increment):
     def init(params):
         return jnp.zeros(())
 
-    def update(updates, seen, params=None):
-        return updates, seen + jnp.where(seen > 0, increment, 1.0)
+    def update(updates, state, params=None):
+        return updates, state + jnp.where(state > 0, increment, 1.0)
 
     watch = optax.GradientTransformation(init, update)
     return optax.chain(watch, optax.sgd(0.1))
