@@ -349,25 +349,8 @@ def test_a_trainer_and_a_model_are_refused():
         compare(trainer, trainer, XS, XS, carry=True)
 
 
-def affine_trainer(model, **options):
-    given = {"loss": "mse", "optimizer": optax.sgd(0.1), **options}
-    return build(model=model, **given)
-
-
-@pytest.mark.parametrize(
-    ("options", "quantity"),
-    [({"loss": "l1"}, "loss"), ({"optimizer": optax.sgd(0.2)}, "update")],
-)
-def test_the_trainers_own_loss_and_optimizer_are_used(options, quantity):
-    if options.get("loss") == "l1":
-        options = {"loss": lambda outputs, ys: jnp.abs(outputs - ys).mean()}
-    left, right = affine_trainer(affine()), affine_trainer(ported(), **options)
-    report = compare(left, right, XS, XS, steps=1)
-    found = report.first_divergence
-    assert found is not None and found.quantity == quantity, str(report)
-
-
 def test_trainers_of_a_spec_and_of_a_model_are_refused():
     left = build("deep_mlp", backend="flax", depth=1, size=3, dtype="float64")
     with pytest.raises(ValueError, match="got one of the spec 'deep_mlp'"):
-        compare(left, affine_trainer(ported()), XS, XS)
+        right = build(model=ported(), loss="mse", optimizer=optax.sgd(0.1))
+        compare(left, right, XS, XS)

@@ -9,6 +9,7 @@ from flax import nnx
 
 from common import build, compare
 from common.errors import StateError
+from tests.conftest import exhaustive_but
 from tests.training.test_own_step import REAL, STEPS, make_gan
 
 
@@ -82,15 +83,17 @@ def other_loss(gan, carry, batch, *, key, update):
     return gan, carry, {**metrics, "loss": 2 * metrics["loss"]}
 
 
-@pytest.mark.parametrize(
-    ("step", "quantity", "leaf"),
-    [
-        (other_loss, "loss", ""),
-        (doubled_update, "update", "generator."),
-        (other_carry, "update", "carry.mean"),
-    ],
-)
-def test_a_fault_in_the_right_step_is_found(step, quantity, leaf):
+# The step, and the quantity and the array at which it is found.
+FAULTS = {
+    "loss": (other_loss, "loss", ""),
+    "update": (doubled_update, "update", "generator."),
+    "carry": (other_carry, "update", "carry.mean"),
+}
+
+
+@pytest.mark.parametrize("name", exhaustive_but(FAULTS, "carry"))
+def test_a_fault_in_the_right_step_is_found(name):
+    step, quantity, leaf = FAULTS[name]
     found = compare_gans(step, steps=1).first_divergence
     assert found is not None
     assert found.quantity == quantity

@@ -9,6 +9,7 @@ from flax import nnx
 from common import build, compare
 from common.comparison.rows import MODEL_QUANTITIES
 from common.layouts import Layout
+from tests.conftest import exhaustive_but
 
 XS = np.random.default_rng(0).normal(size=(4, 2))
 RULES = {
@@ -93,6 +94,7 @@ FAULTS = {
 }
 ELSEWHERE = {"state", "forward", "buffers", "gradients", "overwritten"}
 """Their faults are in `test_native.py`."""
+QUICK = ("loss", "parameters", "eval")
 NEVER = {"stale"}
 """Models may have buffers that training does not change; see the notes."""
 
@@ -101,7 +103,7 @@ def test_every_quantity_has_a_fault():
     assert MODEL_QUANTITIES.keys() == FAULTS.keys() | ELSEWHERE | NEVER
 
 
-@pytest.mark.parametrize("quantity", FAULTS)
+@pytest.mark.parametrize("quantity", exhaustive_but(FAULTS, *QUICK))
 def test_a_fault_is_found_first_where_it_is(quantity):
     doubles, *options = FAULTS[quantity]
     left, right = (
