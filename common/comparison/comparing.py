@@ -248,7 +248,7 @@ def _compare_own_steps(
     """Compares two trainers, of which one at least has its own step."""
     named = ("left_call", "right_call", "loss", "optimizer")
     _require_none({name: options[name] for name in named})
-    return own_steps.compare_own_steps(
+    return own_steps.compare_each_step(
         left,
         right,
         inputs_of_both(xs, options["left_inputs"], options["right_inputs"]),

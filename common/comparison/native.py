@@ -14,6 +14,7 @@ from common.comparison import halves, location, mapping, objectives
 from common.comparison.duel import Duel, Failure
 from common.comparison.inspection import (
     draws_of,
+    inspect_arrays,
     precision_of,
     require_draws_of_one,
 )
@@ -178,9 +179,15 @@ def _prepare(
     inspections = [p.trace_step(True, EPS[dtype]) for p in programs]
     draws = draws_of(labels, inspections, "training")
     training = not draws
+    held = [
+        inspect_arrays({n: x for n, x in p.held().items() if not has(n)})
+        for p, has in zip(
+            programs, (found.targets, found.layouts.get), strict=True
+        )
+    ]
     precision, said = precision_of(
         labels,
-        list(zip(inferences, inspections, strict=True)),
+        list(zip(inferences, inspections, held, strict=True)),
         dtype,
         model_dtype,
     )

@@ -21,10 +21,10 @@ NAMED = "predictions"
 
 def brings_step(trainer: Trainer) -> bool:
     """Tells whether a trainer's model has a training step of its own."""
-    return getattr(trainer.backend, "own_step", None) is not None
+    return getattr(trainer.backend, "user_step", None) is not None
 
 
-def compare_own_steps(
+def compare_each_step(
     left: Trainer,
     right: Trainer,
     inputs: tuple[Any, Any],

@@ -59,6 +59,18 @@ class Program:
         self.eps = 0.0
         self.training = True
 
+    def held(self) -> Arrays:
+        """Returns the other arrays on which the outputs depend."""
+        arguments = (self.half.trained, self.half.rest, self.batch[0])
+        leaves, _ = jax.tree_util.tree_flatten_with_path(arguments)
+        jaxpr = self._infer.jaxpr.jaxpr
+        used = {id(x) for equation in jaxpr.eqns for x in equation.invars}
+        return {
+            path[1].key: self.half.model.infos[path[1].key].value
+            for (path, _), x in zip(leaves, jaxpr.invars, strict=True)
+            if path[0].idx == 1 and id(x) in used
+        }
+
     def trace_step(self, training: bool, eps: float) -> Inspection:
         """Traces a training step.
 

@@ -9,6 +9,8 @@ from common.comparison.inspection import (
     Inspection,
     draws_of,
     inspect,
+    inspect_arrays,
+    is_rounded,
     precision_of,
     require_draws_of_one,
 )
@@ -59,6 +61,44 @@ def test_a_draw_is_found_also_in_a_loop():
     for function in (draws, loop):
         found = inspected(function).draw
         assert found is not None and found.endswith(" draws")
+
+
+TABLE = jnp.asarray([0.1, 0.5], "float32")
+
+
+def test_a_rounded_array_from_outside_limits_the_precision():
+    def direct(x):
+        return x[:2] * TABLE
+
+    for function in (direct, jax.jit(direct)):
+        found = inspected(function)
+        assert found.dtype == "float32"
+        assert found.cast == "a constant outside of the model"
+
+
+@pytest.mark.parametrize(
+    ("x", "rounded"),
+    [
+        (TABLE, True),
+        (TABLE.astype("bfloat16"), True),
+        (TABLE.astype("float64"), False),
+        (jnp.asarray([0, 1, 0.5, -2, jnp.inf], "float32"), False),
+        (jnp.asarray([0, -1e30], "float32"), False),
+        (jnp.asarray([0, 1], "bfloat16"), False),
+        (jnp.arange(3), False),
+        (jnp.zeros((0,), "float32"), False),
+    ],
+)
+def test_rounded_numbers_are_told_from_exact_ones(x, rounded):
+    assert is_rounded(x) is rounded
+
+
+def test_the_narrowest_array_counts():
+    arrays = {"a": TABLE, "b": TABLE.astype("bfloat16"), "c": jnp.arange(2)}
+    assert inspect_arrays(arrays) == Inspection(
+        "bfloat16", "the array b", None
+    )
+    assert inspect_arrays({"c": jnp.arange(2)}) == WIDE
 
 
 @pytest.mark.parametrize(
