@@ -13,7 +13,7 @@ from common import compare
 from common.alignment import Alignment, AlignmentError, align
 from common.native import NativeModel
 from common.porting import ArrayInfo, Plan, port
-from tests.conftest import exhaustive_but, rarely_but
+from tests.conftest import exhaustive_but, one_in, rarely_but
 from tests.pairs.bank import Pair, pairs
 from tests.pairs.locating import is_named
 from tests.pairs.negatives import NEGATIVES
