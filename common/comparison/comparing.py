@@ -4,7 +4,7 @@ from typing import Any
 
 import optax
 
-from common.comparison import lockstep, native
+from common.comparison import lockstep, native, own_steps
 from common.comparison.report import Report
 from common.native import Call, inputs_of_both
 from common.protocol import Loss
@@ -52,6 +52,9 @@ def compare(
     training mode, buffers, gradients, the update of the optimizer, the
     training steps, and inference after them.
 
+    Trainers of your models are compared with their own losses and optimizers.
+    If one brings its own step, each takes its own, from one State.
+
     The optimizer acts on the left's arrays on both sides. So an optimizer
     that depends on how arrays are fused, or on the order of their axes, makes
     no difference.
@@ -94,6 +97,8 @@ def compare(
         TypeError: if a model cannot be called, or if `left` is a trainer and
             `right` is not.
         ValueError: if the arrays or the outputs do not correspond.
+        StateError: if a trainer brings its own step, and the optimizers do
+            not correspond.
         BatchError: if a batch does not fit the model of the trainers.
     """
     options = {
@@ -108,6 +113,9 @@ def compare(
     }
     trainers = [isinstance(x, Trainer) for x in (left, right)]
     if all(trainers) and None in (left.subject.spec, right.subject.spec):
+        _require_models(left, right)
+        if own_steps.brings_step(left) or own_steps.brings_step(right):
+            return _compare_own_steps(left, right, xs, ys, options, steps)
         return _compare_trained(left, right, xs, ys, options, steps)
     if all(trainers):
         _require_none(options)
@@ -206,20 +214,13 @@ def _compare_trained(
     options: dict[str, Any],
     steps: int | None,
 ) -> Report:
-    """Compares the models of two trainers, of which one is of the user.
-
-    The loss and the optimizer are those of the left trainer.
-    """
-    if not isinstance(left.optimizer, optax.GradientTransformation):
-        raise ValueError(
-            "compare, two trainers: got several optimizers on the left, "
-            "expected one. Pass the models, `trainer.native`, and `optimizer`."
-        )
+    """Compares the models of two trainers, each with its own loss and
+    optimizer."""
     calls = [
-        options[f"{side}_call"] or getattr(x.subject, "model", None)
+        options[f"{side}_call"] or getattr(x.subject.model, "call", None)
         for side, x in (("left", left), ("right", right))
     ]
-    calls = [getattr(call, "call", call) for call in calls]
+    loss, optimizer = options["loss"], options["optimizer"]
     return native.compare_models(
         left.native,
         right.native,
@@ -227,11 +228,46 @@ def _compare_trained(
         ys,
         calls=(calls[0], calls[1]),
         rules=options["rules"],
-        loss=options["loss"] or left.backend.loss,
-        optimizer=options["optimizer"] or left.optimizer,
+        loss=loss or left.backend.loss,
+        right_loss=loss or right.backend.loss,
+        optimizer=optimizer or left.optimizer,
+        right_optimizer=optimizer or right.optimizer,
         steps=TRAINER_STEPS if steps is None else steps,
         carry=bool(options["carry"]),
     )
+
+
+def _compare_own_steps(
+    left: Trainer,
+    right: Trainer,
+    xs: Any,
+    ys: Any,
+    options: dict[str, Any],
+    steps: int | None,
+) -> Report:
+    """Compares two trainers, of which one at least has its own step."""
+    named = ("left_call", "right_call", "loss", "optimizer")
+    _require_none({name: options[name] for name in named})
+    return own_steps.compare_each_step(
+        left,
+        right,
+        inputs_of_both(xs, options["left_inputs"], options["right_inputs"]),
+        ys,
+        rules=options["rules"],
+        steps=TRAINER_STEPS if steps is None else steps,
+        carry=bool(options["carry"]),
+    )
+
+
+def _require_models(left: Trainer, right: Trainer) -> None:
+    """Refuses a trainer of a spec beside one of a user's model."""
+    specs = [x.name for x in (left, right) if x.subject.spec is not None]
+    if specs:
+        raise ValueError(
+            f"compare, two trainers: got one of the spec {specs[0]!r} and one "
+            "of a model of yours, expected two of a kind. Pass two models, "
+            "and take that of the spec's trainer from `trainer.native`."
+        )
 
 
 def _require_none(options: dict[str, Any]) -> None:

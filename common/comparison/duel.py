@@ -108,8 +108,8 @@ class Duel:
                 self._step(step)
                 tick()
             changed = self._predict("eval", self.steps)
-        self._judge.kept(self.steps, changed)
-        self._latest["kept"] = ({}, {})
+        self._judge.overwritten(self.steps, changed)
+        self._latest["overwritten"] = ({}, {})
         self._note_failure(self._before())
         self.rows = self._judge.rows()
 

@@ -77,10 +77,18 @@ class Half:
         self.rest = {n: x for n, x in self.rest.items() if n not in self.held}
         return bool(self.held)
 
+    def arrays(self, trained: Arrays, rest: Arrays) -> Arrays:
+        """Returns the model's own arrays.
+
+        Args:
+            trained: the left's trained arrays.
+            rest: the model's other arrays.
+        """
+        return {**rest, **self._join(trained)}
+
     def apply(
         self,
-        trained: Arrays,
-        rest: Arrays,
+        arrays: Arrays,
         xs: Any,
         *,
         training: bool = False,
@@ -90,20 +98,18 @@ class Half:
         """Calls the model.
 
         Args:
-            trained: the left's trained arrays.
-            rest: the model's other arrays.
+            arrays: the model's own arrays.
             xs: a batch.
             training: whether to call it in training mode.
             key: a random key, if the model takes one.
             named: whether operations are named after their modules.
 
         Returns:
-            The outputs, and the other arrays after the call.
+            The outputs, and the arrays that are not trained after the call.
         """
         model = self._named if named else self.model
-        arrays = {**rest, **self._join(trained)}
         outputs, after = model.apply(arrays, xs, training=training, key=key)
-        return outputs, {name: after[name] for name in rest}
+        return outputs, {name: after[name] for name in self.rest}
 
     def infer(self, trained: Arrays, rest: Arrays, xs: Any) -> Any:
         """Calls the model in inference mode.
@@ -111,7 +117,7 @@ class Half:
         Returns:
             The outputs, and all arrays before and after it.
         """
-        before = {**rest, **self._join(trained)}
+        before = self.arrays(trained, rest)
         outputs, after = self.model.apply(before, xs)
         names = [n for n in before if not is_random(self.model.infos[n])]
         return (

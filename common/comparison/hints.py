@@ -54,6 +54,20 @@ def of_ceilings(
     return f"only the {side} casts to {narrow.dtype}{where}"
 
 
+def of_draws(inspections: Sequence[Inspection]) -> str:
+    """Tells when only one side draws random numbers in inference mode.
+
+    Args:
+        inspections: of the left and the right, in inference mode.
+    """
+    left, right = (inspection.draw for inspection in inspections)
+    if (left is None) == (right is None):
+        return ""
+    side, line = ("right", right) if left is None else ("left", left)
+    where = f" at {line}" if line else ""
+    return f"only the {side} draws random numbers in inference mode{where}"
+
+
 def of_updates(after: tuple[Any, Any], before: tuple[Any, Any]) -> str:
     """Tells how a training step changed a buffer on both sides."""
     kept = [np.array_equal(x, y) for x, y in zip(after, before, strict=True)]

@@ -134,7 +134,7 @@ class Judge:
             noise = self._noise(a.opt, _groups(states, "opt"), peaks)
             self._add("moments", left, right, step, errors, noise)
 
-    def trained(
+    def stale(
         self,
         step: int,
         before: Mapping[str, State],
@@ -161,9 +161,9 @@ class Judge:
                 for name in (left, right)
                 for leaf in sorted(expected - changed[name])
             ]
-            self._count("trained", left, right, step, unchanged)
+            self._count("stale", left, right, step, unchanged)
 
-    def kept(self, step: int, changed: Mapping[str, list[str]]) -> None:
+    def overwritten(self, step: int, changed: Mapping[str, list[str]]) -> None:
         """Judges whether inference left every array unchanged."""
         for left, right in self._pairs:
             names = [
@@ -171,7 +171,7 @@ class Judge:
                 for name in (left, right)
                 for leaf in changed[name]
             ]
-            self._count("kept", left, right, step, names)
+            self._count("overwritten", left, right, step, names)
 
     def _count(
         self, quantity: str, left: str, right: str, step: int, names: list[str]

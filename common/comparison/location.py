@@ -12,9 +12,11 @@ from common.comparison.functions import diff
 from common.comparison.programs import Program
 from common.comparison.rows import Location, Row
 from common.divergence import Diff
+from common.divergence.interpret import Node
 
-INFERENCE = frozenset({"forward", "eval", "kept"})
+INFERENCE = frozenset({"forward", "eval", "overwritten"})
 OF_OUTPUTS = frozenset({"training"})
+OF_FORWARD = OF_OUTPUTS | {"loss", "buffers"}
 
 
 def of_state(row: Row, differing: Mapping[str, tuple[Any, Any]]) -> Location:
@@ -38,28 +40,40 @@ def locate(duel: Duel, failure: Failure, model_dtype: str) -> Location:
     ours, theirs = (values.get(leaf) for values in failure.values)
     previous = failure.previous or ({}, {})
     old = [values.get(leaf) for values in previous]
-    hint = hints.of_ceilings(
-        [p.inference for p in duel.programs], model_dtype, failure.place.error
+    inspections = [p.inference for p in duel.programs]
+    hint = hints.of_draws(inspections) if row.quantity in INFERENCE else ""
+    hint = hint or hints.of_ceilings(
+        inspections, model_dtype, failure.place.error
     )
     if not hint and ours is not None and theirs is not None:
         if row.quantity == "buffers" and all(x is not None for x in old):
             hint = hints.of_updates((ours, theirs), (old[0], old[1]))
         hint = hint or hints.of_arrays(ours, theirs)
-    if row.quantity == "kept":
+    if row.quantity == "overwritten":
         return Location(hint=hint)
     found = _diff(duel, failure)
-    if not found.origins:
-        return Location(hint=hint, details=str(found))
-    origin = found.origins[0]
-    left, right = origin.left, origin.right
-    layer = next((node.module for node in (left, right) if node), "")
-    lines = [innermost(node.frames) if node else "" for node in (left, right)]
+    nodes = _first_nodes(found)
+    lines = [innermost(node.frames) if node else "" for node in nodes]
+    values = operations = ""
+    if found.origins:
+        operations, values = hints.of_diff(found), hints.of_values(found)
     return Location(
-        layer,
+        next((node.module for node in nodes if node), ""),
         (lines[0], lines[1]),
-        hints.best(hint, hints.of_diff(found), hints.of_values(found)),
+        hints.best(hint, operations, values),
         str(found),
     )
+
+
+def _first_nodes(found: Diff) -> tuple[Node | None, Node | None]:
+    """Returns the first operation of each side without a match.
+
+    Where the first divergence is on one side only, the other side often has
+    an operation in its place that was not recognized as such.
+    """
+    left = (origin.left for origin in found.origins if origin.left)
+    right = (origin.right for origin in found.origins if origin.right)
+    return next(left, None), next(right, None)
 
 
 def _diff(duel: Duel, failure: Failure) -> Diff:
@@ -69,15 +83,26 @@ def _diff(duel: Duel, failure: Failure) -> Diff:
     ]
     left, right = (
         (failure.trained, rest, program.batch)
+        if _is_step(failure.row.quantity)
+        else (program.half.arrays(failure.trained, rest), program.batch)
         for rest, program in zip(failure.rest, duel.programs, strict=True)
     )
     return diff(*functions, *left, right_args=right, dtype=None)
 
 
+def _is_step(quantity: str) -> bool:
+    """Tells whether gradients are needed to see a quantity."""
+    return quantity not in INFERENCE | OF_FORWARD
+
+
 def _function(
     duel: Duel, program: Program, quantity: str
 ) -> Callable[..., dict[str, Any]]:
-    """Returns a half as a function whose outputs include what failed."""
+    """Returns a half as a function whose outputs include what failed.
+
+    Without gradients, it is a function of the model's own arrays, so that
+    nothing that the mapping does to them is among the operations.
+    """
     left = duel.programs[0]
     names = halves.comparable_rest(duel.mapping, *duel.halves)
 
@@ -90,12 +115,12 @@ def _function(
             return {name: rest[name] for name in names}
         return {name: duel.mapping.layouts[name].apply(rest) for name in names}
 
-    def infer(trained, rest, batch):
-        outputs, _ = program.half.apply(trained, rest, batch[0], named=True)
+    def infer(arrays, batch):
+        outputs, _ = program.half.apply(arrays, batch[0], named=True)
         return outputs_of(outputs)
 
-    def forward(trained, rest, batch):
-        outputs, rest = program.forward(trained, rest, batch[0], named=True)
+    def forward(arrays, batch):
+        outputs, rest = program.forward(arrays, batch[0], named=True)
         if quantity in OF_OUTPUTS:
             return outputs_of(outputs)
         if quantity == "loss":
@@ -115,8 +140,6 @@ def _function(
             "buffers": buffers_of(rest),
         }
 
-    if quantity in INFERENCE:
-        return infer
-    if quantity in OF_OUTPUTS or quantity in ("loss", "buffers"):
-        return forward
-    return step
+    if _is_step(quantity):
+        return step
+    return infer if quantity in INFERENCE else forward

@@ -133,10 +133,12 @@ def compare_all(
             judge.state(step, states)
             tick()
 
-        judge.trained(steps, before, changed)
+        judge.stale(steps, before, changed)
         predictions = map_values(lambda run: run.predict(xs), runs)
         judge.values("eval", steps, predictions)
-        judge.kept(steps, {name: run.changed for name, run in runs.items()})
+        judge.overwritten(
+            steps, {name: run.changed for name, run in runs.items()}
+        )
 
     return Report(
         spec=first.spec.name,

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from common.alignment import AlignmentError, align
-from common.layouts import Layout, Role
+from common.layouts import Layout, Role, simplify
 from common.layouts.composition import compose
 from common.native import Call, NativeModel
 from common.porting import plan_port
@@ -97,7 +97,7 @@ def by_canonical_name(left: NativeModel, right: NativeModel) -> Mapping:
     }
     carried = compose(left.layouts.canonical, right.layouts.native)
     layouts = {
-        info.dotted: carried[info.path].substitute(dotted)
+        info.dotted: simplify(carried[info.path].substitute(dotted))
         for info in right.infos.values()
         if info.role in roles
     }

@@ -5,13 +5,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from common import agreement
 from common.agreement import EPS
 from common.comparison import halves, location, mapping, objectives
 from common.comparison.duel import Duel, Failure
-from common.comparison.inspection import Inspection
+from common.comparison.inspection import (
+    draws_of,
+    inspect_arrays,
+    precision_of,
+    require_draws_of_one,
+)
 from common.comparison.mapping import Mapping, Models
 from common.comparison.programs import SIDES, Program
 from common.comparison.report import Report
@@ -32,7 +38,9 @@ def compare_models(
     calls: tuple[Call | None, Call | None] = (None, None),
     rules: Any = None,
     loss: str | Loss | None = None,
+    right_loss: Loss | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    right_optimizer: optax.GradientTransformation | None = None,
     steps: int = 10,
     carry: bool = False,
     tick: Callable[[], None] = lambda: None,
@@ -47,7 +55,9 @@ def compare_models(
         calls: how to call each model, or `None`.
         rules: the mapping between their arrays.
         loss: of outputs and targets.
+        right_loss: that of the right model, if it has another one.
         optimizer: an optax transformation; Adam by default.
+        right_optimizer: that of the right model, if it has another one.
         steps: the number of training steps.
         carry: whether the models' own arrays may differ.
         tick: a function to call after every step in each dtype.
@@ -61,13 +71,15 @@ def compare_models(
     found = mapping.mapping_of((left, right), calls, inputs, rules)
     objective, described = objectives.find_objective(loss, ys)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
-    own = model_dtype(models)
+    both_losses = objective, right_loss or objective
+    optimizers = optimizer, right_optimizer or optimizer
+    own, wide = model_dtype(models), _has_float64(models)
     labels = _labels(models)
     notes = [f"arrays matched by {found.origin}", f"loss: {described}"]
     notes += [*found.notes, *_role_notes(models, found)]
     duels, place = [], Location()
     for dtype in dict.fromkeys(("float64", own)):
-        with _precise(dtype):
+        with _precise(dtype, wide):
             duel, said = _prepare(
                 models,
                 calls,
@@ -78,8 +90,8 @@ def compare_models(
                 ),
                 dtype,
                 own,
-                objective,
-                optimizer,
+                both_losses,
+                optimizers,
                 steps,
             )
             notes += [note for note in said if note not in notes]
@@ -104,7 +116,7 @@ def compare_models(
     elif failures:
         failure = min(failures, key=lambda failure: _step(failure))
         duel = next(d for d in duels if d.failure is failure)
-        with _precise(duel.dtype):
+        with _precise(duel.dtype, wide):
             place = location.locate(duel, failure, own)
     order = list(MODEL_QUANTITIES)
     rows.sort(key=lambda row: order.index(row.quantity))
@@ -146,8 +158,8 @@ def _prepare(
     data: tuple[Any, Any, Any],
     dtype: str,
     model_dtype: str,
-    objective: Loss,
-    optimizer: optax.GradientTransformation,
+    losses: tuple[Loss, Loss],
+    optimizers: Sequence[optax.GradientTransformation],
     steps: int,
 ) -> tuple[Duel, list[str]]:
     """Traces both models, and decides what is compared and how precisely."""
@@ -155,8 +167,10 @@ def _prepare(
         models, calls, labels, found, "float64" if dtype == "float64" else None
     )
     programs = tuple(
-        Program(half, side, (xs, data[2]), objective, optimizer)
-        for half, side, xs in zip(both, SIDES, data[:2], strict=True)
+        Program(half, side, (xs, data[2]), loss, optimizer)
+        for half, side, xs, loss, optimizer in zip(
+            both, SIDES, data[:2], losses, optimizers, strict=True
+        )
     )
     notes = _match_outputs(programs)
     notes += [
@@ -165,17 +179,21 @@ def _prepare(
         for half, side in zip(both, SIDES, strict=True)
         if half.held
     ]
+    inferences = [p.inference for p in programs]
+    notes += draws_of(labels, inferences, "inference")
+    require_draws_of_one(inferences)
     inspections = [p.trace_step(True, EPS[dtype]) for p in programs]
-    draws = [
-        f"{label} draws random numbers in training mode"
-        + (f", at {inspection.draw}" if inspection.draw else "")
-        for label, inspection in zip(labels, inspections, strict=True)
-        if inspection.draw is not None
-    ]
+    draws = draws_of(labels, inspections, "training")
     training = not draws
-    precision, said = _precision(
+    held = [
+        inspect_arrays({n: x for n, x in p.held().items() if not has(n)})
+        for p, has in zip(
+            programs, (found.targets, found.layouts.get), strict=True
+        )
+    ]
+    precision, said = precision_of(
         labels,
-        [(p.inference, i) for p, i in zip(programs, inspections, strict=True)],
+        list(zip(inferences, inspections, held, strict=True)),
         dtype,
         model_dtype,
     )
@@ -197,32 +215,6 @@ def _prepare(
         pooled=dtype != "float64",
     )
     return duel, notes + said
-
-
-def _precision(
-    labels: tuple[str, str],
-    inspections: Sequence[Sequence[Inspection]],
-    dtype: str,
-    model_dtype: str,
-) -> tuple[str, list[str]]:
-    """Returns the dtype whose tolerances apply, and why.
-
-    A cast to the models' own dtype, such as a softmax in float32, limits the
-    precision. A cast to a narrower one does so only if both models have it.
-    """
-    narrow = [max(pair, key=_eps) for pair in inspections]
-    allowed = [x.dtype for x in narrow if x.eps <= EPS[model_dtype]]
-    both = min((x.dtype for x in narrow), key=lambda name: EPS[name])
-    precision = max([dtype, both, *allowed], key=lambda name: EPS[name])
-    if dtype != "float64":
-        return precision, []
-    notes = [
-        f"precision ceiling of {label}: {x.dtype}"
-        + (f" at {x.cast}" if x.cast else "")
-        for label, x in zip(labels, narrow, strict=True)
-        if x.dtype != "float64"
-    ]
-    return precision, notes
 
 
 def _match_outputs(programs: Sequence[Program]) -> list[str]:
@@ -319,10 +311,26 @@ def _state_row(
     return Row("state", *labels, worst, 0.0, place, model_dtype), differing
 
 
+def _has_float64(models: Models) -> bool:
+    """Tells whether some array of a model needs JAX's 64-bit types."""
+    return any(
+        info.value.dtype == np.float64
+        for model in models
+        for info in model.infos.values()
+    )
+
+
 @contextlib.contextmanager
-def _precise(dtype: str) -> Iterator[None]:
+def _precise(dtype: str, wide: bool) -> Iterator[None]:
+    """Sets up JAX for a comparison.
+
+    Args:
+        dtype: of the comparison.
+        wide: whether the models have arrays of float64, beside others in the
+            models' own dtype.
+    """
     with (
-        jax.enable_x64(dtype == "float64"),
+        jax.enable_x64(wide or dtype == "float64"),
         jax.default_matmul_precision("highest"),
         jax.default_device(flag("jax_default_device")),
     ):
@@ -344,10 +352,6 @@ def _class_names(models: Models) -> tuple[str, str]:
 
 def _step(failure: Failure) -> int:
     return failure.place.step
-
-
-def _eps(inspection: Inspection) -> float:
-    return inspection.eps
 
 
 def _some(names: Sequence[str], shown: int = 5) -> str:

@@ -48,7 +48,6 @@ class Program:
 
         Raises:
             TypeError: if the model cannot be traced.
-            ValueError: if it draws random numbers in inference mode.
         """
         self.half, self._side = half, side
         self.batch, self._loss, self._optimizer = batch, loss, optimizer
@@ -62,15 +61,20 @@ class Program:
                 raise
             self._infer = self._trace_inference()
         self.inference: Inspection = inspect(self._infer.jaxpr)
-        if self.inference.draw is not None:
-            raise ValueError(
-                f"{side} model: got random numbers in inference mode, drawn "
-                f"at {self.inference.draw or 'an unknown line'}, expected "
-                f"none. Pass `{side}_call`, which calls the model without "
-                "them, for example with fixed noise among the inputs."
-            )
         self.eps = 0.0
         self.training = True
+
+    def held(self) -> Arrays:
+        """Returns the other arrays on which the outputs depend."""
+        arguments = (self.half.trained, self.half.rest, self.batch[0])
+        leaves, _ = jax.tree_util.tree_flatten_with_path(arguments)
+        jaxpr = self._infer.jaxpr.jaxpr
+        used = {id(x) for equation in jaxpr.eqns for x in equation.invars}
+        return {
+            path[1].key: self.half.model.infos[path[1].key].value
+            for (path, _), x in zip(leaves, jaxpr.invars, strict=True)
+            if path[0].idx == 1 and id(x) in used
+        }
 
     def trace_step(self, training: bool, eps: float) -> Inspection:
         """Traces a training step.
@@ -119,19 +123,20 @@ class Program:
         return self._loss(outputs, self.batch[1])
 
     def forward(
-        self, trained: Arrays, rest: Arrays, xs: Any, *, named: bool = False
+        self, arrays: Arrays, xs: Any, *, named: bool = False
     ) -> tuple[Any, Arrays]:
-        """Calls the model as a training step does."""
+        """Calls the model with its own arrays, as a training step does."""
         key = jr.key(0) if self.training else None
         return self.half.apply(
-            trained, rest, xs, training=self.training, key=key, named=named
+            arrays, xs, training=self.training, key=key, named=named
         )
 
     def objective(
         self, trained: Arrays, rest: Arrays, xs: Any, *, named: bool = False
     ) -> tuple[Any, Any]:
         """Computes the loss; the outputs and the other arrays are extra."""
-        outputs, rest = self.forward(trained, rest, xs, named=named)
+        arrays = self.half.arrays(trained, rest)
+        outputs, rest = self.forward(arrays, xs, named=named)
         return self.loss(outputs), (outputs, rest)
 
     def update(

@@ -10,7 +10,8 @@ import numpy as np
 from common import agreement
 from common.agreement import EPS
 
-SMALLEST_EXAMPLES, MOST_EXAMPLES = 2, 10**7
+SMALLEST_EXAMPLES, MOST_EXAMPLES = 3, 10**7
+"""With two examples, the ratio is 2, which other differences have as well."""
 VARIANCE = "ratio N/(N-1)"
 SPACING = 1e-3
 """How near a ratio must be to N/(N-1), in units of the distance to the next
@@ -95,10 +96,11 @@ def constant_ratio(left: np.ndarray, right: np.ndarray) -> str:
 def variance(ratio: float) -> str:
     """Tells a ratio of N/(N-1), in either direction."""
     larger = max(ratio, 1 / ratio) if ratio > 0 else 1.0
-    count = larger / (larger - 1) if larger > 1 else math.inf
-    if not SMALLEST_EXAMPLES <= count <= MOST_EXAMPLES:
+    if not 1 < larger < math.inf:
         return ""
-    n = round(count)
+    n = round(larger / (larger - 1))
+    if not SMALLEST_EXAMPLES <= n <= MOST_EXAMPLES:
+        return ""
     if abs(larger - n / (n - 1)) > SPACING / n**2:
         return ""
     words = ["biased", "unbiased"]

@@ -15,12 +15,12 @@ QUANTITIES = {
     "buffers": "buffers after step 1",
     "gradients": "gradients of step 1",
     "update": "parameters and optimizer state after step 1",
-    "trained": "number of buffers that training did not change",
+    "stale": "number of buffers that training did not change",
     "trajectory": "loss of every step",
     "parameters": "parameters and buffers after every step",
     "moments": "optimizer state after every step",
     "eval": "predictions after the last step",
-    "kept": "number of arrays that inference changed",
+    "overwritten": "number of arrays that inference changed",
 }
 MODEL_QUANTITIES = {
     "state": "arrays of the right, and those of the left carried to it",
@@ -30,15 +30,15 @@ MODEL_QUANTITIES = {
     "buffers": QUANTITIES["buffers"],
     "gradients": QUANTITIES["gradients"],
     "update": QUANTITIES["update"],
-    "trained": QUANTITIES["trained"],
+    "stale": QUANTITIES["stale"],
     "trajectory": QUANTITIES["trajectory"],
     "parameters": QUANTITIES["parameters"],
     "moments": QUANTITIES["moments"],
     "eval": "outputs in inference mode after the last step",
-    "kept": QUANTITIES["kept"],
+    "overwritten": QUANTITIES["overwritten"],
 }
 """The quantities of models without a trainer, in the order of proof."""
-COUNTS = frozenset({"trained", "kept"})
+COUNTS = frozenset({"stale", "overwritten"})
 """The quantities that are a number of arrays and must be 0."""
 
 
@@ -168,7 +168,7 @@ class Divergence(NamedTuple):
             what = f"{self.error:.0f} arrays of {self.left} or {self.right}"
             verb = (
                 "were not changed by training"
-                if self.quantity == "trained"
+                if self.quantity == "stale"
                 else "were changed by inference"
             )
             return f"{place}: {what} {verb}"

@@ -5,7 +5,8 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from common.layouts import Layout, compose, invert, simplify
+from common.layouts import Layout, compose, simplify
+from common.porting.copies import invert_beside
 from common.porting.grammar import Call, Chain, Rule
 from common.porting.patterns import Key, Match, Pattern, pair_keys
 from common.porting.settling import settle, unsettled
@@ -26,6 +27,7 @@ class Compiled:
         derived: the values of target arrays that are given in the rules.
         ignored: names of source arrays.
         kept: names of target arrays.
+        copies: of source arrays over others that hold the same values.
     """
 
     layouts: dict[str, Layout] = dataclasses.field(default_factory=dict)
@@ -33,6 +35,7 @@ class Compiled:
     derived: dict[str, Any] = dataclasses.field(default_factory=dict)
     ignored: list[str] = dataclasses.field(default_factory=list)
     kept: list[str] = dataclasses.field(default_factory=list)
+    copies: dict[str, Layout] = dataclasses.field(default_factory=dict)
 
 
 def compile_rules(
@@ -48,11 +51,8 @@ def compile_rules(
     """
     forward, backward = Compiled(), Compiled()
     for rule in rules:
-        flipped = not _fits(rule, source, target) and _fits(
-            rule, target, source
-        )
         found, sides = forward, (source, target)
-        if flipped:
+        if not _fits(rule, *sides) and _fits(rule, target, source):
             found, sides = backward, (target, source)
         try:
             _compile(rule, *sides, found)
@@ -61,7 +61,9 @@ def compile_rules(
                 raise
             raise ValueError(f"rule '{rule}': {error}") from error
     layouts = backward.layouts | from_canonical(backward.canonical, source)
-    for name, layout in invert(layouts).items():
+    made = from_canonical(forward.canonical, target) | forward.layouts
+    added, forward.copies = invert_beside(made, layouts)
+    for name, layout in added.items():
         _add(forward.layouts, name, layout)
     forward.ignored += [*backward.kept, *backward.derived]
     forward.kept += backward.ignored

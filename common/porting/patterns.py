@@ -209,10 +209,11 @@ def pair_keys(
     rest = [key for key in right if key not in pairs.values()]
     for key in left:
         if not isinstance(key, str):
-            same = [k for k in rest if k[1] == key[1] and k not in pairs]
-            if same:
-                pairs[key] = same[0]
-                rest.remove(same[0])
+            choices = (k for k in rest if not isinstance(k, str))
+            same = next((k for k in choices if k[1] == key[1]), None)
+            if same is not None:
+                pairs[key] = same
+                rest.remove(same)
     ours = [k for k in left if k not in pairs and not isinstance(k, str)]
     theirs = [k for k in rest if not isinstance(k, str)]
     sizes = [len(k[1]) for k in ours], [len(k[1]) for k in theirs]

@@ -10,6 +10,7 @@ import numpy as np
 from common.layouts import Layout, invert, simplify
 from common.porting.arrays import Infos
 from common.porting.compilation import compile_rules
+from common.porting.copies import copies_of, require_copies
 from common.porting.grammar import parse_rules
 from common.porting.sides import Side
 from common.porting.table import table
@@ -34,6 +35,9 @@ class Plan:
         notes: what else is to be known, such as settings that differ.
         derived: the values of target arrays that have no source: a number,
             or nested lists of numbers.
+        copies: the source arrays that must hold the same values as others,
+            because the target ties them, with the layout that makes each of
+            the others.
 
     Raises:
         ValueError: naming every array with which something is wrong.
@@ -46,6 +50,7 @@ class Plan:
     kept: tuple[str, ...] = ()
     notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
     derived: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    copies: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         layouts = {n: simplify(x) for n, x in self.layouts.items()}
@@ -94,6 +99,7 @@ class Plan:
             tuple(found.ignored),
             tuple(found.kept),
             derived=found.derived,
+            copies=found.copies,
         )
 
     @functools.cached_property
@@ -112,7 +118,8 @@ class Plan:
             their source.
 
         Raises:
-            ValueError: naming arrays that are missing, or of another shape.
+            ValueError: naming arrays that are missing, or of another shape,
+                or of other values than the arrays that they are copies of.
         """
         needed = {s.name for x in self.layouts.values() for s in x.sources}
         missing = sorted(needed - arrays.keys())
@@ -121,6 +128,7 @@ class Plan:
                 f"arrays: got nothing for {missing}, expected all sources of "
                 "the plan. Pass the arrays of the model that it was made for."
             )
+        require_copies(self.copies, arrays)
         made = {n: layout.apply(arrays) for n, layout in self.layouts.items()}
         for name, value in self.derived.items():
             info = self.target[name]
@@ -133,22 +141,26 @@ class Plan:
         """Returns the plan that leads back.
 
         What is ignored here is kept there, and the other way around. Arrays
-        that are derived here are ignored there.
+        that are derived here are ignored there. Of several arrays that are
+        made of one, the others are copies there.
 
         Raises:
             ValueError: if only a piece of a source array is used.
         """
+        made = {
+            name: layout
+            for name, layout in invert(self.layouts).items()
+            if name not in self.ignored
+        }
+        tied = {n: x.substitute(made) for n, x in self.copies.items()}
         return Plan(
-            {
-                name: layout
-                for name, layout in invert(self.layouts).items()
-                if name not in self.ignored
-            },
+            made | tied,
             self.target,
             self.source,
             (*self.kept, *self.derived),
             self.ignored,
             self.notes,
+            copies=copies_of(made, self.layouts),
         )
 
     def __str__(self) -> str:
@@ -159,7 +171,7 @@ def _wrong_names(plan: Plan) -> list[str]:
     used = {s.name for x in plan.layouts.values() for s in x.sources}
     made = [*plan.layouts, *plan.derived, *plan.kept]
     sides = (
-        ("source", plan.source, [*used, *plan.ignored]),
+        ("source", plan.source, [*used, *plan.ignored, *plan.copies]),
         ("target", plan.target, made),
     )
     problems = []

@@ -84,11 +84,12 @@ def make_plan(
     _leave_random_state(layouts, said, source, target)
     layouts = {n: x for n, x in layouts.items() if n not in said.kept}
     used = {s.name for x in layouts.values() for s in x.sources}
+    copies = {n: x for n, x in said.copies.items() if n not in said.ignored}
     refuse(
         source,
         target,
         given.arrays,
-        sorted(source.infos.keys() - used - set(said.ignored)),
+        sorted(source.infos.keys() - used - set(said.ignored) - copies.keys()),
         sorted(
             target.infos.keys()
             - layouts.keys()
@@ -109,6 +110,7 @@ def make_plan(
             *differing(source, target, layouts),
         ),
         derived,
+        copies,
     )
 
 
@@ -141,6 +143,7 @@ def _said(rules: Any, source: Side, target: Side) -> Compiled:
         dict(plan.derived),
         list(plan.ignored),
         list(plan.kept),
+        dict(plan.copies),
     )
 
 
@@ -148,7 +151,8 @@ def _match(given: Given, target: Side, said: Compiled) -> Matched:
     """Matches by name what the rules do not say."""
     source = given.side
     layouts = [*said.layouts.values(), *said.canonical.values()]
-    used = {s.name for x in layouts for s in x.sources} | {*said.ignored}
+    used = {s.name for x in layouts for s in x.sources}
+    used |= {*said.ignored, *said.copies}
     made = {*said.layouts, *said.derived, *said.kept}
     made |= {
         own.name

@@ -35,6 +35,10 @@ def table(plan: Any) -> str:
         if names:
             shown = (_shaped(name, [name], infos) for name in names)
             lines.append(f"{what}: {', '.join(shown)}")
+    for name, layout in plan.copies.items():
+        others = ", ".join(source.name for source in layout.sources)
+        shown = _shaped(name, [name], plan.source)
+        lines.append(f"the same values: {shown} and {others}")
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)
 

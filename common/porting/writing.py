@@ -19,6 +19,7 @@ def write_rules(plan: Any) -> str:
     """Writes a plan as text that `Plan.parse` reads."""
     lines = [f"# {note}" for note in plan.notes]
     lines += [str(rule) for rule, _ in rules_of(plan)]
+    lines += map(str, _rules_of_copies(plan))
     for name, value in plan.derived.items():
         value = np.asarray(value).tolist()
         lines.append(f"derive({literal(value)}) -> {quote(name)}")
@@ -57,6 +58,21 @@ def rules_of(plan: Any) -> list[tuple[Rule, tuple[Entry, ...]]]:
         return min(order.get(n, 0) for e in pair[1] for n in e.targets)
 
     return sorted(found, key=first)
+
+
+def _rules_of_copies(plan: Any) -> Iterator[Rule]:
+    """Yields the rules of copies, which lead from the target to the source.
+
+    Where such a rule would be read as one of the other direction, the array
+    is left out.
+    """
+    layouts = plan.inverse().layouts if plan.copies else {}
+    for name in plan.copies:
+        sources = {source.name for source in layouts[name].sources}
+        if name in plan.target and sources <= plan.source.keys():
+            yield Rule(Chain(Pattern((name,))), None)
+        else:
+            yield _written(layouts[name], name)
 
 
 def _rule(one: Group) -> Rule:

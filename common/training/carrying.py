@@ -9,6 +9,7 @@ from common.errors import StateError
 from common.layouts import Layout, compose
 from common.native import NativeModel
 from common.porting import Plan, plan_port
+from common.porting.copies import require_copies
 from common.state import MODEL, State
 
 GROUPS = ("params", "buffers", "constants")
@@ -44,11 +45,14 @@ def carry(
             "and `like` out."
         )
     source: Any = state
+    arrays = state.model
     if like is not None:
         # A plan depends on values: a batch norm's first batch, for example.
         model = NativeModel(like)
-        source = model.layouts.write(model.with_arrays({}), state.model)
+        source = model.layouts.write(model.with_arrays({}), arrays)
+        arrays = NativeModel(source).arrays()
     plan = plan_port(source, target.native, rules=rules, batch_norm="resume")
+    require_copies(plan.copies, arrays)
     layouts = canonical_layouts(
         plan, target, None if like is None else NativeModel(like)
     )

@@ -59,6 +59,7 @@ class NativeBackend:
         optimizer: as passed to `build`.
         loss: the loss. A model with a step of its own may have none.
         metrics: the metrics by name.
+        user_step: the model's own step, or `None`.
     """
 
     spec: Any = None
@@ -92,7 +93,7 @@ class NativeBackend:
         self.optimizer: Any = optimizer
         self.loss: Any = loss
         self.metrics = metrics
-        self._own_step = step
+        self.user_step = step
         self._carry = carry
         by_part = optimizer
         if not isinstance(optimizer, Mapping):
@@ -111,7 +112,7 @@ class NativeBackend:
 
     def step(self, native, batch, *, gradients: bool = False) -> Any:
         key = jr.fold_in(native.key, native.step)
-        if self._own_step is None:
+        if self.user_step is None:
             native, metrics, grads = self._take_step(native, batch, key)
         else:
             native, metrics, grads = self._take_own_step(native, batch, key)
@@ -152,7 +153,7 @@ class NativeBackend:
     def _take_own_step(self, native, batch, key):
         model = self.model.with_arrays(native.arrays)
         update = Updates(self.model, self._parts, native.opt_states)
-        step: Any = self._own_step
+        step: Any = self.user_step
         result, carry, metrics = _three(
             self.model.name,
             step(model, native.carry, batch, key=key, update=update),

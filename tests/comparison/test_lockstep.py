@@ -129,7 +129,7 @@ def test_unchanged_buffers_are_counted():
         *batch("stateful_mlp", "float64"),
         steps=1,
     )
-    (row,) = [row for row in report.rows if row.quantity == "trained"]
+    (row,) = [row for row in report.rows if row.quantity == "stale"]
     assert not row.ok
     assert row.worst.error == 6  # two norms' two, and u and v
     assert row.worst.leaf.startswith("equinox.")
@@ -143,7 +143,7 @@ def test_buffers_that_both_leave_unchanged_are_found():
         *batch("stateful_mlp", "float64"),
         steps=2,
     )
-    assert {row.quantity for row in report.rows if not row.ok} == {"trained"}
+    assert {row.quantity for row in report.rows if not row.ok} == {"stale"}
 
 
 def test_buffers_that_have_converged_may_stay_the_same():
@@ -166,7 +166,7 @@ def test_inference_that_changes_a_parameter_is_found():
         steps=1,
     )
     (row,) = [row for row in report.rows if not row.ok]
-    assert row.quantity == "kept"
+    assert row.quantity == "overwritten"
     assert row.worst.leaf == "flax.params.linear2.weight"
 
 

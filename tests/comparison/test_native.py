@@ -73,7 +73,7 @@ FAULTS = {
         "it is zero on the right only",
         "",
     ),
-    "inference-writes": ({"overwrites": True}, "kept", "", ""),
+    "inference-writes": ({"overwrites": True}, "overwritten", "", ""),
 }
 QUICK = ("eps", "unbiased-variance", "stop-gradient")
 
@@ -126,7 +126,7 @@ def test_without_a_fault_all_agree():
         "parameters",
         "moments",
         "eval",
-        "kept",
+        "overwritten",
     }
     assert "all agree" in str(report)
 
@@ -325,12 +325,23 @@ def test_a_call_that_fails_is_explained():
         compare(affine(), ported(), XS[:, :2])
 
 
-def test_random_inference_is_refused():
-    def noisy(model, xs, *, training, key):
-        return model(xs) + jr.normal(jr.key(0), (4, 3)), None
+def noisy(model, xs, *, training, key):
+    model = jax.vmap(model) if isinstance(model, Affine) else model
+    return model(xs) + jr.normal(jr.key(0), (4, 3)), None
 
-    with pytest.raises(ValueError, match="right model: got random numbers"):
-        compare(affine(), ported(), XS, right_call=noisy)
+
+def test_random_inference_of_one_side_is_found():
+    report = compare(affine(), ported(), XS, right_call=noisy, steps=1)
+    found = report.first_divergence
+    assert found is not None and found.quantity == "forward"
+    assert found.hint.startswith("only the right draws random numbers in inf")
+    assert found.lines[1].endswith("noisy"), str(report)
+    assert "flax draws random numbers in inference mode" in str(report)
+
+
+def test_random_inference_of_both_sides_is_refused():
+    with pytest.raises(ValueError, match="got random numbers in inference"):
+        compare(affine(), ported(), XS, left_call=noisy, right_call=noisy)
 
 
 def test_a_loss_by_name_needs_targets():
@@ -359,3 +370,10 @@ def test_a_trainer_and_a_model_are_refused():
         compare(trainer, ported(), XS)
     with pytest.raises(ValueError, match="two trainers: got carry, expected"):
         compare(trainer, trainer, XS, XS, carry=True)
+
+
+def test_trainers_of_a_spec_and_of_a_model_are_refused():
+    left = build("deep_mlp", backend="flax", depth=1, size=3, dtype="float64")
+    with pytest.raises(ValueError, match="got one of the spec 'deep_mlp'"):
+        right = build(model=ported(), loss="mse", optimizer=optax.sgd(0.1))
+        compare(left, right, XS, XS)

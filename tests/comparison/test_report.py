@@ -26,7 +26,7 @@ def make(dtype: str = "float32", *, fails: bool = False) -> Report:
     for left, right in PAIRS:
         rows += [
             Row("state", left, right, Place(0, leaf, 0.0), 0.0, None),
-            Row("trained", left, right, Place(1, "", 0.0), 0.0, None),
+            Row("stale", left, right, Place(1, "", 0.0), 0.0, None),
         ]
         worst = Place(3, leaf, 1.4e-2)
         first = Place(2, leaf, 1.1e-3) if fails else None
@@ -59,7 +59,7 @@ def test_the_table_fits_the_terminal(dtype, width):
     text = shown(make(dtype), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for name in ("state", "trained", "moments", "equinox", "reference"):
+    for name in ("state", "stale", "moments", "equinox", "reference"):
         assert name in text
     assert text.count("ok") == 9
     assert "all agree" in text

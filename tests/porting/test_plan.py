@@ -260,3 +260,20 @@ def test_pieces_that_do_not_start_at_the_first_name():
     )
     assert plan.rules.splitlines()[0] == "a -> unstack -> c.{i+1=0..1}.w"
     assert Plan.parse(plan.rules, plan.source, plan.target) == plan
+
+
+def test_a_choice_beside_an_index_that_only_the_target_has():
+    plan = plan_of(
+        {f"stack.{word}": (2, 3) for word in "qk"},
+        {f"layer.{i}.{word}": (3,) for i in range(2) for word in "qk"},
+        {
+            f"layer.{i}.{word}": Layout.of(
+                f"stack.{word}", (2, 3), Index(0, i)
+            )
+            for i in range(2)
+            for word in "qk"
+        },
+    )
+    rule = "stack.{q,k} -> unstack -> layer.{i}.{q,k}"
+    assert Plan.parse(rule, plan.source, plan.target) == plan
+    assert Plan.parse(rule, plan.target, plan.source) == plan.inverse()

@@ -125,6 +125,38 @@ def test_a_plan_over_the_names_of_both_models():
     check_run(left, again.load(left.state(), rules=plan, like=one))
 
 
+class Tied(eqx.Module):
+    matrix: jnp.ndarray
+
+    def __call__(self, x):
+        return jnp.tanh(x @ self.matrix) @ self.matrix.T
+
+
+class Untied(nnx.Module):
+    def __init__(self, rngs):
+        self.one = nnx.Linear(3, 3, use_bias=False, rngs=rngs)
+        self.two = nnx.Linear(3, 3, use_bias=False, rngs=rngs)
+
+    def __call__(self, x):
+        return self.two(jnp.tanh(self.one(x)))
+
+
+TIED = "matrix -> copy -> one.kernel\nmatrix -> transpose -> two.kernel"
+
+
+def test_arrays_that_are_tied_must_hold_the_same_values():
+    left = trainer_of(Tied(jr.normal(jr.key(0), (3, 3))))
+    right = trainer_of(Untied(nnx.Rngs(0))).load(left.state(), rules=TIED)
+    again = trainer_of(Tied(jnp.zeros((3, 3))))
+    again.load(right.state(), rules=TIED, like=right.native)
+    np.testing.assert_array_equal(
+        again.state().params["matrix"], left.state().params["matrix"]
+    )
+    right.step(X64, X64)
+    with pytest.raises(ValueError, match="source 'two.kernel': got other"):
+        again.load(right.state(), rules=TIED, like=right.native)
+
+
 def test_the_model_of_the_run_needs_no_rules_where_its_names_are_the_same():
     left = user_models.make("Trees", "equinox")
     run = trainer_of(left)

@@ -112,7 +112,7 @@ def test_update(cell):
 
 @matrix
 def test_training_changes_every_buffer(cell):
-    check("trained", report(cell))
+    check("stale", report(cell))
 
 
 @matrix
@@ -132,7 +132,7 @@ def test_eval(cell):
 
 @matrix
 def test_inference_changes_nothing(cell):
-    check("kept", report(cell))
+    check("overwritten", report(cell))
 
 
 @pytest.mark.parametrize(
