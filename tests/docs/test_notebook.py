@@ -40,7 +40,7 @@ def page_cells(text: str) -> list[Cell]:
     """Returns the cells of a page, with their tags and marked lines."""
     found = []
     for options, code in re.findall(
-        r"^```\{code-cell\} python\n((?::.*\n)*)\n(.*?)\n```$",
+        r"^```\{code-cell\} python\n((?::[^\n]*\n)*)\n(.*?)\n```$",
         text,
         re.M | re.S,
     ):
