@@ -1,14 +1,12 @@
 """The pages that are notebooks: marked lines, and the file to download."""
 
+import json
 import pathlib
 import re
 from typing import Any
 
-import nbformat
-from docutils import nodes
 
-
-def mark_lines(app: Any, doctree: nodes.document) -> None:
+def mark_lines(app: Any, doctree: Any) -> None:
     """Marks the lines that a cell's option `:emphasize-lines:` lists.
 
     MyST-NB keeps the options of a cell, and does not know this one.
@@ -18,11 +16,12 @@ def mark_lines(app: Any, doctree: nodes.document) -> None:
         doctree: a page.
     """
     del app
-    for cell in doctree.findall(nodes.container):
+    for cell in doctree.findall(lambda node: node.tagname == "container"):
         listed = cell.get("cell_metadata", {}).get("emphasize-lines")
         if listed is None:
             continue
-        source = next(cell.findall(nodes.literal_block))
+        blocks = cell.findall(lambda node: node.tagname == "literal_block")
+        source = next(blocks)
         source["highlight_args"] = {"hl_lines": line_numbers(str(listed))}
 
 
@@ -35,7 +34,7 @@ def line_numbers(listed: str) -> list[int]:
     return numbers
 
 
-def write_downloads(app: Any, doctree: nodes.document) -> None:
+def write_downloads(app: Any, doctree: Any) -> None:
     """Rewrites an executed notebook for a reader who has only that file.
 
     MyST-NB writes a page that it has executed as `.ipynb`, where the links to
@@ -50,13 +49,14 @@ def write_downloads(app: Any, doctree: nodes.document) -> None:
     path = folder / f"{app.env.docname}.ipynb"
     if not path.exists():
         return
-    notebook: Any = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = standalone(cell.source)
-    notebook.metadata.pop("hide-toc", None)
-    notebook.metadata.pop("source_map", None)
-    nbformat.write(notebook, path)
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            text = standalone("".join(cell["source"]))
+            cell["source"] = text.splitlines(keepends=True)
+    for name in ("hide-toc", "source_map"):
+        notebook["metadata"].pop(name, None)
+    path.write_text(json.dumps(notebook, indent=1), encoding="utf-8")
 
 
 def standalone(text: str) -> str:
