@@ -104,6 +104,8 @@ def _train(side: Side, arrays: dict[str, np.ndarray]):
         return leaves, {name: new[name] for name in _buffers(side)}
 
     with precise():
+        # A module cannot write a traced value into an array of NumPy.
+        flags = {name: jnp.asarray(flag) for name, flag in flags.items()}
         given = {n: jnp.asarray(arrays[n], jnp.float64) for n in arrays}
         try:
             outputs, new = jax.jit(call)(given, side.xs, None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from common.alignment import align
+from common.alignment import align, training
 from common.alignment.arrangement import Arrangement, Half
 from common.alignment.assembly import assemble
 from common.alignment.matching import Pair
@@ -141,3 +141,19 @@ def test_statistics_are_mapped_and_updates_compared(momentum):
     assert any("bn.mean differs" in n for n in found.notes) == (
         momentum != 0.9
     )
+
+
+class Flagged(nnx.Module):
+    def __init__(self):
+        self.scale = nnx.Param(jnp.ones(3))
+        self.seen = nnx.BatchStat(jnp.array(False))
+
+    def __call__(self, x):
+        self.seen[...] = jnp.array(True)
+        return x * self.scale[...]
+
+
+def test_a_module_may_set_a_flag_in_training_mode():
+    side = Side("right", NativeModel(Flagged()), inputs(5, 3))
+    outputs, _ = training._train(side, {"scale": np.full(3, 2.0)})
+    np.testing.assert_array_equal(outputs[0], 2 * side.xs.reshape(-1))
