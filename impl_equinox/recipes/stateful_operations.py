@@ -1,7 +1,10 @@
-"""Equinox's example "Stateful operations (e.g. BatchNorm)".
+"""Equinox's example of stateful operations, such as BatchNorm.
 
 The cells are those of the notebook `docs/stateful_operations.md`.
 """
+
+# The index of a batch norm's state may be `None`.
+# pyright: reportArgumentType=false
 
 # %%
 import equinox as eqx

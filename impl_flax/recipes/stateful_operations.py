@@ -1,8 +1,11 @@
-"""The NNX twin of Equinox's example "Stateful operations (e.g. BatchNorm)".
+"""The NNX twin of Equinox's example of stateful operations.
 
 The cells are those of the notebook `docs/stateful_operations.md`. The names
 differ from those of the Equinox half, because both run in one notebook.
 """
+
+# The bias of a layer may be `None`.
+# pyright: reportOptionalSubscript=false
 
 # %%
 import jax
