@@ -1,26 +1,38 @@
 """The configuration of Sphinx."""
 
+import os
 import pathlib
 import sys
 from importlib import metadata
 
 DOCS = pathlib.Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
+# The kernel of a notebook imports this checkout, and caches what it compiles.
+os.environ |= {
+    "PYTHONPATH": os.pathsep.join(
+        [str(DOCS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    ),
+    "JAX_COMPILATION_CACHE_DIR": str(DOCS.parent / ".cache" / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 import generate  # noqa: E402
+import notebooks  # noqa: E402
 
 project = "eqx-vs-nnx"
 author = "the eqx-vs-nnx authors"
 release = metadata.version("eqx-vs-nnx")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "_generated"]
+# MyST-NB writes executed notebooks to `jupyter_execute`, beside the output.
+exclude_patterns = ["_build", "_generated", "jupyter_execute"]
 # Leave straight quotes alone: many of them are code.
 smartquotes_action = "D"
 # In docstrings, single backticks mark code.
@@ -29,6 +41,14 @@ default_role = "code"
 myst_enable_extensions = ["colon_fence", "substitution"]
 myst_heading_anchors = 3
 myst_substitutions = {"versions": generate.versions()}
+
+# Pages with cells are executed in every build, and an error fails the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 
 autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints_format = "short"
@@ -57,3 +77,5 @@ def setup(app):
     app.connect(
         "builder-inited", lambda app: generate.write(DOCS / "_generated")
     )
+    app.connect("doctree-read", notebooks.mark_lines)
+    app.connect("doctree-read", notebooks.write_downloads)

@@ -117,6 +117,8 @@ def _train(side: Side, arrays: dict[str, np.ndarray]):
         )
 
     with precise():
+        # A module cannot write a traced value into an array of NumPy.
+        flags = {name: jnp.asarray(flag) for name, flag in flags.items()}
         given = {n: jnp.asarray(arrays[n], jnp.float64) for n in arrays}
         key = jr.key(0)
         try:

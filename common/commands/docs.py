@@ -26,7 +26,7 @@ EXAMPLES = """
 {program} docs --build-only
 """
 
-PACKAGES = ("sphinx", "furo", "myst_parser", "sphinx_copybutton")
+PACKAGES = ("sphinx", "furo", "myst_nb", "sphinx_copybutton")
 """Some of the packages that the extra `docs` installs."""
 
 

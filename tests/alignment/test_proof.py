@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from common.alignment import align
+from common.alignment import align, training
 from common.alignment.arrangement import Arrangement, Half
 from common.alignment.assembly import assemble
 from common.alignment.matching import Pair
@@ -187,3 +187,19 @@ def test_a_model_that_draws_in_training_mode_gets_a_key():
     found = align(first, second, inputs(5, 4), progress=False)
     assert found.proved and found.training is not None
     assert any("draw random numbers" in note for note in found.notes)
+
+
+class Flagged(nnx.Module):
+    def __init__(self):
+        self.scale = nnx.Param(jnp.ones(3))
+        self.seen = nnx.BatchStat(jnp.array(False))
+
+    def __call__(self, x):
+        self.seen[...] = jnp.array(True)
+        return x * self.scale[...]
+
+
+def test_a_module_may_set_a_flag_in_training_mode():
+    side = Side("right", NativeModel(Flagged()), inputs(5, 3))
+    outputs, _ = training._train(side, {"scale": np.full(3, 2.0)})
+    np.testing.assert_array_equal(outputs[0], 2 * side.xs.reshape(-1))

@@ -39,6 +39,10 @@ def test_both_impls_have_the_same_files():
     assert modules("impl_equinox") == modules("impl_flax")
 
 
+# The cells of both files run in one notebook, so no name may be the same.
+NOTEBOOK = "recipes/stateful_operations.py"
+
+
 @pytest.mark.parametrize(
     "name", sorted(modules("impl_equinox") & modules("impl_flax"))
 )
@@ -46,7 +50,10 @@ def test_both_impls_have_the_same_classes(name):
     first, second = (
         public_classes((ROOT / impl / name).read_text()) for impl in IMPLS
     )
-    assert first == second
+    if name == NOTEBOOK:
+        assert first and second and not set(first) & set(second)
+    else:
+        assert first == second
 
 
 def test_both_layouts_have_the_same_methods():
