@@ -23,8 +23,11 @@ STORED = ROOT / "docs" / "data" / "recipe_costs.json"
 DEPTHS = (1, 10)
 """How many blocks of a BatchNorm and a Linear a model has."""
 SIZE = 8
-REPEATS, WARM, CHUNKS, STEPS = 5, 20, 20, 20
-"""Each loop runs this often, and times chunks of steps after some others."""
+REPEATS, WARM, CHUNKS, STEPS = 4, 100, 5, 200
+"""Each loop runs this often, and times chunks of steps after some others.
+
+JAX runs ahead of the device by some tens of steps, so a chunk must be longer.
+"""
 
 
 def equinox_objects(depth):
