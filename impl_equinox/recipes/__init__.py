@@ -1,0 +1,1 @@
+"""Recipes: one task per file, the same in the other library."""
