@@ -37,7 +37,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     opt_state = optim.init(eqx.filter(model, eqx.is_inexact_array))
 
     @eqx.filter_jit
-    def train_step(pair, averaged, opt_state):
+    def train_step(pair, averaged, opt_state, xs):
         @eqx.filter_grad(has_aux=True)
         def loss_fn(model, state):
             batched = jax.vmap(model, (0, None), (0, None), axis_name="batch")
@@ -51,7 +51,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
 
     pair = averaged = target = model, state
     for step in range(6):
-        pair, averaged, opt_state = train_step(pair, averaged, opt_state)
+        pair, averaged, opt_state = train_step(pair, averaged, opt_state, xs)
         if step % 4 == 3:
             target = pair
     return {"averaged": predict(averaged, xs), "target": predict(target, xs)}

@@ -34,7 +34,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     target = nnx.clone(model)
 
     @nnx.jit
-    def train_step(model, optimizer, ema):
+    def train_step(model, optimizer, ema, xs):
         def loss_fn(model):
             return jnp.mean((model(xs) - jnp.sin(xs)) ** 2)
 
@@ -42,7 +42,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
         ema.update(model)
 
     for step in range(6):
-        train_step(model, optimizer, ema)
+        train_step(model, optimizer, ema, xs)
         if step % 4 == 3:
             nnx.update(target, nnx.state(model))
     return {"averaged": predict(averaged, xs), "target": predict(target, xs)}
