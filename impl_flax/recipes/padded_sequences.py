@@ -24,7 +24,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     cell = nnx.OptimizedLSTMCell(3, 4, param_dtype=float, rngs=nnx.Rngs(key1))
     cell.dense_i.kernel[...] = jr.normal(key1, (3, 16))
     cell.dense_h.kernel[...] = jr.normal(key2, (4, 16))
-    cell.dense_h.bias[...] = jr.normal(key3, (16,))
+    cell.dense_h.bias = nnx.Param(jr.normal(key3, (16,)))
     model = nnx.RNN(cell)
     xs, lengths = jr.normal(data_key, (3, 6, 3)), jnp.array([2, 6, 4])
     optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)

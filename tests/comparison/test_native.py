@@ -341,9 +341,9 @@ def test_a_trainer_and_a_model_are_refused():
 def test_a_counter_that_was_made_without_x64_is_compared_in_float64():
     """Equinox's BatchNorm counts in an integer of the default width."""
     with jax.enable_x64(False):
-        make: Any = eqx.nn.make_with_state(eqx.nn.BatchNorm)
+        options: Any = {"axis_name": "batch", "mode": "batch"}
         norms = [
-            make(input_size=2, axis_name="batch", mode="batch")
+            eqx.nn.make_with_state(eqx.nn.BatchNorm)(2, **options)  # pyright: ignore
             for _ in range(2)
         ]
         xs = np.random.default_rng(0).normal(size=(3, 2))
