@@ -341,12 +341,9 @@ def test_a_trainer_and_a_model_are_refused():
 def test_a_counter_that_was_made_without_x64_is_compared_in_float64():
     """Equinox's BatchNorm counts in an integer of the default width."""
     with jax.enable_x64(False):
-        options: Any = {"axis_name": "batch", "mode": "batch"}
-        norms = [
-            eqx.nn.make_with_state(eqx.nn.BatchNorm)(2, **options)  # pyright: ignore
-            for _ in range(2)
-        ]
+        make = eqx.nn.make_with_state(eqx.nn.BatchNorm)
+        left, right = (make(2, "batch", mode="batch") for _ in range(2))
         xs = np.random.default_rng(0).normal(size=(3, 2))
-        report = compare(*norms, xs.astype(np.float32), steps=1)
+        report = compare(left, right, xs.astype(np.float32), steps=1)
     assert report.ok
     assert {row.dtype for row in report.rows} == {"float32", "float64"}
