@@ -211,6 +211,8 @@ def host(arrays: Mapping[str, Any]) -> Arrays:
 def _cast(x: Any, dtype: str | None) -> Any:
     if not hasattr(x, "dtype"):
         return x
+    if _is_counter(x):
+        return jnp.array(x.item())
     if dtype is None or not jnp.issubdtype(x.dtype, jnp.floating):
         return jnp.asarray(x)
     return jnp.asarray(x, dtype)
@@ -220,7 +222,19 @@ def _as(x: Any, like: Any, dtype: str | None) -> Any:
     """Casts an array to the dtype that the right model has in its place."""
     if dtype is not None and jnp.issubdtype(like.dtype, jnp.floating):
         return jnp.asarray(x, dtype)
+    if _is_counter(like):
+        return jnp.array(x.item())
     return jnp.asarray(x, like.dtype)
+
+
+def _is_counter(x: Any) -> bool:
+    """Tells an integer that was made from a Python number.
+
+    Counting makes its dtype the default integer of the moment, which is
+    another one in float64, and an `eqx.nn.State` lets no dtype change.
+    """
+    weak = getattr(x, "weak_type", False) and not x.shape
+    return weak and jnp.issubdtype(x.dtype, jnp.integer)
 
 
 def _with_names(call: Call) -> Call:

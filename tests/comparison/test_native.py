@@ -377,3 +377,14 @@ def test_trainers_of_a_spec_and_of_a_model_are_refused():
     with pytest.raises(ValueError, match="got one of the spec 'deep_mlp'"):
         right = build(model=ported(), loss="mse", optimizer=optax.sgd(0.1))
         compare(left, right, XS, XS)
+
+
+def test_a_counter_that_was_made_without_x64_is_compared_in_float64():
+    """Equinox's BatchNorm counts in an integer of the default width."""
+    with jax.enable_x64(False):
+        make = eqx.nn.make_with_state(eqx.nn.BatchNorm)
+        left, right = (make(2, "batch", mode="batch") for _ in range(2))
+        xs = np.random.default_rng(0).normal(size=(3, 2))
+        report = compare(left, right, xs.astype(np.float32), steps=1)
+    assert report.ok
+    assert {row.dtype for row in report.rows} == {"float32", "float64"}

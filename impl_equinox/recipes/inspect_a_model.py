@@ -1,0 +1,58 @@
+"""Inspect a model: count, print, find a layer by its path, and replace one.
+
+A model is a pytree, so `jax.tree_util` walks it and gives the paths. A layer
+is replaced in a copy, which `eqx.tree_at` returns.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+
+
+class Net(eqx.Module):
+    """A network for one example."""
+
+    layers: list[eqx.nn.Linear]
+
+    def __init__(self, key):
+        keys = jr.split(key, 3)
+        self.layers = [eqx.nn.Linear(4, 4, False, key=k) for k in keys]
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = jnp.tanh(layer(x))
+        return x
+
+
+def count(model):
+    """Returns the number of parameters."""
+    params = eqx.filter(model, eqx.is_inexact_array)
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def linear_layers(model):
+    """Returns the linear layers by their paths."""
+    leaves = jax.tree.leaves_with_path(
+        model, is_leaf=lambda x: isinstance(x, eqx.nn.Linear)
+    )
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in leaves
+        if isinstance(leaf, eqx.nn.Linear)
+    }
+
+
+def run(key: jax.Array) -> dict[str, jax.Array]:
+    """Prints a model, and returns outputs after a layer was replaced."""
+    weights, xs = jr.normal(key, (3, 4, 4)), jr.normal(key, (5, 4))
+    model = eqx.tree_at(
+        lambda m: [x.weight for x in m.layers], Net(key), list(weights.mT)
+    )
+    print(model)
+    last = linear_layers(model)["layers.2"]
+    head = eqx.nn.Linear(4, 2, use_bias=False, key=key)
+    head = eqx.tree_at(lambda m: m.weight, head, last.weight[:2])
+    smaller = eqx.tree_at(lambda m: m.layers[2], model, head)
+    counts = jnp.array([count(model), count(smaller)])
+    return {"counts": counts, "outputs": jax.vmap(smaller)(xs)}
