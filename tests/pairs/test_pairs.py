@@ -31,7 +31,9 @@ FAULTS = [(n, fault.name) for n, p in BY_NAME.items() for fault in p.faults]
 STEPS = 50
 
 each_fault = pytest.mark.parametrize("case", rarely_but(FAULTS, QUICK_FAULT))
-each_pair = pytest.mark.parametrize("name", exhaustive_but(BY_NAME, QUICK))
+each_pair = pytest.mark.parametrize(
+    "pair_name", exhaustive_but(BY_NAME, QUICK)
+)
 
 
 @functools.cache
@@ -89,8 +91,8 @@ def plan_of(name: str) -> Plan:
 
 
 @each_pair
-def test_align_finds_the_true_mapping(name):
-    pair, found = BY_NAME[name], alignment(name)
+def test_align_finds_the_true_mapping(pair_name):
+    pair, found = BY_NAME[pair_name], alignment(pair_name)
     assert found.proved
     start, labels = 0, {}
     for n, info in NativeModel(pair.left()).infos.items():
@@ -109,8 +111,8 @@ def test_align_finds_the_true_mapping(name):
 
 
 @each_pair
-def test_a_ported_pair_is_equal_after_fifty_steps(name):
-    pair, plan = BY_NAME[name], plan_of(name)
+def test_a_ported_pair_is_equal_after_fifty_steps(pair_name):
+    pair, plan = BY_NAME[pair_name], plan_of(pair_name)
     left = filled(pair)
     right = port(left, pair.right(), rules=plan, dtype="source")
     left_call, right_call = pair.calls()
@@ -127,8 +129,8 @@ def test_a_ported_pair_is_equal_after_fifty_steps(name):
 
 
 @each_pair
-def test_port_leads_back(name):
-    pair, plan = BY_NAME[name], plan_of(name)
+def test_port_leads_back(pair_name):
+    pair, plan = BY_NAME[pair_name], plan_of(pair_name)
     left = filled(pair)
     right = port(left, pair.right(), rules=plan, dtype="source")
     back = port(right, pair.left(), rules=plan.inverse(), dtype="source")
@@ -138,8 +140,8 @@ def test_port_leads_back(name):
 
 
 @each_pair
-def test_rules_are_read_again(name):
-    plan = plan_of(name)
+def test_rules_are_read_again(pair_name):
+    plan = plan_of(pair_name)
     again = Plan.parse(plan.rules, plan.source, plan.target)
     assert again.layouts == plan.layouts
 
