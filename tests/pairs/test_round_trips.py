@@ -7,6 +7,7 @@ from common.agreement import tolerance
 from common.alignment import Alignment, AlignmentError, align
 from common.native import NativeModel
 from common.porting import ArrayInfo, Plan, port
+from tests.conftest import many_draws
 from tests.pairs.architectures import architectures, broken_architectures
 from tests.pairs.bank import Pair
 from tests.pairs.verification import errors, random_arrays
@@ -82,7 +83,7 @@ def test_a_few_architectures_make_the_round_trip(pair):
 
 
 @pytest.mark.exhaustive
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=many_draws(2))
 @hypothesis.given(architectures())
 def test_architectures_make_the_round_trip(pair):
     check_round_trip(pair)
@@ -95,7 +96,7 @@ def test_a_few_faults_are_never_mapped_wrongly(pair):
 
 
 @pytest.mark.exhaustive
-@hypothesis.settings(max_examples=20)
+@hypothesis.settings(max_examples=many_draws(1))
 @hypothesis.given(broken_architectures())
 def test_faults_are_never_mapped_wrongly(pair):
     check_no_wrong_map(pair)
