@@ -1,4 +1,4 @@
-"""Write stateful layers: a counter, and attention with a key-value cache.
+"""Write stateful layers: a counter, and a key-value cache.
 
 A `State` is a pytree that maps each `StateIndex` to its current value.
 """
@@ -23,7 +23,7 @@ class Counter(eqx.Module):
 
 
 class Decoder(eqx.Module):
-    """Attention to the tokens so far, whose keys and values are cached."""
+    """Attention to the tokens so far, with cached keys and values."""
 
     embedding: jax.Array
     projection: jax.Array

@@ -1,7 +1,7 @@
-"""Accumulate gradients over micro-batches, and rematerialize activations.
+"""Accumulate gradients, and recompute activations.
 
-`optax.MultiSteps` reads the parameters in `update` too, so they are filtered
-as they are in `init`.
+`optax.MultiSteps` reads the parameters in `update` too, so they are
+filtered as they are in `init`.
 """
 
 import equinox as eqx
@@ -12,7 +12,7 @@ import optax
 
 
 class Block(eqx.Module):
-    """A residual block that keeps its inputs only for the backward pass."""
+    """A residual block that recomputes its activations."""
 
     weight: jax.Array
 

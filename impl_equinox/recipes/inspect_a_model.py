@@ -1,7 +1,7 @@
-"""Inspect a model: count, print, find a layer by its path, and replace one.
+"""Inspect a model, and replace a layer that is found by path.
 
-A model is a pytree, so `jax.tree_util` walks it and gives the paths. A layer
-is replaced in a copy, which `eqx.tree_at` returns.
+A model is a pytree, so JAX walks it and gives the paths. `eqx.tree_at`
+returns a copy in which a layer is replaced.
 """
 
 import equinox as eqx
@@ -44,7 +44,7 @@ def linear_layers(model):
 
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
-    """Prints a model, and returns outputs after a layer was replaced."""
+    """Prints a model, and replaces its last layer."""
     weights, xs = jr.normal(key, (3, 4, 4)), jr.normal(key, (5, 4))
     model = eqx.tree_at(
         lambda m: [x.weight for x in m.layers], Net(key), list(weights.mT)

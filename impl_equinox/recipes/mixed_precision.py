@@ -1,7 +1,7 @@
 """Compute in bfloat16, with float32 parameters and statistics.
 
-A layer computes in the dtype of its weights and inputs, so the model casts
-both where it wants bfloat16. The gradient of a cast weight is float32.
+A layer computes in the dtype of its weights and inputs, so the model
+casts both. The gradient with respect to the weight is float32.
 """
 
 import equinox as eqx

@@ -1,4 +1,4 @@
-"""Move a trained model here from Flax NNX, and prove that both are equal.
+"""Move a trained model here from Flax NNX, and prove it equal.
 
 `port` carries the arrays, and `assert_equivalent` compares both models.
 """
@@ -26,7 +26,7 @@ class Net(eqx.Module):
 
 
 def receive(source, xs):
-    """Returns a model and its state, with the arrays of an NNX module."""
+    """Returns a model and its state, filled from an NNX module."""
     target = port(source, eqx.nn.make_with_state(Net)(jr.key(0)))
     assert_equivalent(source, target, xs, steps=2)
     return target
@@ -37,7 +37,7 @@ def train(key, xs):
     model, state = eqx.nn.make_with_state(Net)(key)
     weight = jr.normal(key, (3, 8)).T
     model = eqx.tree_at(lambda m: m.linear.weight, model, weight)
-    # A saturated counter: inference uses the running statistics as they are.
+    # Saturated: inference uses the running statistics as they are.
     state = state.set(model.norm.batch_counter, jnp.array(2**30))
 
     @eqx.filter_jit
@@ -54,7 +54,7 @@ def train(key, xs):
 
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
-    """Returns the weight and the running mean of a model trained here."""
+    """Returns the weight and running mean of a trained model."""
     model, state = train(key, jr.normal(jr.fold_in(key, 1), (16, 3)))
     mean, _ = state.get(model.norm.batch_state_index)
     return {"weight": model.linear.weight.T, "mean": mean}

@@ -1,4 +1,4 @@
-"""Keep a moving average of a model and its statistics, and a target network.
+"""Keep a moving average of a model, and a target network.
 
 A model and its state are pytrees of immutable arrays. The average is a
 `jax.tree.map` over both, and the target network is an older pair.
@@ -12,7 +12,7 @@ import optax
 
 
 def average(old, new):
-    """Returns the moving average of arrays; counters and flags are new."""
+    """Returns the average of arrays; counters and flags are new."""
     return 0.9 * old + 0.1 * new if eqx.is_inexact_array(new) else new
 
 
@@ -30,7 +30,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     model, state = eqx.nn.make_with_state(eqx.nn.Sequential)([linear, norm])
     weight = jr.normal(weight_key, (3, 3)).T
     model = eqx.tree_at(lambda m: m.layers[0].weight, model, weight)
-    # A saturated counter: inference uses the running statistics as they are.
+    # Saturated: inference uses the running statistics as they are.
     state = state.set(model.layers[1].batch_counter, jnp.array(2**30))
     xs = jr.normal(data_key, (16, 3))
     optim = optax.adam(0.1)

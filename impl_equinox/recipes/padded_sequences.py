@@ -1,7 +1,7 @@
 """Train an LSTM on padded sequences, whose padding has no effect.
 
-`jax.lax.scan` runs the cell over one sequence, and keeps the state as it is
-where the input is padding. `jax.vmap` makes this a function of a batch.
+`jax.lax.scan` runs the cell over one sequence, and keeps the state where
+the input is padding. `jax.vmap` makes this a function of a batch.
 """
 
 import functools as ft

@@ -1,7 +1,7 @@
-"""Write stateful layers: a counter, and attention with a key-value cache.
+"""Write stateful layers: a counter, and a key-value cache.
 
-State is an `nnx.Variable` that a layer writes to. `nnx.scan` carries a module
-with its Variables.
+State is an `nnx.Variable` that a layer writes to. `nnx.scan` carries a
+module with its Variables.
 """
 
 import jax
@@ -22,7 +22,7 @@ class Counter(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Attention to the tokens so far, whose keys and values are cached."""
+    """Attention to the tokens so far, with cached keys and values."""
 
     def __init__(self, key):
         key1, key2 = jr.split(key)

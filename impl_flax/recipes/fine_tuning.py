@@ -1,7 +1,7 @@
 """Fine-tune the head of a model, and keep the rest as it is.
 
-A filter says what is trained, by type and by path. `nnx.DiffState` passes it
-to `nnx.grad`, and `wrt` to the optimizer.
+A filter says what is trained, by type and by path. `nnx.DiffState` passes
+this filter to `nnx.grad`, and `wrt` passes it to the optimizer.
 """
 
 import jax
@@ -30,7 +30,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     model = jax.tree.map(lambda x: x.astype(float), Net(nnx.Rngs(key1)))
     model.encoder.kernel[...] = jr.normal(key1, (3, 8))
     model.head.kernel[...] = jr.normal(key2, (8, 1))
-    model = nnx.view(model, use_running_average=True)  # freezes statistics
+    model = nnx.view(model, use_running_average=True)  # freezes BatchNorm
     is_trained = nnx.All(nnx.Param, nnx.PathContains("head"))
     optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=is_trained)
     xs = jr.normal(data_key, (16, 3))

@@ -1,6 +1,6 @@
-"""Accumulate gradients over micro-batches, and rematerialize activations.
+"""Accumulate gradients, and recompute activations.
 
-`nnx.Optimizer` takes `optax.MultiSteps` like any other transformation, and
+`nnx.Optimizer` takes `optax.MultiSteps` like any transformation, and
 `nnx.remat` takes a method.
 """
 
@@ -12,7 +12,7 @@ from flax import nnx
 
 
 class Block(nnx.Module):
-    """A residual block that keeps its inputs only for the backward pass."""
+    """A residual block that recomputes its activations."""
 
     def __init__(self, weight):
         self.weight = nnx.Param(weight)

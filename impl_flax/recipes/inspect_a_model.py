@@ -1,7 +1,7 @@
-"""Inspect a model: count, print, find a layer by its path, and replace one.
+"""Inspect a model, and replace a layer that is found by path.
 
-A module is a Python object: `nnx.iter_modules` walks it and gives the paths,
-and a layer is replaced by assignment.
+A module is a Python object. `nnx.iter_modules` walks it and gives the
+paths, and a layer is replaced by assignment.
 """
 
 import jax
@@ -40,7 +40,7 @@ def linear_layers(model):
 
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
-    """Prints a model, and returns outputs after a layer was replaced."""
+    """Prints a model, and replaces its last layer."""
     weights, xs = jr.normal(key, (3, 4, 4)), jr.normal(key, (5, 4))
     rngs = nnx.Rngs(key)
     # NNX creates float32 arrays. This follows JAX's default dtype.

@@ -1,7 +1,7 @@
 """Compute in bfloat16, with float32 parameters and statistics.
 
-A layer has both dtypes: it stores its parameters in `param_dtype`, and casts
-them and its inputs to `dtype`. BatchNorm's statistics are always float32.
+A layer stores its parameters in `param_dtype`, and casts them and its
+inputs to `dtype`. The statistics of BatchNorm are always float32.
 """
 
 import jax

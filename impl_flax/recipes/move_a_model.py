@@ -1,4 +1,4 @@
-"""Move a trained model here from Equinox, and prove that both are equal.
+"""Move a trained model here from Equinox, and prove it equal.
 
 `port` carries the arrays, and `assert_equivalent` compares both models.
 """
@@ -32,7 +32,7 @@ def make():
 
 
 def receive(source, xs):
-    """Returns a module with the arrays of an Equinox model and its state."""
+    """Returns a module, filled from an Equinox model and state."""
     target = port(source, make())
     assert_equivalent(source, target, xs, steps=2)
     return target
@@ -55,6 +55,6 @@ def train(key, xs):
 
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
-    """Returns the weight and the running mean of a model trained here."""
+    """Returns the weight and running mean of a trained model."""
     model = train(key, jr.normal(jr.fold_in(key, 1), (16, 3)))
     return {"weight": model.linear.kernel[...], "mean": model.norm.mean[...]}

@@ -1,7 +1,7 @@
-"""Keep a moving average of a model and its statistics, and a target network.
+"""Keep a moving average of a model, and a target network.
 
-`nnx.EMA` has its own Variables, which it updates in place, and `apply_to`
-returns a model that shares them. The target network is a clone.
+`nnx.EMA` updates Variables of its own in place, and `apply_to` returns a
+model that shares them. The target network is a clone.
 """
 
 import jax

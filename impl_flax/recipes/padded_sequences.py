@@ -1,7 +1,7 @@
 """Train an LSTM on padded sequences, whose padding has no effect.
 
-`nnx.RNN` scans a cell over a batch. With `seq_lengths` it returns the carry
-after the last input of each sequence, but does not mask its outputs.
+`nnx.RNN` scans a cell over a batch. With `seq_lengths` it returns the
+carry after the last input of each sequence.
 """
 
 import jax
@@ -12,7 +12,7 @@ from flax import nnx
 
 
 def last_state(rnn, xs, lengths):
-    """Returns the hidden states after the last input of each sequence."""
+    """Returns the states after the last input of each sequence."""
     (_, h), _ = rnn(xs, seq_lengths=lengths, return_carry=True)
     return h
 
