@@ -256,7 +256,9 @@ def wait(browser: Any, condition: Callable[[], Any]) -> Any:
 def test_a_copy_button_copies(site, browser):
     resize(browser, WIDTHS["desktop"])
     browser.get(f"{site}/index.html")
-    button = browser.find_element("css selector", "button.copybtn")
+    button = browser.find_element(
+        "css selector", ".highlight-pycon button.copybtn"
+    )
     code = browser.execute_script(
         "return document.querySelector(arguments[0].dataset.clipboardTarget)"
         ".innerText",
