@@ -47,14 +47,7 @@ def pages() -> dict[str, str]:
         "step in Equinox",
         "step in Flax NNX",
     )
-    versions = ", ".join(
-        f"{name} {version}"
-        for name, version in stored["environment"]["versions"].items()
-    )
-    return {
-        "headline.md": table(columns, rows, text=3),
-        "headline_versions.md": f"{versions}.\n",
-    }
+    return {"headline.md": table(columns, rows, text=3)}
 
 
 def _one(values: set[int]) -> int:

@@ -264,7 +264,10 @@ def test_a_copy_button_copies(site, browser):
         ".innerText",
         button,
     )
-    browser.execute_script("arguments[0].scrollIntoView()", button)
+    browser.execute_script(
+        "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})",
+        button,
+    )
     button.click()
     # The address is needed to read the clipboard, but not to write to it.
     browser.execute_cdp_cmd(
