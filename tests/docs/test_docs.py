@@ -26,6 +26,9 @@ PAGES = sorted(
     if not {"_build", "_generated"} & set(path.relative_to(DOCS).parts)
 )
 FENCE = re.compile(r"^```(\S+)[^\n]*\n(.*?)^```$", re.M | re.S)
+LITERALINCLUDE = re.compile(
+    r"^```\{literalinclude\} (\S+)\n(.*?)^```$", re.M | re.S
+)
 
 LIBRARIES = ("equinox", "flax")
 
@@ -83,11 +86,7 @@ def test_commands_exist(page, monkeypatch):
 
 @each_page
 def test_literalincludes_exist(page):
-    for path, options in re.findall(
-        r"^```\{literalinclude\} (\S+)\n(.*?)^```$",
-        page.read_text(),
-        re.M | re.S,
-    ):
+    for path, options in LITERALINCLUDE.findall(page.read_text()):
         source = (page.parent / path).resolve()
         assert source.is_file(), path
         for name in re.findall(r"^:pyobject: (\S+)$", options, re.M):
@@ -107,18 +106,129 @@ def test_sources_named_in_text_exist(page):
 
 def _defines(path: pathlib.Path, dotted: str) -> bool:
     """Whether a file defines a class or function of a dotted name."""
-    body = ast.parse(path.read_text()).body
+    return _definition(path, dotted) is not None
+
+
+def _definition(
+    path: pathlib.Path, dotted: str
+) -> ast.ClassDef | ast.FunctionDef | None:
+    """Returns the class or function of a dotted name in a file, or None."""
+    node: ast.AST = ast.parse(path.read_text())
     for word in dotted.split("."):
         found = [
-            node
-            for node in body
-            if isinstance(node, ast.ClassDef | ast.FunctionDef)
-            and node.name == word
+            child
+            for child in getattr(node, "body", [])
+            if isinstance(child, ast.ClassDef | ast.FunctionDef)
+            and child.name == word
         ]
         if not found:
-            return False
-        body = found[0].body
-    return True
+            return None
+        node = found[0]
+    assert isinstance(node, ast.ClassDef | ast.FunctionDef)
+    return node
+
+
+@each_page
+def test_marked_lines_of_literalincludes_are_code(page):
+    marked = []
+    for path, options in LITERALINCLUDE.findall(page.read_text()):
+        for numbers in re.findall(r"^:emphasize-lines: (.+)$", options, re.M):
+            source = (page.parent / path).resolve()
+            faults = _faults_of_marks(source, options, numbers)
+            assert not faults, f"{path}: {faults}"
+            marked.append(path)
+    if page.parent.name == "recipes" and page.stem != "index":
+        assert marked == [
+            f"../../impl_{library}/recipes/{page.stem}.py"
+            for library in LIBRARIES
+        ]
+
+
+@pytest.mark.parametrize(
+    "numbers, fault",
+    [
+        ("18, 21-22", None),
+        ("21, 18", "not in ascending order"),
+        ("18, 18", "not in ascending order"),
+        ("61", "line 61 is not shown"),
+        ("0, 18", "line 0 is not shown"),
+        ("3, 18", "line 3 is part of a docstring"),
+        ("18-20", "line 19 is blank"),
+        ("13", "line 13 is part of a docstring"),
+    ],
+)
+def test_wrong_mark_of_a_literalinclude_is_found(numbers, fault):
+    source = ROOT / "impl_equinox/recipes/custom_state.py"
+    faults = _faults_of_marks(source, "", numbers)
+    assert faults == ([] if fault is None else [fault])
+
+
+def test_wrong_mark_of_a_part_of_a_literalinclude_is_found():
+    source, option = ROOT / "impl_flax/backend.py", ":pyobject: Backend.split"
+    assert not _faults_of_marks(source, option, "3, 9")
+    assert _faults_of_marks(source, option, "2") == ["line 2 is a comment"]
+    assert _faults_of_marks(source, option, "9, 99") == [
+        "line 99 is not shown"
+    ]
+    assert _faults_of_marks(source, ":lines: 1-3", "1") == [
+        "the test does not know :lines:"
+    ]
+
+
+def _faults_of_marks(
+    source: pathlib.Path, options: str, numbers: str
+) -> list[str]:
+    """Returns what is wrong with the marked lines of a literalinclude.
+
+    Args:
+        source: The file that is included.
+        options: The options of the directive, one per line.
+        numbers: The value of its option `:emphasize-lines:`, which counts
+            the lines that are shown from one.
+    """
+    known = {"caption", "pyobject", "dedent", "emphasize-lines"}
+    if unknown := set(re.findall(r"^:([\w-]+):", options, re.M)) - known:
+        return [f"the test does not know :{name}:" for name in sorted(unknown)]
+    lines = source.read_text().splitlines()
+    first, last = 1, len(lines)
+    for name in re.findall(r"^:pyobject: (\S+)$", options, re.M):
+        node = _definition(source, name)
+        assert node is not None and node.end_lineno is not None, name
+        # Sphinx shows the decorators of a definition, too.
+        first = min(part.lineno for part in (node, *node.decorator_list))
+        last = node.end_lineno
+    docstrings = _lines_of_docstrings(source)
+    marked: list[int] = []
+    for words in numbers.split(","):
+        start, _, stop = words.partition("-")
+        marked += range(int(start), int(stop or start) + 1)
+    faults = []
+    if marked != sorted(set(marked)):
+        faults.append("not in ascending order")
+    for number in marked:
+        line = first + number - 1
+        if not first <= line <= last:
+            faults.append(f"line {number} is not shown")
+        elif line in docstrings:
+            faults.append(f"line {number} is part of a docstring")
+        elif not lines[line - 1].strip():
+            faults.append(f"line {number} is blank")
+        elif lines[line - 1].lstrip().startswith("#"):
+            faults.append(f"line {number} is a comment")
+    return faults
+
+
+def _lines_of_docstrings(source: pathlib.Path) -> set[int]:
+    """Returns the numbers of the lines of all docstrings of a file."""
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            continue
+        if ast.get_docstring(node):
+            text = node.body[0]
+            assert text.end_lineno is not None
+            found |= set(range(text.lineno, text.end_lineno + 1))
+    return found
 
 
 @each_page
