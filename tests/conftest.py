@@ -105,7 +105,7 @@ def one_in(step: int, values: Iterable[Any]) -> list[Any]:
     return exhaustive_but(values, *values[::step])
 
 
-SHARED = ("cell", "row", "pair_name", "quick")
+SHARED = ("cell", "row", "pair_name", "quick", "runs")
 """Parameters and fixtures whose tests share a result that takes long."""
 
 

@@ -25,7 +25,7 @@ from tests.conftest import one_in
 BACKENDS = tuple(bench.LIBRARIES)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def quick() -> Benchmark:
     """The smallest run that measures every kind of contender."""
     return bench.run(

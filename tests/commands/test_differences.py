@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
+
 from common import cli
 from tests.commands.processes import run_script
 
 
+@pytest.mark.exhaustive
 def test_differences_fit_the_terminal():
     done = run_script("differences", "--name", "spectral")
     assert done.returncode == 0, done.stderr

@@ -18,11 +18,22 @@ from tests.conventions.sources import (
     SOURCES,
     TESTS,
     each_source,
+    for_each,
     label,
     tracked_files,
 )
 
 PYTHON = sorted({*SOURCES, *TESTS, *(ROOT / "docs").glob("**/*.py")})
+
+
+def test_a_file_that_fails_is_named():
+    @for_each([ROOT / "LICENSE", ROOT / "README.md"])
+    def check(path):
+        assert path.name == "LICENSE"
+
+    with pytest.raises(AssertionError, match="^README.md: ") as caught:
+        check()
+    assert "LICENSE:" not in str(caught.value)
 
 
 def test_there_are_files_to_check():
@@ -59,9 +70,7 @@ def tolerance_literals(source: str) -> list[str]:
 EXEMPT = {"common/agreement.py", "tests/contracts/test_agreement.py"}
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in SOURCES + TESTS if label(p) not in EXEMPT], ids=label
-)
+@for_each(p for p in SOURCES + TESTS if label(p) not in EXEMPT)
 def test_tolerances_are_set_in_one_table(path):
     assert tolerance_literals(path.read_text()) == []
 
@@ -194,7 +203,7 @@ def bindings_named_it(source: str) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=label)
+@for_each(PYTHON)
 def test_variables_are_named_for_what_they_hold(path):
     assert bindings_named_it(path.read_text()) == []
 

@@ -16,6 +16,7 @@ from tests.conventions.sources import (
     ROOT,
     SOURCES,
     each_source,
+    for_each,
     label,
 )
 
@@ -212,9 +213,7 @@ def dynamic_imports(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in SOURCES if label(p) not in DYNAMIC], ids=label
-)
+@for_each(p for p in SOURCES if label(p) not in DYNAMIC)
 def test_only_the_registry_imports_by_name(path):
     assert dynamic_imports(path.read_text()) == []
 

@@ -5,7 +5,13 @@ import re
 
 import pytest
 
-from tests.conventions.sources import ROOT, SOURCES, each_source, label
+from tests.conventions.sources import (
+    ROOT,
+    SOURCES,
+    each_source,
+    for_each,
+    label,
+)
 
 # --- docstrings -------------------------------------------------------------
 
@@ -54,9 +60,7 @@ def module_sentences(source: str) -> int:
     return len(re.findall(r"[.!?](?:\s|$)", docstring))
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in SOURCES if label(p).startswith("impl_")], ids=label
-)
+@for_each(p for p in SOURCES if label(p).startswith("impl_"))
 def test_module_docstrings_of_impls_have_at_most_three_sentences(path):
     assert 1 <= module_sentences(path.read_text()) <= 3
 

@@ -37,7 +37,21 @@ each_page = pytest.mark.parametrize(
 )
 
 
-@each_page
+SLOW = ("diff.md", "porting.md")
+"""Pages whose snippets the README's test command leaves out."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            path,
+            id=str(path.relative_to(DOCS)),
+            marks=[pytest.mark.exhaustive] if path.name in SLOW else [],
+        )
+        for path in PAGES
+    ],
+)
 def test_snippets_run(page):
     source = _only(page, "pycon")
     parser = doctest.DocTestParser()

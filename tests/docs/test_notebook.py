@@ -120,7 +120,7 @@ class Run(NamedTuple):
         ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runs() -> dict[str, Run]:
     found = {}
     for library, path in SCRIPTS.items():

@@ -263,6 +263,7 @@ def test_an_interrupt_while_xla_compiles_waits_for_the_compiler():
         assert child.wait() == 0
 
 
+@pytest.mark.exhaustive
 def test_a_second_interrupt_while_xla_compiles_ends_the_process():
     with process(COMPILING, sorts=60) as child:
         wait_for(child, COMPILES)
