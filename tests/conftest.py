@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import resource
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -28,6 +29,11 @@ from common.training.building import DTYPES, build
 from common.training.checks import predictions_like
 
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
+
+# A shell that starts the tests in the background lets them ignore Control-C,
+# and what they start as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Compiling takes most of the time of the tests, and with little optimization
 # about half as much. `.ci/run` sets XLA_FLAGS to nothing and runs the tests
