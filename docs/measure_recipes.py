@@ -39,7 +39,7 @@ def equinox_objects(depth):
         layers.append(eqx.nn.BatchNorm(SIZE, "batch", mode="batch"))
         layers.append(eqx.nn.Linear(SIZE, SIZE, key=key))
     model, state = eqx.nn.make_with_state(eqx.nn.Sequential)(layers)
-    opt_state = recipe.optim.init(eqx.filter(model, eqx.is_array))
+    opt_state = recipe.optim.init(eqx.filter(model, eqx.is_inexact_array))
     return model, state, opt_state
 
 

@@ -5,7 +5,7 @@ import pathlib
 
 import rich.console
 
-from common.commands import files, user_models, user_modules
+from common.commands import batches, files, user_models, user_modules
 
 ABOUT = """
 Find which arrays of one model are which arrays of another.
@@ -25,6 +25,7 @@ EXAMPLES = """
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `align` to its parser."""
     user_models.add_pair(parser)
+    batches.add_options(parser)
     parser.add_argument(
         "--seed",
         type=int,
@@ -46,12 +47,14 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     from common.alignment import align as align_models
 
     files.require_writable(options.rules)
-    with user_modules.refuse_clashes():
+    with user_modules.refuse_clashes(), user_models.report_type_errors():
+        inputs = [batches.batch(arrays) for arrays in batches.read(options)]
         left = user_models.model(options.left)
         right = user_models.model(options.right)
-        xs = user_models.batch(options.inputs, options.seed)
         try:
-            found = align_models(left, right, xs)
+            found = align_models(
+                left, right, left_inputs=inputs[0], right_inputs=inputs[1]
+            )
         except AlignmentError as error:
             console.print(
                 str(error), markup=False, highlight=False, soft_wrap=True

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from common.commands import user_modules
+from common.commands import files, user_modules
 
 
 def function(name: str) -> Any:
@@ -77,50 +77,70 @@ def _import_module(name: str, module: str) -> Any:
         ) from error
 
 
-def inputs(words: Sequence[str], seed: int) -> list[np.ndarray]:
+def inputs(
+    words: Sequence[str], seed: int, option: str = "--inputs"
+) -> list[np.ndarray]:
     """Reads arrays from files, and samples arrays of given shapes.
 
     Args:
         words: each is `FILE.npz`, or `shape=8,32,32,3` for standard normal
             samples.
         seed: seed of the samples.
+        option: the name of the option, for the messages.
 
     Raises:
         ValueError: if a word has neither form, or a file holds no arrays.
     """
+    return sum(inputs_of_words(words, seed, option), [])
+
+
+def inputs_of_words(
+    words: Sequence[str], seed: int, option: str
+) -> list[list[np.ndarray]]:
+    """Does the same, with a list of arrays for each word."""
     rng = np.random.default_rng(seed)
-    arrays: list[np.ndarray] = []
+    arrays: list[list[np.ndarray]] = []
     for word in words:
         if word.startswith("shape="):
-            arrays.append(rng.normal(size=_shape(word)))
+            arrays.append([rng.normal(size=integers(option, word))])
         elif word.endswith(".npz"):
-            arrays += _read(pathlib.Path(word))
+            arrays.append(_read(option, pathlib.Path(word)))
         else:
             raise ValueError(
-                f"--inputs: got {word!r}, expected FILE.npz or shape=8,32. "
+                f"{option}: got {word!r}, expected FILE.npz or shape=8,32. "
                 "Save the arrays with `numpy.savez`."
             )
     return arrays
 
 
-def _shape(word: str) -> tuple[int, ...]:
-    sizes = word.removeprefix("shape=")
+def integers(option: str, word: str) -> tuple[int, ...]:
+    """Reads the integers of a word such as `shape=8,32`.
+
+    Args:
+        option: the name of the option, for the message.
+        word: a name, an equals sign, and integers.
+
+    Raises:
+        ValueError: if there is anything else.
+    """
+    name, _, numbers = word.partition("=")
     try:
-        return tuple(int(size) for size in sizes.split(",") if size)
+        return tuple(int(number) for number in numbers.split(",") if number)
     except ValueError:
         raise ValueError(
-            f"--inputs: got {word!r}, expected integers such as "
-            "shape=8,32,32,3. Separate the sizes by commas."
+            f"{option}: got {word!r}, expected integers such as "
+            f"{name}=0,2,3,1. Separate them by commas."
         ) from None
 
 
-def _read(path: pathlib.Path) -> list[np.ndarray]:
+def _read(option: str, path: pathlib.Path) -> list[np.ndarray]:
+    files.require_exists(path, option, "Write it with `numpy.savez`")
     try:
         with np.load(path) as stored:
             return [stored[name] for name in stored.files]
     except (ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"--inputs {str(path)!r}: got a file that is not an archive of "
+            f"{option} {str(path)!r}: got a file that is not an archive of "
             f"plain arrays ({error}), expected one. Write it with "
             "`numpy.savez`."
         ) from error

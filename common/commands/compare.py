@@ -8,6 +8,8 @@ from typing import Any
 import rich.console
 
 from common.commands import (
+    arguments,
+    batches,
     files,
     shared_options,
     user_models,
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="*", metavar="LEFT RIGHT", help=user_models.MODEL
     )
-    user_models.add_inputs(parser, required=False)
+    batches.add_options(parser)
     parser.add_argument(
         "--targets",
         nargs="+",
@@ -110,7 +112,7 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     files.require_writable(options.html, ".html")
     if options.models:
         return _compare_own(options, console)
-    _require_none(options, "inputs", "targets", "rules", "carry")
+    _require_none(options, *batches.OPTIONS, "targets", "rules", "carry")
     options.dtype = options.dtype or ["float64", "float32"]
     options.steps = STEPS if options.steps is None else options.steps
     checks.check_steps(options.steps)
@@ -158,30 +160,25 @@ def _compare_own(
             "and RIGHT, or neither."
         )
     _require_none(options, "model", "dtype", "batch_norm")
-    if options.inputs is None:
-        raise ValueError(
-            "--inputs: got none, expected the inputs of both models. Write "
-            "--inputs FILE.npz or --inputs shape=8,32."
+    with user_modules.refuse_clashes(), user_models.report_type_errors():
+        inputs = [batches.batch(arrays) for arrays in batches.read(options)]
+        ys = options.targets and batches.batch(
+            arguments.inputs(options.targets, options.seed + 1, "--targets")
         )
-    with user_modules.refuse_clashes():
+        rules = user_models.rules(options.rules)
         left, right = map(user_models.model, options.models)
-        xs = user_models.batch(options.inputs, options.seed)
-        ys = options.targets and user_models.batch(
-            options.targets, options.seed + 1
-        )
         with console.status("Comparing"):
-            try:
-                found = comparing.compare(
-                    left,
-                    right,
-                    xs,
-                    ys,
-                    rules=user_models.rules(options.rules),
-                    steps=options.steps,
-                    carry=options.carry,
-                )
-            except TypeError as error:  # of the user's model, not a bug
-                raise ValueError(str(error)) from error
+            found = comparing.compare(
+                left,
+                right,
+                None,
+                ys,
+                left_inputs=inputs[0],
+                right_inputs=inputs[1],
+                rules=rules,
+                steps=options.steps,
+                carry=options.carry,
+            )
     console.print(*report_text.render(found), sep="\n")
     console.print(LEGEND, style="dim")
     for path in (options.json, options.html):

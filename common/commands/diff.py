@@ -1,11 +1,14 @@
 """`diff`: the source lines at which two functions of the user diverge."""
 
 import argparse
+import inspect
+from typing import Any
 
 import rich.console
 
 from common.commands import (
     arguments,
+    batches,
     files,
     shared_options,
     user_models,
@@ -39,13 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `diff` to its parser."""
     parser.add_argument("left", metavar="LEFT", help="package.module:name")
     parser.add_argument("right", metavar="RIGHT", help="package.module:name")
-    parser.add_argument(
-        "--inputs",
-        nargs="+",
-        required=True,
-        metavar="I",
-        help="FILE.npz, or a shape such as shape=8,32,32,3 for normal samples",
-    )
+    batches.add_options(parser)
     parser.add_argument(
         "--dtype",
         default="float64",
@@ -86,25 +83,27 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     if options.weights not in (None, *functions.WEIGHTS):
         raise choose("--weights", options.weights, functions.WEIGHTS)
     find = arguments.function if options.weights is None else user_models.model
-    with user_modules.refuse_clashes():
+    with user_modules.refuse_clashes(), user_models.report_type_errors():
+        inputs, right_inputs = batches.read(options)
         left, right = find(options.left), find(options.right)
-        inputs = arguments.inputs(options.inputs, options.seed)
-        if options.weights is not None:
-            inputs = [user_models.batch(options.inputs, options.seed)]
+        if options.weights is None:
+            _require_parameters(options.left, left)
+            _require_parameters(options.right, right)
+        else:
+            inputs = [batches.batch(inputs)]
+            right_inputs = [batches.batch(right_inputs)]
         with (
             console.status("Running both"),
             jax.enable_x64(options.dtype == "float64"),
         ):
-            try:
-                found = functions.diff(
-                    left,
-                    right,
-                    *inputs,
-                    dtype=dtypes[options.dtype],
-                    weights=options.weights,
-                )
-            except TypeError as error:  # of the user's function, not a bug
-                raise ValueError(str(error)) from error
+            found = functions.diff(
+                left,
+                right,
+                *inputs,
+                right_args=right_inputs,
+                dtype=dtypes[options.dtype],
+                weights=options.weights,
+            )
     console.print(str(found), markup=False, highlight=False, soft_wrap=True)
     facts = environment.environment()
     if options.json is not None:
@@ -113,3 +112,25 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
         names = (options.left, options.right)
         files.write(options.html, page.render(found, names, facts), console)
     return 0 if found.ok else 1
+
+
+def _require_parameters(name: str, function: Any) -> None:
+    """Refuses a function that takes no inputs, such as one that makes a model.
+
+    Args:
+        name: what the user typed, for the message.
+        function: that is to be called with the inputs.
+
+    Raises:
+        ValueError: if the function has no parameters.
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a callable that does not describe itself
+        return
+    if not parameters:
+        raise ValueError(
+            f"function {name!r}: got one without parameters, expected one "
+            "that takes the inputs. If both functions return models, add "
+            "--weights symmetric."
+        )

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--build-only",
         action="store_true",
-        help="exit after building, with 1 if the build failed",
+        help="build the pages and exit; the status is 1 if the build failed",
     )
 
 

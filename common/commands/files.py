@@ -1,4 +1,4 @@
-"""The files that commands write: checked before the work, written after it."""
+"""The files that commands read and write, checked before the work."""
 
 import pathlib
 
@@ -16,7 +16,7 @@ def require_writable(path: pathlib.Path | None, suffix: str = "") -> None:
 
     Raises:
         ValueError: if the path is a folder, lies in no folder, or has
-            another ending.
+            a different ending.
     """
     if path is None:
         return
@@ -34,6 +34,24 @@ def require_writable(path: pathlib.Path | None, suffix: str = "") -> None:
         raise ValueError(
             f"file: got {str(path)!r}, expected a file in a folder that "
             f'exists. Run `mkdir -p "{path.parent}"` first.'
+        )
+
+
+def require_exists(path: pathlib.Path | None, what: str, fix: str) -> None:
+    """Checks that a file to read exists.
+
+    Args:
+        path: the file, or None if the user named none.
+        what: what the file is for, such as the name of an option.
+        fix: what to do if there is none, besides correcting the path.
+
+    Raises:
+        ValueError: if there is no such file.
+    """
+    if path is not None and not path.exists():
+        raise ValueError(
+            f"{what}: got {str(path)!r}, expected a file that exists. {fix}, "
+            "or correct the path."
         )
 
 

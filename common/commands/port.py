@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import re
 from typing import Any
 
 import rich.console
@@ -79,8 +80,11 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
             "keep": options.keep,
             "batch_norm": options.batch_norm,
         }
-        plan = plan_port(source, target, **settings)
-        ported = port_arrays(source, target, **settings)
+        try:
+            plan = plan_port(source, target, **settings)
+            ported = port_arrays(source, target, **settings)
+        except ValueError as error:
+            raise ValueError(_name_options(str(error))) from error
     console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
     if options.save is not None:
         _save(ported, options.save)
@@ -89,10 +93,27 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
 
 
 def _source(name: str) -> Any:
-    """Returns a model, or the path of a file or a directory."""
-    if pathlib.Path(name).exists():
-        return pathlib.Path(name)
-    return user_models.model(name)
+    """Returns a model, or the path of a file or a directory.
+
+    Raises:
+        ValueError: if the name is neither that of a module nor of a file.
+    """
+    path = pathlib.Path(name)
+    if ":" not in name:
+        files.require_exists(
+            path, "SOURCE", "Write package.module:name for a model"
+        )
+    return path if path.exists() else user_models.model(name)
+
+
+def _name_options(message: str) -> str:
+    """Replaces the arguments of `port` by the options of this command."""
+    message = re.sub(r"\bbatch_norm='(\w+)'", r"`--batch-norm \1`", message)
+    return re.sub(
+        r"`(batch_norm|ignore|keep|rules)`",
+        lambda found: f"`--{found[1].replace('_', '-')}`",
+        message,
+    )
 
 
 def _save(native: Any, path: pathlib.Path) -> None:

@@ -91,6 +91,9 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     from common.training import data
 
     files.require_writable(options.save)
+    files.require_exists(
+        options.resume, "--resume", "Write it with `train --save`"
+    )
     trainer = _resume(options) if options.resume else _start(options)
     dataset = data.dataset(trainer.spec, dtype=trainer.dtype)
     start = int(trainer.state().step)

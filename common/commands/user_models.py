@@ -1,33 +1,23 @@
-"""The models, the inputs and the rules that a user names for two models."""
+"""The models, and the rules, that a user names."""
 
 import argparse
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-from common.commands import arguments
+from common.commands import arguments, files
 from common.registry import library_of
 
 MODEL = "package.module:name"
 
 
 def add_pair(parser: argparse.ArgumentParser) -> None:
-    """Adds LEFT, RIGHT and their inputs."""
+    """Adds LEFT and RIGHT."""
     parser.add_argument("left", metavar="LEFT", help=MODEL)
     parser.add_argument("right", metavar="RIGHT", help=MODEL)
-    add_inputs(parser, required=True)
-
-
-def add_inputs(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Adds `--inputs`."""
-    parser.add_argument(
-        "--inputs",
-        nargs="+",
-        required=required,
-        metavar="I",
-        help="FILE.npz, or a shape such as shape=8,32,32,3 for normal samples",
-    )
 
 
 def model(name: str) -> Any:
@@ -63,27 +53,28 @@ def model(name: str) -> Any:
     return made
 
 
-def batch(words: list[str], seed: int) -> Any:
-    """Reads the inputs: one array, or a tuple of several.
+@contextlib.contextmanager
+def report_type_errors() -> Iterator[None]:
+    """Turns a TypeError into a ValueError, which is reported in one line.
 
-    Args:
-        words: the values of `--inputs`.
-        seed: of random samples.
+    Models and functions of the user raise it when they are called.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: in place of a TypeError.
     """
-    arrays = arguments.inputs(words, seed)
-    if not arrays:
-        raise ValueError(
-            f"--inputs: got no arrays in {words}, expected one or more. Write "
-            "them with `numpy.savez`."
-        )
-    return arrays[0] if len(arrays) == 1 else tuple(arrays)
+    try:
+        yield
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 def rules(path: pathlib.Path | None) -> str | None:
-    """Reads a file of rules, if there is one."""
+    """Reads a file of rules, if the user named one.
+
+    Raises:
+        ValueError: if it does not exist.
+    """
+    files.require_exists(path, "--rules", "Write it with `align --rules`")
     return None if path is None else path.read_text()
 
 

@@ -77,9 +77,8 @@ def require_no_clash(name: str, module: str) -> None:
     if other is not None and not _is_same(other, theirs):
         raise NameClashError(
             f"function {name!r}: got {theirs}, whose name is taken by the "
-            f"module {top!r} in {other.parent}, expected another name, "
-            f"because Python imports only one module called {top!r}. "
-            f"{_ways_out(top, module)}"
+            f"module {top!r} in {other.parent}, expected "
+            f"{_expected_and_fix(top, module)}"
         )
 
 
@@ -108,8 +107,7 @@ def refuse_clashes() -> Iterator[None]:
                 raise NameClashError(
                     f"{file}: got an import of {name!r}, which is {theirs} "
                     f"and also a package of this project in {HOME}, expected "
-                    f"another name, because Python imports only one module "
-                    f"called {top!r}. {_ways_out(top, name)}"
+                    f"{_expected_and_fix(top, name)}"
                 )
         return original(name, globals, locals, fromlist, level)
 
@@ -174,12 +172,38 @@ def _is_users(file: str | None, folder: pathlib.Path) -> bool:
     )
 
 
-def _ways_out(top: str, module: str) -> str:
-    folder = pathlib.Path.cwd().name
+def _is_checkout(folder: pathlib.Path) -> bool:
+    """Whether a folder holds the source of this project."""
+    try:
+        text = (folder / "pyproject.toml").read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return 'name = "eqx-vs-nnx"' in text and all(
+        (folder / name).is_dir() for name in PROJECT_PACKAGES
+    )
+
+
+def _expected_and_fix(top: str, module: str) -> str:
+    """Returns the end of the message of a clash.
+
+    Args:
+        top: the name that is taken.
+        module: the dotted name of the user's module.
+    """
+    folder = pathlib.Path.cwd()
+    if top in PROJECT_PACKAGES and _is_checkout(folder):
+        return (
+            "one copy of this project, because the working directory is a "
+            "checkout of it and the command runs an installed copy. Run "
+            "`pip install -e .` here to use the checkout."
+        )
     fix = f"Rename your {top!r}"
-    if folder.isidentifier():
+    if folder.name.isidentifier():
         fix += (
             ", or, if your code imports it relatively, run the command from "
-            f"the parent folder and write {folder}.{module}"
+            f"the parent folder and write {folder.name}.{module}"
         )
-    return f"{fix}."
+    return (
+        "another name, because Python imports only one module called "
+        f"{top!r}. {fix}."
+    )

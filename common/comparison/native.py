@@ -107,7 +107,7 @@ def compare_models(
         rows.append(state)
         if state.first is not None:
             notes.append(
-                f"{len(differing)} arrays differ; the other rows start from "
+                f"{_differ(len(differing))}; the other rows start from "
                 "those of the left on both sides. Port them, or compare with "
                 "`carry=True` to leave the arrays out"
             )
@@ -357,3 +357,7 @@ def _step(failure: Failure) -> int:
 def _some(names: Sequence[str], shown: int = 5) -> str:
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
+
+
+def _differ(number: int) -> str:
+    return "1 array differs" if number == 1 else f"{number} arrays differ"

@@ -39,7 +39,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     weight = jr.normal(key, (3, 1)).T
     linear = eqx.tree_at(lambda linear: linear.weight, linear, weight)
     model, state = eqx.nn.make_with_state(eqx.nn.Sequential)([norm, linear])
-    carry = model, state, optim.init(eqx.filter(model, eqx.is_array))
+    carry = model, state, optim.init(eqx.filter(model, eqx.is_inexact_array))
     model, state, opt_state = eqx.filter_shard(carry, replicated)
     # Examples in ascending order, so the devices have different means.
     xs = jnp.sort(jr.normal(jr.fold_in(key, 1), (16, 3)), axis=0)

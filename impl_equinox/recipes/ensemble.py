@@ -20,7 +20,7 @@ def make(key):
     weight = jr.normal(key, (3, 1)).T
     linear = eqx.tree_at(lambda linear: linear.weight, linear, weight)
     model, state = eqx.nn.make_with_state(eqx.nn.Sequential)([norm, linear])
-    return model, state, optim.init(eqx.filter(model, eqx.is_array))
+    return model, state, optim.init(eqx.filter(model, eqx.is_inexact_array))
 
 
 @eqx.filter_jit

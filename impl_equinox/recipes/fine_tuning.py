@@ -30,9 +30,9 @@ class Net(eqx.Module):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns the weights after five steps."""
-    key1, key2, data_key = jr.split(key, 3)
+    key1, key2, key3, data_key = jr.split(key, 4)
     model, state = eqx.nn.make_with_state(Net)(key1)
-    w1, w2 = jr.normal(key1, (3, 8)), jr.normal(key2, (8, 1))
+    w1, w2 = jr.normal(key2, (3, 8)), jr.normal(key3, (8, 1))
     model = eqx.tree_at(lambda m: m.encoder.weight, model, w1.T)
     model = eqx.tree_at(lambda m: m.head.weight, model, w2.T)
     model = eqx.nn.inference_mode(model)  # freezes the statistics
@@ -43,7 +43,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     optim = optax.adam(0.1)
 
     @eqx.filter_jit
-    def train_step(trained, frozen, opt_state, xs):
+    def train_step(trained, frozen, state, opt_state, xs):
         @eqx.filter_grad
         def loss_fn(trained):
             model = eqx.combine(trained, frozen)
@@ -56,5 +56,5 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
 
     opt_state = optim.init(trained)
     for _ in range(5):
-        trained, opt_state = train_step(trained, frozen, opt_state, xs)
+        trained, opt_state = train_step(trained, frozen, state, opt_state, xs)
     return {"encoder": frozen.encoder.weight.T, "head": trained.head.weight.T}

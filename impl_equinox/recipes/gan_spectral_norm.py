@@ -49,9 +49,9 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     key1, key2, norm_key, data_key = jr.split(key, 4)
     make = eqx.nn.make_with_state(eqx.nn.SpectralNorm)
     critic, state = make(linear(key1), "weight", key=norm_key)
-    critic_opt = optim.init(eqx.filter(critic, eqx.is_array))
+    critic_opt = optim.init(eqx.filter(critic, eqx.is_inexact_array))
     generator = linear(key2)
-    gen_opt = optim.init(eqx.filter(generator, eqx.is_array))
+    gen_opt = optim.init(eqx.filter(generator, eqx.is_inexact_array))
     real, noise = jr.normal(data_key, (2, 16, 2))
     carry, losses = (generator, critic, state, gen_opt, critic_opt), []
     for _ in range(5):

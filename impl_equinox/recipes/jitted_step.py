@@ -30,7 +30,7 @@ def step(model, state, opt_state, xs, ys):
 
 def train(model, state, xs, ys, *, stale):
     """Takes five steps, all with the first state if `stale`."""
-    opt_state = optim.init(eqx.filter(model, eqx.is_array))
+    opt_state = optim.init(eqx.filter(model, eqx.is_inexact_array))
     loss, first_state = None, state
     for _ in range(5):
         model, new_state, opt_state, loss = step(
@@ -43,13 +43,14 @@ def train(model, state, xs, ys, *, stale):
 
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
-    """Trains right, and with a stale state, and returns both results."""
+    """Trains correctly, and with a stale state; returns both results."""
+    layer_key, weight_key, data_key = jr.split(key, 3)
     norm = eqx.nn.BatchNorm(3, "batch", mode="batch")
-    linear = eqx.nn.Linear(3, 1, use_bias=False, key=key)
-    weight = jr.normal(key, (3, 1)).T
+    linear = eqx.nn.Linear(3, 1, use_bias=False, key=layer_key)
+    weight = jr.normal(weight_key, (3, 1)).T
     linear = eqx.tree_at(lambda linear: linear.weight, linear, weight)
     model, state = eqx.nn.make_with_state(eqx.nn.Sequential)([norm, linear])
-    xs = jr.normal(jr.fold_in(key, 1), (16, 3)) + 1
+    xs = jr.normal(data_key, (16, 3)) + 1
     ys = xs.sum(1, keepdims=True)
     right = train(model, state, xs, ys, stale=False)
     wrong = train(model, state, xs, ys, stale=True)

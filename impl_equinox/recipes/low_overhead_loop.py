@@ -48,7 +48,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     """Trains one BatchNorm in the flat loop, and in the usual one."""
     make = eqx.nn.make_with_state(eqx.nn.BatchNorm)
     model, state = make(3, "batch", mode="batch")
-    opt_state = optim.init(eqx.filter(model, eqx.is_array))
+    opt_state = optim.init(eqx.filter(model, eqx.is_inexact_array))
     xs = jr.normal(key, (16, 3))
     batches = [(xs, jnp.sin(xs))] * 5
     (flat_model, *_), flat = flat_loop((model, state, opt_state), batches)

@@ -1,7 +1,6 @@
 """Compute in bfloat16, with float32 parameters and statistics.
 
-A layer computes in the dtype of its weights and inputs, so the model
-casts both. The gradient with respect to the weight is float32.
+The model casts weights and inputs. The gradients of the weights are float32.
 """
 
 import equinox as eqx
@@ -23,19 +22,20 @@ class Net(eqx.Module):
     norm: eqx.nn.BatchNorm
 
     def __init__(self, key):
-        self.linear = eqx.nn.Linear(3, 8, False, jnp.float32, key=key)
+        self.linear = eqx.nn.Linear(
+            3, 8, use_bias=False, dtype=jnp.float32, key=key
+        )
         self.norm = eqx.nn.BatchNorm(8, "batch", mode="batch", dtype="float32")
 
     def __call__(self, x, state):
         linear, x = to_bfloat16((self.linear, x))
-        x = linear(x).astype(jnp.float32)
-        return self.norm(x, state)
+        return self.norm(linear(x).astype(jnp.float32), state)
 
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns statistics and weights, which are float32."""
-    weight_key, data_key = jr.split(key)
-    model, state = eqx.nn.make_with_state(Net)(weight_key)
+    layer_key, weight_key, data_key = jr.split(key, 3)
+    model, state = eqx.nn.make_with_state(Net)(layer_key)
     weight = jr.normal(weight_key, (3, 8), jnp.float32).T
     model = eqx.tree_at(lambda m: m.linear.weight, model, weight)
     xs = jr.normal(data_key, (16, 3), jnp.float32)

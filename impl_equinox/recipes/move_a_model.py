@@ -34,7 +34,7 @@ def receive(source, xs):
 
 def train(key, xs):
     """Returns a model and its state after three steps of SGD."""
-    model, state = eqx.nn.make_with_state(Net)(key)
+    model, state = eqx.nn.make_with_state(Net)(jr.key(0))
     weight = jr.normal(key, (3, 8)).T
     model = eqx.tree_at(lambda m: m.linear.weight, model, weight)
     # Saturated: inference uses the running statistics as they are.

@@ -24,8 +24,8 @@ def predict(pair, xs):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns predictions of the averaged model and of the target."""
-    weight_key, data_key = jr.split(key)
-    linear = eqx.nn.Linear(3, 3, use_bias=False, key=weight_key)
+    layer_key, weight_key, data_key = jr.split(key, 3)
+    linear = eqx.nn.Linear(3, 3, use_bias=False, key=layer_key)
     norm = eqx.nn.BatchNorm(3, "batch", momentum=0.9, mode="batch")
     model, state = eqx.nn.make_with_state(eqx.nn.Sequential)([linear, norm])
     weight = jr.normal(weight_key, (3, 3)).T

@@ -18,7 +18,7 @@ def make(key):
     """Returns a model, its state, an optimizer state, a key and a count."""
     make_norm = eqx.nn.make_with_state(eqx.nn.BatchNorm)
     model, state = make_norm(3, "batch", mode="batch")
-    opt_state = optim.init(eqx.filter(model, eqx.is_array))
+    opt_state = optim.init(eqx.filter(model, eqx.is_inexact_array))
     return model, state, opt_state, jr.key_data(key), jnp.array(0)
 
 

@@ -38,8 +38,8 @@ def loss_fn(model, state, xs, ys, key=None):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns the losses of the steps and of the evaluations after them."""
-    weight_key, data_key, dropout_key = jr.split(key, 3)
-    model, state = eqx.nn.make_with_state(Net)(weight_key)
+    layer_key, weight_key, data_key, dropout_key = jr.split(key, 4)
+    model, state = eqx.nn.make_with_state(Net)(layer_key)
     weight = jr.normal(weight_key, (3, 8)).T
     model = eqx.tree_at(lambda model: model.linear.weight, model, weight)
     # With a saturated counter, inference does not rescale the statistics.
@@ -47,7 +47,7 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     xs = jr.normal(data_key, (16, 3))
     ys = jnp.sin(xs @ jnp.ones((3, 8)))
     optim = optax.sgd(0.1)
-    opt_state = optim.init(eqx.filter(model, eqx.is_array))
+    opt_state = optim.init(eqx.filter(model, eqx.is_inexact_array))
     grad = eqx.filter_jit(eqx.filter_value_and_grad(loss_fn, has_aux=True))
     losses = []
     for step_key in jr.split(dropout_key, 10):

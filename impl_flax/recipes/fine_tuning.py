@@ -25,11 +25,11 @@ class Net(nnx.Module):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns the weights after five steps."""
-    key1, key2, data_key = jr.split(key, 3)
+    key1, key2, key3, data_key = jr.split(key, 4)
     # NNX creates float32 arrays. This follows JAX's default dtype.
     model = jax.tree.map(lambda x: x.astype(float), Net(nnx.Rngs(key1)))
-    model.encoder.kernel[...] = jr.normal(key1, (3, 8))
-    model.head.kernel[...] = jr.normal(key2, (8, 1))
+    model.encoder.kernel[...] = jr.normal(key2, (3, 8))
+    model.head.kernel[...] = jr.normal(key3, (8, 1))
     model = nnx.view(model, use_running_average=True)  # freezes BatchNorm
     is_trained = nnx.All(nnx.Param, nnx.PathContains("head"))
     optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=is_trained)

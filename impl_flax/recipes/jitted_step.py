@@ -39,15 +39,16 @@ def train(model, xs, ys, *, jit):
 
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
-    """Trains right, and with `jax.jit`, and returns both results."""
-    rngs = nnx.Rngs(key)
+    """Trains correctly, and with `jax.jit`; returns both results."""
+    layer_key, weight_key, data_key = jr.split(key, 3)
+    rngs = nnx.Rngs(layer_key)
     norm = nnx.BatchNorm(3, use_fast_variance=False, rngs=rngs)
     linear = nnx.Linear(3, 1, use_bias=False, rngs=rngs)
     model = nnx.Sequential(norm, linear)
     # NNX creates float32 arrays. This follows JAX's default dtype.
     model = jax.tree.map(lambda x: x.astype(float), model)
-    model.layers[1].kernel[...] = jr.normal(key, (3, 1))
-    xs = jr.normal(jr.fold_in(key, 1), (16, 3)) + 1
+    model.layers[1].kernel[...] = jr.normal(weight_key, (3, 1))
+    xs = jr.normal(data_key, (16, 3)) + 1
     ys = xs.sum(1, keepdims=True)
     right = train(nnx.clone(model), xs, ys, jit=nnx.jit)
     wrong = train(model, xs, ys, jit=jax.jit)

@@ -52,5 +52,5 @@ def run(key: jax.Array) -> dict[str, jax.Array]:
     batches = [(xs, jnp.sin(xs))] * 5
     flat = flat_loop(objects, batches)
     step = nnx.cached_partial(nnx.jit(update), *copies)
-    usual = [step(*batch) for batch in batches]
-    return {"losses": jnp.array([flat, usual]), "weight": model.scale[...]}
+    cached = [step(*batch) for batch in batches]
+    return {"losses": jnp.array([flat, cached]), "weight": model.scale[...]}

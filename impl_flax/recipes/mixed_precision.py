@@ -28,8 +28,8 @@ class Net(nnx.Module):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns statistics and weights, which are float32."""
-    weight_key, data_key = jr.split(key)
-    model = Net(nnx.Rngs(weight_key))
+    layer_key, weight_key, data_key = jr.split(key, 3)
+    model = Net(nnx.Rngs(layer_key))
     weight = jr.normal(weight_key, (3, 8), jnp.float32)
     model.linear.kernel[...] = weight
     xs = jr.normal(data_key, (16, 3), jnp.float32)

@@ -18,8 +18,8 @@ def predict(model, xs):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns predictions of the averaged model and of the target."""
-    weight_key, data_key = jr.split(key)
-    rngs = nnx.Rngs(weight_key)
+    layer_key, weight_key, data_key = jr.split(key, 3)
+    rngs = nnx.Rngs(layer_key)
     model = nnx.Sequential(
         nnx.Linear(3, 3, use_bias=False, rngs=rngs),
         nnx.BatchNorm(3, momentum=0.9, use_fast_variance=False, rngs=rngs),

@@ -32,9 +32,9 @@ def loss_fn(model, xs, ys, rngs=None):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns the losses of the steps and of the evaluations after them."""
-    weight_key, data_key, dropout_key = jr.split(key, 3)
+    layer_key, weight_key, data_key, dropout_key = jr.split(key, 4)
     # NNX creates float32 arrays. This follows JAX's default dtype.
-    model = jax.tree.map(lambda x: x.astype(float), Net(nnx.Rngs(weight_key)))
+    model = jax.tree.map(lambda x: x.astype(float), Net(nnx.Rngs(layer_key)))
     model.linear.kernel[...] = jr.normal(weight_key, (3, 8))
     eval_model = nnx.view(model, deterministic=True, use_running_average=True)
     xs = jr.normal(data_key, (16, 3))

@@ -44,3 +44,24 @@ def test_another_suffix_is_refused(capsys):
     assert "expected a name that ends in '.safetensors'" in (
         capsys.readouterr().err
     )
+
+
+def test_a_source_that_does_not_exist(capsys):
+    assert cli.main(["port", "no.safetensors", "ported:right"]) == 2
+    assert "SOURCE: got 'no.safetensors', expected a file that exists" in (
+        capsys.readouterr().err
+    )
+
+
+def test_errors_name_the_options(monkeypatch, capsys):
+    def refuse(*_, **options):
+        raise ValueError(
+            "batch norm `n`: got no `batch_norm`, expected a choice. Pass "
+            "batch_norm='serve', or list it in `ignore`."
+        )
+
+    monkeypatch.setattr("common.porting.plan_port", refuse)
+    assert cli.main(["port", "ported:left", "ported:right"]) == 2
+    message = capsys.readouterr().err
+    assert "got no `--batch-norm`" in message
+    assert "Pass `--batch-norm serve`, or list it in `--ignore`." in message

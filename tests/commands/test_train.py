@@ -160,7 +160,7 @@ def test_resume_refuses_options_of_another_run(
     ("words", "message"),
     [
         ("--backend torch", "backend: got 'torch', expected one of"),
-        ("--backend flax --resume no", "No such file"),
+        ("--backend flax --resume no", "--resume: got 'no', expected a file"),
         ("--backend flax --batch-size 0", "batch_size: got 0, expected"),
         ("--backend flax --seed -1", "seed: got -1, expected an int"),
         ("--backend flax --save no/f", "expected a file in a folder that"),

@@ -3,7 +3,6 @@
 import json
 import sys
 
-import numpy as np
 import pytest
 
 from common import cli
@@ -38,13 +37,6 @@ def test_a_model_or_a_function_that_makes_one():
     assert {type(x).__name__ for x in made} == {"Left"}
 
 
-def test_several_arrays_are_a_tuple(folder):
-    np.savez(folder / "x.npz", a=np.ones(2), b=np.ones(3))
-    assert len(user_models.batch(["x.npz"], 0)) == 2
-    with pytest.raises(ValueError, match="--inputs: got no arrays"):
-        user_models.batch([], 0)
-
-
 def test_compare_two_models(folder, capsys):
     words = ["compare", "compared:left", "compared:right", *SHAPE, "--carry"]
     words += ["--steps", "1", "--html", "r.html", "--json", "r.json"]
@@ -76,6 +68,10 @@ def test_other_weights_are_a_mismatch_without_carry(capsys):
         (["compared:left"], "got ['compared:left'], expected two models"),
         (["compared:left", "compared:right"], "--inputs: got none"),
         (["compared:left", "compared:right", "--dtype", "x"], "got --dtype"),
+        (
+            ["compared:left", "compared:right", *SHAPE, "--rules", "no"],
+            "--rules: got 'no', expected a file that exists. Write",
+        ),
         (["--carry"], "compare without LEFT and RIGHT: got --carry"),
         (
             ["compared:left", "compared:right", "--inputs", "shape=5,2"],
@@ -95,3 +91,11 @@ def test_diff_at_the_symmetric_point(capsys):
     assert "literal 1e-05" in printed and "literal 0.001" in printed
     assert cli.main([*words, "--weights", "equal"]) == 2
     assert "--weights: got 'equal'" in capsys.readouterr().err
+
+
+def test_diff_suggests_weights_for_functions_without_parameters(capsys):
+    words = ["diff", "compared:left", "compared:right", *SHAPE]
+    assert cli.main(words) == 2
+    message = capsys.readouterr().err
+    assert "function 'compared:left': got one without parameters" in message
+    assert "add --weights symmetric" in message

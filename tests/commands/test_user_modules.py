@@ -180,3 +180,18 @@ def test_a_file_named_common_is_refused(tmp_path, monkeypatch):
 def test_this_checkout_does_not_clash_with_itself(monkeypatch):
     monkeypatch.chdir(pathlib.Path(__file__).parents[2])
     assert callable(arguments.function("common:build"))
+
+
+def test_another_copy_of_this_project_needs_an_editable_install(
+    folder, capsys
+):
+    for name in user_modules.PROJECT_PACKAGES:
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "__init__.py").write_text("")
+    (folder / "pyproject.toml").write_text('name = "eqx-vs-nnx"\n')
+    (folder / "uses.py").write_text(f"from common.models import f\n{MODEL}")
+    for module in ("uses", "common.models"):
+        assert cli.main(["diff", f"{module}:f", "mine:g", *INPUTS]) == 2
+        message = capsys.readouterr().err
+        assert "Run `pip install -e .` here" in message
+        assert "Rename" not in message

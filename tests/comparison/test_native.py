@@ -199,7 +199,7 @@ def test_other_arrays_are_the_first_divergence():
     assert found.hint == "agrees after transposing (1, 0)"
     failed = {row.quantity for row in report.rows if not row.ok}
     assert failed == {"state"}
-    assert "1 arrays differ" in str(caught.value)
+    assert "1 array differs" in str(caught.value)
 
 
 def test_arrays_may_be_left_out():
