@@ -128,8 +128,8 @@ def integers(option: str, word: str) -> tuple[int, ...]:
         return tuple(int(number) for number in numbers.split(",") if number)
     except ValueError:
         raise ValueError(
-            f"{option}: got {word!r}, expected integers such as "
-            f"{name}=0,2,3,1. Separate them by commas."
+            f"{option}: got {word!r}, expected integers after {name}=. "
+            "Separate them by commas."
         ) from None
 
 

@@ -12,6 +12,8 @@ from common.commands import arguments, files
 from common.registry import library_of
 
 MODEL = "package.module:name"
+OPTIONS = {"right_args": "--right-inputs", "dtype=None": "--dtype none"}
+"""The options for arguments that messages of `diff` name."""
 
 
 def add_pair(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +67,10 @@ def report_type_errors() -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        raise ValueError(str(error)) from error
+        message = str(error)
+        for argument, option in OPTIONS.items():
+            message = message.replace(f"`{argument}`", f"`{option}`")
+        raise ValueError(message) from error
 
 
 def rules(path: pathlib.Path | None) -> str | None:

@@ -93,6 +93,14 @@ def test_diff_at_the_symmetric_point(capsys):
     assert "--weights: got 'equal'" in capsys.readouterr().err
 
 
+def test_diff_names_the_options(capsys):
+    words = ["diff", "compared:source", "compared:source"]
+    assert cli.main([*words, "--inputs", "shape=5,2"]) == 2
+    message = capsys.readouterr().err
+    assert "pass `--right-inputs` if" in message
+    assert "pass `--dtype none` if" in message
+
+
 def test_diff_suggests_weights_for_functions_without_parameters(capsys):
     words = ["diff", "compared:left", "compared:right", *SHAPE]
     assert cli.main(words) == 2
