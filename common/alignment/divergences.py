@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from common.alignment.arrangement import Arrangement
@@ -22,27 +23,47 @@ class SymmetricPoint:
 
     Attributes:
         functions: the left and the right function, of arrays and inputs.
-        arguments: the arrays by dotted name, and the inputs, of each.
+        arguments: the arrays by dotted name, and the inputs, of each, in
+            float64.
+        dtypes: the models' own dtypes of these arrays.
+        inputs: the inputs of each in their own dtypes.
         error: the relative error of the outputs.
     """
 
     functions: tuple[Callable[..., Any], Callable[..., Any]]
     arguments: tuple[tuple[Any, ...], tuple[Any, ...]]
+    dtypes: tuple[dict[str, Any], dict[str, Any]]
+    inputs: tuple[Any, Any]
     error: float
 
-    def diff(self, kept: int = KEPT) -> Diff:
+    def diff(self, kept: int = KEPT, dtype: str | None = "float64") -> Diff:
         """Finds where the two models diverge.
 
         Args:
             kept: how many bytes of values to keep on each side.
+            dtype: the dtype to run both in, or `None` for that of each array
+                and of the inputs.
 
         Raises:
-            ValueError: if their outputs have different structures.
+            ValueError: if their outputs have different structures, or if
+                there is no such dtype.
         """
-        with precise():
+        arguments = self._own_arguments() if dtype is None else self.arguments
+        wide = dtype == "float64"
+        full = jax.default_matmul_precision("highest")
+        with precise() if wide else full:
             return find_divergence(
-                self.functions, self.arguments, dtype="float64", kept=kept
+                self.functions, arguments, dtype=dtype, kept=kept
             )
+
+    def _own_arguments(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        left, right = (
+            ({n: x.astype(dtypes[n]) for n, x in arrays.items()}, xs)
+            for (arrays, _), dtypes, xs in zip(
+                self.arguments, self.dtypes, self.inputs, strict=True
+            )
+        )
+        return left, right
 
 
 def symmetric_point(
@@ -72,9 +93,18 @@ def symmetric_point(
         filled = half.fill(side.originals, point, own)
         arrays = {name: np.asarray(x) for name, x in filled.items()}
         arguments.append((arrays, side.xs))
+    first, second = sides
     return SymmetricPoint(
-        (functions[0], functions[1]), (arguments[0], arguments[1]), error
+        (functions[0], functions[1]),
+        (arguments[0], arguments[1]),
+        (_dtypes(first), _dtypes(second)),
+        (first.given, second.given),
+        error,
     )
+
+
+def _dtypes(side: Side) -> dict[str, Any]:
+    return {name: x.dtype for name, x in side.originals.items()}
 
 
 def with_module_paths(native: Any, call: Call | None) -> NativeModel:

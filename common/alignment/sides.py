@@ -51,6 +51,7 @@ class Side:
     Attributes:
         label: `"left"` or `"right"`.
         model: the model.
+        given: its inputs.
         xs: its inputs, in float64.
         originals: the arrays that may have a counterpart, by dotted name.
         pinned: the floating arrays that are constants, because the user said
@@ -76,7 +77,8 @@ class Side:
             xs: its inputs: a pytree.
             constants: the names of arrays that are constants.
         """
-        self.label, self.model, self.xs = label, model, to_float64(xs)
+        self.label, self.model = label, model
+        self.given, self.xs = xs, to_float64(xs)
         arrays = model.arrays()
         roles = Role.PARAMETER, Role.BUFFER
         floats = {

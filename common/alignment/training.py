@@ -14,6 +14,7 @@ from common.alignment.sides import Side, is_key, precise
 from common.alignment.ties import carried_values
 from common.divergence.sources import error_frames
 from common.layouts import Role
+from common.native import is_weak_counter, recast_counter
 
 MAX_TEXT = 300
 """How much of the message of an error is shown, in characters."""
@@ -109,6 +110,11 @@ def _train(side: Side, arrays: dict[str, np.ndarray]):
         for name, info in side.model.infos.items()
         if info.role is Role.BUFFER and info.value.dtype == bool
     }
+    weak = {
+        name: info.value
+        for name, info in side.model.infos.items()
+        if is_weak_counter(info.value)
+    }
     names = _buffers(side)
 
     def call(arrays, xs, key):
@@ -119,6 +125,7 @@ def _train(side: Side, arrays: dict[str, np.ndarray]):
     with precise():
         # A module cannot write a traced value into an array of NumPy.
         flags = {name: jnp.asarray(flag) for name, flag in flags.items()}
+        flags |= {n: recast_counter(x) for n, x in weak.items()}
         given = {n: jnp.asarray(arrays[n], jnp.float64) for n in arrays}
         key = jr.key(0)
         try:

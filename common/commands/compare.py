@@ -89,7 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="training steps (default: 100, and 10 for LEFT and RIGHT)",
     )
-    shared_options.add_batch_norm(parser, "that of each model")
+    parser.add_argument(
+        "--batch-norm",
+        metavar="DIALECT",
+        help="ema, batch, standard or torch (default: that of each model); "
+        "for LEFT and RIGHT, resume or serve, as for `port`",
+    )
     parser.add_argument(
         "--seed",
         type=int,
@@ -159,7 +164,7 @@ def _compare_own(
             f"compare: got {options.models}, expected two models. Write LEFT "
             "and RIGHT, or neither."
         )
-    _require_none(options, "model", "dtype", "batch_norm")
+    _require_none(options, "model", "dtype")
     with user_modules.refuse_clashes(), user_models.report_type_errors():
         inputs = [batches.batch(arrays) for arrays in batches.read(options)]
         ys = options.targets and batches.batch(
@@ -178,6 +183,7 @@ def _compare_own(
                 rules=rules,
                 steps=options.steps,
                 carry=options.carry,
+                batch_norm=options.batch_norm,
             )
     console.print(*report_text.render(found), sep="\n")
     console.print(LEGEND, style="dim")

@@ -40,6 +40,7 @@ def compare(
     optimizer: optax.GradientTransformation | None = None,
     steps: int | None = None,
     carry: bool = False,
+    batch_norm: str | None = None,
 ) -> Report:
     """Compares two models, or two trainers, and reports where they diverge.
 
@@ -87,6 +88,9 @@ def compare(
             for trainers.
         carry: whether the right model's own arrays are left out of the
             comparison, for two models that hold different weights.
+        batch_norm: as for `port`: `"resume"` if the running statistics were
+            carried over for training, or `"serve"` for inference. What then
+            differs by design is left out, and the report says so.
 
     Returns:
         A report. Its `first_divergence` names the quantity, the step, the
@@ -110,6 +114,7 @@ def compare(
         "loss": loss,
         "optimizer": optimizer,
         "carry": carry or None,
+        "batch_norm": batch_norm,
     }
     trainers = [isinstance(x, Trainer) for x in (left, right)]
     if all(trainers) and None in (left.subject.spec, right.subject.spec):
@@ -144,6 +149,7 @@ def compare(
         optimizer=optimizer,
         steps=MODEL_STEPS if steps is None else steps,
         carry=carry,
+        batch_norm=batch_norm,
     )
 
 
@@ -162,6 +168,7 @@ def assert_equivalent(
     optimizer: optax.GradientTransformation | None = None,
     steps: int | None = None,
     carry: bool = False,
+    batch_norm: str | None = None,
 ) -> Report:
     """Asserts that two models are the same function; see `compare`.
 
@@ -179,6 +186,7 @@ def assert_equivalent(
         optimizer: an optax transformation.
         steps: the number of training steps.
         carry: whether the models' own arrays may differ.
+        batch_norm: what the running statistics were carried over for.
 
     Returns:
         The report, in which everything agrees.
@@ -200,6 +208,7 @@ def assert_equivalent(
         optimizer=optimizer,
         steps=steps,
         carry=carry,
+        batch_norm=batch_norm,
     )
     if not report.ok:
         raise EquivalenceError(report)
@@ -234,6 +243,7 @@ def _compare_trained(
         right_optimizer=optimizer or right.optimizer,
         steps=TRAINER_STEPS if steps is None else steps,
         carry=bool(options["carry"]),
+        batch_norm=options["batch_norm"],
     )
 
 
@@ -246,7 +256,7 @@ def _compare_own_steps(
     steps: int | None,
 ) -> Report:
     """Compares two trainers, of which one at least has its own step."""
-    named = ("left_call", "right_call", "loss", "optimizer")
+    named = ("left_call", "right_call", "loss", "optimizer", "batch_norm")
     _require_none({name: options[name] for name in named})
     return own_steps.compare_each_step(
         left,

@@ -115,8 +115,9 @@ class Duel:
 
     def _predict(self, quantity: str, step: int) -> dict[str, list[str]]:
         found = [run.infer() for run in self._runs]
-        self._values(quantity, step, [outputs for outputs, _ in found])
-        self._note_failure(self._before())
+        if quantity not in self.mapping.left_out:
+            self._values(quantity, step, [outputs for outputs, _ in found])
+            self._note_failure(self._before())
         names = zip(self._names[:2], found[:2], strict=True)
         return {name: changed for name, (_, changed) in names}
 

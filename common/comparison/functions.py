@@ -6,7 +6,7 @@ from typing import Any
 
 from common.alignment.functions import symmetric_arguments
 from common.divergence.result import Diff
-from common.divergence.search import KEPT, find_divergence
+from common.divergence.search import DTYPES, KEPT, find_divergence
 from common.errors import choose
 from common.registry import LIBRARIES, find_module_paths
 
@@ -58,10 +58,13 @@ def diff(
             without `weights`.
         ValueError: if the outputs have different structures.
     """
+    if dtype not in DTYPES:
+        raise choose("dtype", dtype, DTYPES)
     if weights is not None:
         if weights not in WEIGHTS:
             raise choose("weights", weights, WEIGHTS)
-        return _diff_symmetric(left, right, args, right_args, kept, options)
+        run = {"kept": kept, "dtype": dtype}
+        return _diff_symmetric(left, right, args, right_args, run, options)
     if options:
         raise TypeError(
             f"diff: got the arguments {sorted(options)}, expected them with "
@@ -86,7 +89,7 @@ def _diff_symmetric(
     right: Any,
     args: tuple[Any, ...],
     right_args: Sequence[Any] | None,
-    kept: int,
+    run: dict[str, Any],
     options: dict[str, Any],
 ) -> Diff:
     """Compares two native models at a symmetric point."""
@@ -99,7 +102,7 @@ def _diff_symmetric(
     if right_args is not None:
         options = {"right_inputs": right_args[0], **options}
     xs = args[0] if args else None
-    return symmetric_arguments(left, right, xs, **options).diff(kept)
+    return symmetric_arguments(left, right, xs, **options).diff(**run)
 
 
 def name_modules(trees: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -16,7 +16,12 @@ import numpy as np
 from common.comparison import mapping as mappings
 from common.comparison.functions import name_modules
 from common.layouts import Role
-from common.native import Call, NativeModel
+from common.native import (
+    Call,
+    NativeModel,
+    is_weak_counter,
+    recast_counter,
+)
 from common.registry import find_library
 
 Arrays = dict[str, Any]
@@ -185,6 +190,7 @@ def comparable_rest(
         name
         for name in right.rest
         if name in mapping.layouts
+        and not mapping.divides(name)
         and set(mapping.sources(name)) <= left.rest.keys()
         and (
             right.model.infos[name].role is Role.BUFFER
@@ -211,8 +217,8 @@ def host(arrays: Mapping[str, Any]) -> Arrays:
 def _cast(x: Any, dtype: str | None) -> Any:
     if not hasattr(x, "dtype"):
         return x
-    if _is_counter(x):
-        return jnp.array(x.item())
+    if is_weak_counter(x):
+        return recast_counter(x)
     if dtype is None or not jnp.issubdtype(x.dtype, jnp.floating):
         return jnp.asarray(x)
     return jnp.asarray(x, dtype)
@@ -222,19 +228,9 @@ def _as(x: Any, like: Any, dtype: str | None) -> Any:
     """Casts an array to the dtype that the right model has in its place."""
     if dtype is not None and jnp.issubdtype(like.dtype, jnp.floating):
         return jnp.asarray(x, dtype)
-    if _is_counter(like):
-        return jnp.array(x.item())
+    if is_weak_counter(like):
+        return recast_counter(x)
     return jnp.asarray(x, like.dtype)
-
-
-def _is_counter(x: Any) -> bool:
-    """Tells an integer that was made from a Python number.
-
-    Counting makes its dtype the default integer of the moment, which is
-    another one in float64, and an `eqx.nn.State` lets no dtype change.
-    """
-    weak = getattr(x, "weak_type", False) and not x.shape
-    return weak and jnp.issubdtype(x.dtype, jnp.integer)
 
 
 def _with_names(call: Call) -> Call:

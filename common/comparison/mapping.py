@@ -9,7 +9,11 @@ from common.alignment import AlignmentError, align
 from common.layouts import Layout, Role, simplify
 from common.layouts.composition import compose
 from common.native import Call, NativeModel
-from common.porting import plan_port
+from common.porting import Plan, plan_port
+from common.porting.arithmetic import Divide
+from common.porting.batch_norm import require_choice, warming
+from common.porting.endpoints import Native
+from common.porting.planning import norm_pairs
 
 Models = tuple[NativeModel, NativeModel]
 
@@ -23,11 +27,14 @@ class Mapping:
             that makes it from arrays of the left model.
         origin: how the mapping was found.
         notes: what else is known of it.
+        left_out: the quantities that differ by design, which are not
+            compared.
     """
 
     layouts: dict[str, Layout]
     origin: str
     notes: tuple[str, ...] = ()
+    left_out: frozenset[str] = frozenset()
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Returns the left arrays that an array of the right is made of."""
@@ -46,6 +53,10 @@ class Mapping:
             and self.targets(name)
             and all(is_parameter(right.infos[n]) for n in self.targets(name))
         ]
+
+    def divides(self, name: str) -> bool:
+        """Tells statistics that are carried over for inference only."""
+        return any(isinstance(x, Divide) for x in self.layouts[name].steps)
 
     def label_left(self, name: str) -> str:
         """Names an array of the left, and where it is in the right."""
@@ -111,6 +122,7 @@ def mapping_of(
     calls: tuple[Call | None, Call | None],
     inputs: tuple[Any, Any],
     rules: Any = None,
+    batch_norm: str | None = None,
 ) -> Mapping:
     """Finds the mapping between the arrays of two models.
 
@@ -122,21 +134,43 @@ def mapping_of(
         calls: how to call them, or `None`.
         inputs: the batch of inputs of each.
         rules: a plan, an alignment, layouts by name, or rules as text.
+        batch_norm: as for `port`.
 
     Raises:
         ValueError: if the arrays do not match.
     """
+    require_choice(batch_norm)
     if isinstance(rules, dict) and all(
         isinstance(x, Layout) for x in rules.values()
     ):
+        if batch_norm is not None:
+            raise ValueError(
+                f"batch_norm: got {batch_norm!r} and layouts, expected a plan "
+                "or rules as text with it. Leave it out, or pass rules."
+            )
         return Mapping(rules, "the given layouts")
+    found = _find(natives, calls, inputs, rules, batch_norm)
+    # A plan says by its layouts what its statistics are for.
+    resumes = batch_norm == "resume" or isinstance(rules, Plan)
+    return _without_inference(found, natives, resumes)
+
+
+def _find(
+    natives: tuple[Any, Any],
+    calls: tuple[Call | None, Call | None],
+    inputs: tuple[Any, Any],
+    rules: Any,
+    batch_norm: str | None,
+) -> Mapping:
     if rules is not None:
         layouts = getattr(rules, "layouts", None)
-        if layouts is None:
-            layouts = plan_port(*natives, rules=rules).layouts
+        if layouts is None or batch_norm is not None:
+            layouts = plan_port(
+                *natives, rules=rules, batch_norm=batch_norm
+            ).layouts
         return Mapping(dict(layouts), "the given rules")
     try:
-        plan = plan_port(*natives)
+        plan = plan_port(*natives, batch_norm=batch_norm)
         return Mapping(dict(plan.layouts), "equal names", plan.notes)
     except ValueError:
         pass
@@ -149,10 +183,56 @@ def mapping_of(
             right_call=calls[1],
             progress=False,
         )
-        return Mapping(dict(found.layouts), f"`align`, {found.status}")
     except AlignmentError as error:
         # The report says more about two models whose names are all equal.
         try:
             return by_canonical_name(*map(NativeModel, natives))
         except ValueError:
             raise error from None
+    layouts = found.layouts
+    if batch_norm is not None:
+        layouts = plan_port(
+            *natives, rules=found, batch_norm=batch_norm
+        ).layouts
+    return Mapping(dict(layouts), f"`align`, {found.status}")
+
+
+def _without_inference(
+    found: Mapping, natives: tuple[Any, Any], resumes: bool
+) -> Mapping:
+    """Leaves out what differs by design between dialects of batch norm.
+
+    Args:
+        found: the mapping.
+        natives: both models.
+        resumes: whether statistics that are copied are there for training.
+    """
+    source, target = (Native.of(x).side("source") for x in natives)
+    factors = warming(
+        source,
+        target,
+        NativeModel(natives[0]).arrays(),
+        norm_pairs(found.layouts, source, target),
+    )
+    if not factors:
+        return found
+    served = [n for n in found.layouts if found.divides(n)]
+    is_fresh = not any(factors.values())
+    why = (
+        "the batch norms of the left divide their statistics by "
+        "`1 - momentum**counter`, and those of the right do not"
+    )
+    if not (is_fresh or resumes or served):
+        note = f"{why}: pass `batch_norm`, as to `port`"
+        return dataclasses.replace(found, notes=(*found.notes, note))
+    left_out, what = {"eval"}, "outputs in inference mode after training"
+    if served:
+        what += f", and the updates of {', '.join(served)}"
+        why += ", and `batch_norm='serve'` is for inference before training"
+    elif not is_fresh:
+        left_out, what = {"forward", "eval"}, "outputs in inference mode"
+        why += ", and `batch_norm='resume'` is for training"
+    note = f"left out: {what}, because {why}"
+    return dataclasses.replace(
+        found, notes=(*found.notes, note), left_out=frozenset(left_out)
+    )

@@ -43,6 +43,7 @@ def compare_models(
     right_optimizer: optax.GradientTransformation | None = None,
     steps: int = 10,
     carry: bool = False,
+    batch_norm: str | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Report:
     """Compares two models; `common.compare` calls it.
@@ -60,6 +61,7 @@ def compare_models(
         right_optimizer: that of the right model, if it has another one.
         steps: the number of training steps.
         carry: whether the models' own arrays may differ.
+        batch_norm: as for `port`.
         tick: a function to call after every step in each dtype.
 
     Raises:
@@ -68,7 +70,7 @@ def compare_models(
     """
     checks.check_steps(steps)
     models = NativeModel(left, calls[0]), NativeModel(right, calls[1])
-    found = mapping.mapping_of((left, right), calls, inputs, rules)
+    found = mapping.mapping_of((left, right), calls, inputs, rules, batch_norm)
     objective, described = objectives.find_objective(loss, ys)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     both_losses = objective, right_loss or objective

@@ -95,11 +95,7 @@ def convert(
     Raises:
         ValueError: if there is no such choice.
     """
-    if choice not in CHOICES:
-        raise ValueError(
-            f"batch_norm: got {choice!r}, expected one of {CHOICES}. Pass "
-            "'resume' to continue training, or 'serve' for inference."
-        )
+    require_choice(choice)
     found = Conversion()
     ours, theirs = norms(source), norms(target)
     for right, left in pairs.items():
@@ -133,8 +129,7 @@ def _convert_one(
         return
     factor = 1.0
     if dialect == "batch":
-        count = _value(source, arrays, left + COUNTER)
-        factor = 1 - momentum ** int(count if count is not None else MANY)
+        factor = _factor(source, arrays, left, momentum)
     if dialect == "ema" and _value(source, arrays, left + FIRST):
         found.problems.append(
             f"batch norm {shown}: got statistics that were never updated, "
@@ -143,12 +138,13 @@ def _convert_one(
         )
         return
     if factor == 0:
-        found.problems.append(
-            f"batch norm {shown}: got a counter of 0, expected statistics "
-            "that were updated. Train the source for a step, or ignore and "
-            "keep its statistics"
+        # The source divides by 1 until its first step of training.
+        factor = 1.0
+        found.notes.append(
+            f"batch norm {shown}: the source was never trained; inference "
+            "and training are those of its initial statistics, but after a "
+            "step of training inference differs"
         )
-        return
     why = _why_not_resume(dialect, wanted)
     if why and choice == "resume" and have[1]:
         found.problems.append(
@@ -224,6 +220,53 @@ def _extra(
         found.notes.append(
             f"batch norm `{right.rstrip('.')}`: {word} set to {value}, so "
             "that inference uses the statistics as they are"
+        )
+
+
+def warming(
+    source: Side,
+    target: Side,
+    arrays: Mapping[str, Any],
+    pairs: Mapping[str, str],
+) -> dict[str, float]:
+    """Returns batch norms whose inference differs after training.
+
+    The source divides its statistics by a factor that depends on its counter,
+    and the target does not.
+
+    Returns:
+        The factor of each, which is 0 before the first step, by the prefix
+        of the target's canonical names.
+    """
+    ours, theirs = norms(source), norms(target)
+    found = {}
+    for right, left in pairs.items():
+        dialect, momentum = ours.get(left, ("torch", 0.0))
+        wanted, _ = theirs.get(right, (dialect, 0.0))
+        if dialect == "batch" != wanted:
+            factor = _factor(source, arrays, left, momentum)
+            if factor != 1:
+                found[right] = factor
+    return found
+
+
+def _factor(
+    source: Side, arrays: Mapping[str, Any], left: str, momentum: float
+) -> float:
+    count = _value(source, arrays, left + COUNTER)
+    return 1 - momentum ** int(count if count is not None else MANY)
+
+
+def require_choice(choice: str | None) -> None:
+    """Checks the argument `batch_norm` of `port`.
+
+    Raises:
+        ValueError: if there is no such choice.
+    """
+    if choice not in CHOICES:
+        raise ValueError(
+            f"batch_norm: got {choice!r}, expected one of {CHOICES}. Pass "
+            "'resume' to continue training, or 'serve' for inference."
         )
 
 

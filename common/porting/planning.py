@@ -61,7 +61,7 @@ def make_plan(
     for path, sizes in (flatten or {}).items():
         _flatten(canonical, path, sizes, source, target)
     layouts = from_canonical(canonical, target) | said.layouts
-    pairs = _norm_pairs(layouts, source, target)
+    pairs = norm_pairs(layouts, source, target)
     normed = convert(
         source,
         target,
@@ -225,7 +225,7 @@ def _leave_random_state(
     said.kept += _random(target) - layouts.keys()
 
 
-def _norm_pairs(
+def norm_pairs(
     layouts: Mapping[str, Layout], source: Side, target: Side
 ) -> dict[str, str]:
     """Returns the source's batch norm of each of the target's."""

@@ -309,6 +309,24 @@ def test_symmetric_weights_need_no_mapping():
     assert diff(first, right(layer, **LAYER), xs, weights="symmetric").ok
 
 
+@pytest.mark.parametrize("dtype", ["float32", None])
+def test_symmetric_weights_have_the_dtype_of_the_comparison(dtype):
+    xs = inputs(4, 6).astype(np.float32)
+    model = left(layer, **LAYER)
+    arrays = NativeModel(model).arrays()
+    with jax.enable_x64(False):
+        narrow = NativeModel(model).with_arrays(
+            {name: jnp.asarray(x, jnp.float32) for name, x in arrays.items()}
+        )
+        found = diff(narrow, narrow, xs, weights="symmetric", dtype=dtype)
+    assert found.ok
+    for record in found.matching.records:
+        dtypes = {node.dtype for node in record.nodes}
+        assert "float32" in dtypes and "float64" not in dtypes
+    with pytest.raises(ValueError, match="dtype: got 'int8', expected"):
+        diff(model, model, xs, weights="symmetric", dtype="int8")
+
+
 def test_port_takes_an_alignment_as_its_rules():
     first, second = left(layer, **LAYER), right(layer, **LAYER)
     found = align(first, second, inputs(4, 6), progress=False)

@@ -156,6 +156,15 @@ def test_statistics_are_mapped_and_updates_compared(momentum):
     )
 
 
+def test_a_counter_of_a_new_model_is_trained_in_float64():
+    with jax.enable_x64(False):
+        first = eqx.nn.make_with_state(Normalized)(jax.random.key(0))
+    second = FlaxNormalized(0.9, nnx.Rngs(0))
+    found = align(first, second, inputs(5, 4), progress=False)
+    assert found.training is not None, found.notes
+    assert max(found.training) < 1e-12
+
+
 def broken(native, xs, *, training, key):
     model, state = native
     if training:

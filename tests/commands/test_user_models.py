@@ -62,6 +62,13 @@ def test_other_weights_are_a_mismatch_without_carry(capsys):
     assert "DISAGREE. state" in capsys.readouterr().out
 
 
+def test_compare_with_a_choice_for_batch_norm(capsys):
+    words = ["compare", "compared:trained", "compared:Module", *SHAPE]
+    words += ["--steps", "1", "--carry", "--batch-norm", "resume"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert "left out: outputs in inference mode" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -89,6 +96,11 @@ def test_diff_at_the_symmetric_point(capsys):
     assert cli.main([*words, "--weights", "symmetric"]) == 1
     printed = capsys.readouterr().out
     assert "literal 1e-05" in printed and "literal 0.001" in printed
+    assert "float64" in printed
+    narrow = ["--weights", "symmetric", "--dtype", "float32"]
+    assert cli.main([*words, *narrow]) == 1
+    printed = capsys.readouterr().out
+    assert "float32" in printed and "float64" not in printed
     assert cli.main([*words, "--weights", "equal"]) == 2
     assert "--weights: got 'equal'" in capsys.readouterr().err
 

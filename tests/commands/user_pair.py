@@ -39,6 +39,26 @@ def renamed():
 def other_eps():
     return Right(("linear", "norm"), 1e-3)
 
+class Normalized(eqx.Module):
+    norm: eqx.nn.BatchNorm
+
+    def __init__(self):
+        self.norm = eqx.nn.BatchNorm(3, "batch", mode="batch")
+
+    def __call__(self, x, state):
+        return self.norm(x, state)
+
+class Module(nnx.Module):
+    def __init__(self):
+        self.norm = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.norm(x)
+
+def trained():
+    model, state = eqx.nn.make_with_state(Normalized)()
+    return model, state.set(model.norm.batch_counter, jax.numpy.array(3))
+
 def number():
     return 3
 
