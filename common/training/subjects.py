@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from common.layouts import Role
-from common.native import NativeModel, is_weak_counter, recast_counter
+from common.native import NativeModel
 from common.protocol import Backend, Loss, Spec
 from common.training import checks
 from common.training.leaves import NARROWED, initial_values
@@ -224,8 +224,6 @@ def _converted(model: NativeModel, dtype: str | None) -> NativeModel:
                 "a floating dtype, because it is trained. Keep the array in "
                 "an `nnx.Variable` of another type."
             )
-        if is_weak_counter(x):
-            new[path] = x = recast_counter(x)
         if jnp.issubdtype(x.dtype, jnp.floating) and dtype is not None:
             new[path] = jnp.asarray(x, dtype)
         elif x.dtype in NARROWED and name != "float64":
