@@ -92,6 +92,8 @@ def test_the_given_rules_are_used_as_they_are():
     natives = Left(), Right()
     found = mapping_of(natives, (None, None), (None, None), layouts)
     assert found == Mapping(layouts, "the given layouts")
+    with pytest.raises(ValueError, match="got 'serve' and layouts, expected"):
+        mapping_of(natives, (None, None), (None, None), layouts, "serve")
     found = mapping_of(
         natives,
         (None, None),
