@@ -7,9 +7,10 @@ import pytest
 from common import cli
 from common.comparison import layer_report
 from tests.commands.processes import environment, run_script
+from tests.conftest import exhaustive_but
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", exhaustive_but([80, 120], 80))
 def test_layers_fit_the_terminal(columns):
     words = "layers --name dropout --dtype float32"
     done = run_script(*words.split(), env=environment(columns=columns))

@@ -9,6 +9,7 @@ import pytest
 from common import cli
 from common.commands import arguments, user_modules
 from tests.commands.processes import run_module, run_script
+from tests.conftest import one_in
 
 MODEL = """
 import jax.numpy as jnp
@@ -88,7 +89,7 @@ def test_the_advised_name_works(folder):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["impl_equinox", "impl_flax"])
+@pytest.mark.parametrize("name", one_in(2, ["impl_equinox", "impl_flax"]))
 def test_our_backend_is_used_beside_a_folder_of_its_name(folder, name):
     (folder / name).mkdir()
     (folder / name / "__init__.py").write_text("raise SystemExit(7)")

@@ -112,7 +112,7 @@ def test_optimized_layer_agrees_with_its_definition(row, backend):
 
 
 @libraries
-@some_rows(one_in(2, LAYERS))
+@some_rows(one_in(4, LAYERS))
 def test_second_derivatives_agree(row, backend):
     layer = LAYERS[row]()
     findings = judge.curvature(layer, backend)

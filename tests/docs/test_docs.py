@@ -37,7 +37,13 @@ each_page = pytest.mark.parametrize(
 )
 
 
-SLOW = ("diff.md", "porting.md")
+SLOW = (
+    "diff.md",
+    "move_a_model.md",
+    "porting.md",
+    "state.md",
+    "training_step.md",
+)
 """Pages whose snippets the README's test command leaves out."""
 
 
