@@ -96,6 +96,7 @@ def found(monkeypatch, checkout):
 @pytest.mark.parametrize("status", [0, 1])
 def test_build_only(found, monkeypatch, capsys, status):
     monkeypatch.setattr(docs, "build", lambda root, site: status)
+    monkeypatch.setattr(docs, "require_packages", lambda names: None)
     assert cli.main(["docs", "--build-only", "--rebuild"]) == status
     printed = capsys.readouterr().out
     assert ("The build failed." in printed) == bool(status)
