@@ -137,7 +137,7 @@ ALIGNMENT: dict[str, dict[str, float]] = {
     },
 }
 
-# The same multiples, of another machine epsilon.
+# The same multiples of a different machine epsilon.
 ALIGNMENT["float16"] = {
     name: bound / EPS["bfloat16"] * EPS["float16"]
     for name, bound in ALIGNMENT["bfloat16"].items()

@@ -38,11 +38,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Compiling takes most of the time of the tests, and with little optimization
 # about half as much. `.ci/run` sets XLA_FLAGS to nothing and runs the tests
 # marked `optimized` again, compiled as users compile.
-os.environ.setdefault(
-    "XLA_FLAGS",
+QUICK_FLAGS = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",  # a worker has one core
+    "--xla_cpu_parallel_codegen_split_count=1"  # a worker has one core
 )
+os.environ.setdefault("XLA_FLAGS", QUICK_FLAGS)
 jax.config.update("jax_enable_x64", True)
 # The tests compile many small programs, and few of them change between two
 # runs: with all of them cached, the suite runs several times faster.

@@ -1,4 +1,4 @@
-"""Counters, whose dtype is the default integer of the moment."""
+"""Counters, whose dtype follows JAX's default integer dtype."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import jax.numpy as jnp
 
 
 def is_weak_counter(x: Any) -> bool:
-    """Tells an integer that was made from a Python number.
+    """Whether an array is an integer that was made from a Python number.
 
-    Counting makes its dtype the default integer of the moment, which is
-    another one in float64, and an `eqx.nn.State` lets no dtype change.
+    Counting gives it JAX's default integer dtype, which is int64 if x64 is
+    enabled and int32 otherwise, and an `eqx.nn.State` refuses a new dtype.
     """
     weak = getattr(x, "weak_type", False) and not x.shape
     return bool(weak) and jnp.issubdtype(x.dtype, jnp.integer)
 
 
 def recast_counter(x: Any) -> Any:
-    """Returns a counter in the default integer of the moment."""
+    """Returns a counter in JAX's default integer dtype."""
     return jnp.array(x.item())

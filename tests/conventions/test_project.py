@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from tests.conftest import QUICK_FLAGS
 from tests.conventions.sources import PACKAGES, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -27,6 +28,13 @@ def pinned_version(requirements: list[str], name: str) -> str:
         if requirement.startswith(f"{name}==")
     ]
     return found
+
+
+def test_ci_builds_the_pages_with_the_flags_of_the_tests():
+    """Otherwise the build reads nothing from the cache of the tests."""
+    script = (ROOT / ".ci" / "run").read_text()
+    flags = re.findall(r"--xla_\w+=\w+", script)
+    assert flags == QUICK_FLAGS.split()
 
 
 def test_hooks_use_the_pinned_ruff():
