@@ -35,8 +35,9 @@ def test_a_masked_batch_norm_needs_a_dialect_with_masks(assert_raises):
 
 def test_dropout_needs_a_key(assert_raises):
     layer = equinox_layers.Dropout(0.5, axis_name="batch")
+    x = jnp.ones(3)
     assert_raises(
-        lambda: layer(jnp.ones(3)),
+        lambda: layer(x),
         RuntimeError,
         r"Dropout key: got None, expected a PRNG key when not in inference "
         r"mode\. Pass `key=`, or use `eqx\.nn\.inference_mode\(model\)`\.",

@@ -106,12 +106,15 @@ def sample(gan, noise, *, training, key):
 STEPS = {"equinox": equinox_step, "flax": flax_step}
 
 
-def make_gan(library, **options):
-    gan = EqxGan(jr.key(0)) if library == "equinox" else NnxGan(nnx.Rngs(0))
+def make_model(library):
+    return EqxGan(jr.key(0)) if library == "equinox" else NnxGan(nnx.Rngs(0))
+
+
+def make_gan(library, model=None, **options):
     options = {
         "step": STEPS[library],
         "call": sample,
-        "carry": {"mean": jnp.zeros(2)},
+        "carry": {"mean": np.zeros(2)},
         "optimizer": {
             "generator": optax.adam(0.01),
             "discriminator": optax.sgd(0.02, momentum=0.9),
@@ -119,7 +122,7 @@ def make_gan(library, **options):
         "dtype": "float64",
         **options,
     }
-    return build(model=gan, **options)
+    return build(model=model or make_model(library), **options)
 
 
 @each_library
@@ -293,14 +296,15 @@ def test_what_a_step_may_return(fault, assert_raises):
 
 @each_library
 def test_parts_that_are_not_there(library, assert_raises):
-    name = {"equinox": "EqxGan", "flax": "NnxGan"}[library]
+    model = make_model(library)
+    name = type(model).__name__
     for part, owner, word in (
         ("critic", name, "critic"),
         ("generator.layers", "Linear", "layers"),
     ):
-        options = {"optimizer": {part: optax.sgd(0.1)}}
+        options = {"optimizer": {part: optax.sgd(0.1)}, "dtype": None}
         assert_raises(
-            lambda options=options: make_gan(library, **options),
+            lambda options=options: make_gan(library, model, **options),
             ValueError,
             rf"part of {name}: got '{part}', expected the dotted path of a "
             rf"part, but {owner} has no '{word}'\. Correct the path\.",
