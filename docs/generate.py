@@ -1,8 +1,11 @@
 """Writes what the pages include: measured, read or printed, never typed."""
 
+import concurrent.futures
 import contextlib
+import gc
 import io
 import json
+import multiprocessing
 import os
 import pathlib
 from typing import Any
@@ -39,36 +42,33 @@ BENCH = ROOT / "docs" / "data" / "bench.json"
 
 
 def write(folder: pathlib.Path) -> None:
-    """Writes every generated file.
+    """Writes every generated file, with a process for each core.
 
     Args:
         folder: where to; made if it is not there.
     """
     folder.mkdir(exist_ok=True)
+    with concurrent.futures.ProcessPoolExecutor(
+        max_workers=min(os.cpu_count() or 1, len(PARTS)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_configure,
+    ) as pool:
+        parts = [pool.submit(part) for part in PARTS]
+        for part in concurrent.futures.as_completed(parts):
+            for name, text in part.result().items():
+                (folder / name).write_text(text, encoding="utf-8")
+
+
+def _configure() -> None:
     # Most of the work is compiling, which hardly changes between two builds.
     jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache/jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_enable_x64", True)
-    files = {
-        "agreement.md": agreement_tables(),
-        "layer_tolerances.md": layer_tolerances(),
-        **layer_pages.pages(),
-        "reports.md": reports(),
-        **norm_pages.pages(),
-        **diff_pages.pages(),
-        **align_pages.pages(),
-        **optimizer_pages.pages(),
-        **dictionary_pages.pages(),
-        **headline_pages.pages(),
-        **recipe_pages.pages(),
-        **benchmark(),
-        "differences.md": known_differences(),
-        "names.md": names(),
-        "command_line.md": command_line(),
-    }
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    # Tracing makes many objects that live on, and looking at them again and
+    # again is slow; tests/conftest.py does the same.
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
 
 
 def versions() -> str:
@@ -238,3 +238,35 @@ def _place(layout: Layout, canonical: Any) -> str:
 def _layouts(trainer: Trainer) -> dict[str, Layout]:
     backend: Any = trainer.backend
     return backend.layouts.canonical
+
+
+def printed() -> dict[str, str]:
+    """Returns what takes no measuring, or little."""
+    return {
+        "agreement.md": agreement_tables(),
+        "layer_tolerances.md": layer_tolerances(),
+        "names.md": names(),
+        "command_line.md": command_line(),
+    }
+
+
+def compared() -> dict[str, str]:
+    """Returns the reports of comparisons, and the known differences."""
+    return {"reports.md": reports(), "differences.md": known_differences()}
+
+
+# The parts that take longest come first.
+PARTS = (
+    layer_pages.pages,
+    compared,
+    optimizer_pages.pages,
+    norm_pages.pages,
+    align_pages.pages,
+    diff_pages.pages,
+    printed,
+    benchmark,
+    dictionary_pages.pages,
+    headline_pages.pages,
+    recipe_pages.pages,
+)
+"""The functions that return generated files, by their names."""

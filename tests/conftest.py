@@ -49,6 +49,10 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# Tracing makes many objects that live on. Python's collector would spend a
+# fifth of the time of the tests on looking at them again and again.
+gc.freeze()
+gc.set_threshold(200_000, 50, 100)
 # JAX's strict promotion modes stay off: the definitions add a (C,) bias to a
 # (B, C) batch, and optax's Adam raises a float to the power of an integer.
 

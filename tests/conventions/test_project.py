@@ -1,5 +1,6 @@
 """The files around the code: CI, hooks, typing and the wheel."""
 
+import os
 import re
 import subprocess
 import sys
@@ -93,3 +94,10 @@ def test_the_wheel_holds_the_three_packages(wheel):
     assert "common/rendering/templates/diff.html.jinja" in wheel
     tops = {name.split("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith("info")} == set(PACKAGES)
+
+
+@pytest.mark.xdist_group("one group")
+def test_a_group_of_tests_runs_in_one_worker(request):
+    """With pytest 9.1, pytest-xdist 3.8 silently ignores groups."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@one group")
