@@ -1,6 +1,7 @@
 """The state of a run, as flat dicts of arrays by canonical name."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -12,9 +13,15 @@ import safetensors
 import safetensors.numpy
 
 from common.errors import StateError
+from common.files import write_bytes
 
 GROUPS = ("params", "buffers", "constants", "opt", "rng")
-FORMAT = "eqx-vs-nnx/1"
+FORMAT = "eqx-vs-nnx/2"
+FORMATS = ("eqx-vs-nnx/1", FORMAT)
+"""The formats that `State.read` reads. The first has no digests."""
+
+UNSIGNED = "0" * 64
+"""The digest in a file's header while the digest is computed."""
 
 MODEL = "model."
 """Start of the names of a model's own random state in `State.rng`."""
@@ -132,24 +139,29 @@ class State:
     ) -> None:
         """Writes a safetensors file, which is complete or is not changed.
 
+        The header has the SHA-256 of every array and of the whole file, so
+        that `read` refuses a file that was damaged.
+
         Args:
             path: the file to write.
             meta: JSON values kept in the file's header.
+
+        Raises:
+            OSError: if the file cannot be written.
         """
-        path = pathlib.Path(path)
         arrays = {
             name: np.asarray(x, order="C")
             for name, x in self.numpy().flat().items()
         }
-        header = {"format": FORMAT, "meta": json.dumps(dict(meta))}
+        header = {
+            "format": FORMAT,
+            "meta": json.dumps(dict(meta)),
+            "sha256": json.dumps({k: _sha256(x) for k, x in arrays.items()}),
+            "digest": UNSIGNED,
+        }
         data = safetensors.numpy.save(arrays, metadata=header)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        digest = hashlib.sha256(data).hexdigest()
+        write_bytes(path, _with_digest(data, UNSIGNED, digest))
 
     @classmethod
     def read(
@@ -157,34 +169,88 @@ class State:
     ) -> tuple["State", dict[str, Any]]:
         """Reads the State and the `meta` from a file that `save` wrote.
 
-        A file from before there were constants has none.
+        A file of the first format has no digests, and is not verified.
 
         Raises:
-            StateError: if `save` did not write the file.
+            StateError: if `save` did not write the file, or if a bit of it
+                has changed since.
         """
+        what = f"state file {str(path)!r}"
+        if os.path.isdir(path):
+            raise StateError(
+                f"{what}: got a folder, expected a file that `Trainer.save` "
+                "wrote. Add the name of the file."
+            )
+        data = pathlib.Path(path).read_bytes()
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
                 header = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
-        except safetensors.SafetensorError as error:
+            meta = json.loads(header.get("meta", "{}"))
+        except (
+            safetensors.SafetensorError,
+            AttributeError,  # of NumPy, which lacks some dtypes
+            TypeError,
+            ValueError,
+        ) as error:
             raise StateError(
-                f"state file {str(path)!r}: got bytes that are not "
-                f"safetensors ({error}), expected a file that "
-                "`Trainer.save` wrote. Save the run again."
+                f"{what}: got bytes that are not safetensors of NumPy arrays "
+                f"({error}), expected a file that `Trainer.save` wrote. Save "
+                "the run again, or use a copy."
             ) from error
-        if header.get("format") != FORMAT:
+        if header.get("format") not in FORMATS:
             raise StateError(
-                f"state file {str(path)!r}: got format "
-                f"{header.get('format')!r}, expected {FORMAT!r}. Write it "
-                "with `Trainer.save`."
+                f"{what}: got format {header.get('format')!r}, expected "
+                f"{FORMAT!r}. Write it with `Trainer.save`."
             )
-        meta = json.loads(header.get("meta", "{}"))
-        if "step" not in arrays:
+        if header["format"] == FORMAT:
+            _verify(what, data, header, arrays)
+        strangers = sorted(
+            name
+            for name in arrays
+            if name != "step" and name.partition(".")[0] not in GROUPS
+        )
+        if strangers or "step" not in arrays:
+            got = f"the entries {strangers}" if strangers else "no 'step'"
             raise StateError(
-                f"state file {str(path)!r}: got no entry 'step', expected "
-                "one. Write it with `Trainer.save`."
+                f"{what}: got {got}, expected 'step' and names that start "
+                f"with one of {', '.join(GROUPS)}. Write it with "
+                "`Trainer.save`."
             )
         return cls.from_flat(arrays), meta
+
+
+def _sha256(x: np.ndarray) -> str:
+    return hashlib.sha256(x.tobytes()).hexdigest()
+
+
+def _with_digest(data: bytes, old: str, new: str) -> bytes:
+    """Replaces the digest in the header of a safetensors file."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = data[:start].replace(
+        f'"digest":"{old}"'.encode(), f'"digest":"{new}"'.encode()
+    )
+    return header + data[start:]
+
+
+def _verify(
+    what: str,
+    data: bytes,
+    header: Mapping[str, str],
+    arrays: Mapping[str, np.ndarray],
+) -> None:
+    """Compares the digests in a file's header with its bytes."""
+    digest = header.get("digest", "")
+    unsigned = _with_digest(data, digest, UNSIGNED)
+    if hashlib.sha256(unsigned).hexdigest() == digest:
+        return
+    expected = header.get("sha256", "")
+    damaged = [k for k, x in arrays.items() if _sha256(x) not in expected]
+    raise StateError(
+        f"{what}: got changed bytes in "
+        f"{', '.join(sorted(damaged)) or 'the header'}, expected what "
+        "`Trainer.save` wrote. The file was damaged since; use a copy."
+    )
 
 
 def _describe(x: Any) -> str:

@@ -4,7 +4,7 @@ import pathlib
 
 import rich.console
 
-from common.rendering.files import write_text
+from common.files import write_text
 
 
 def require_writable(path: pathlib.Path | None, suffix: str = "") -> None:

@@ -121,6 +121,7 @@ def _save(native: Any, path: pathlib.Path) -> None:
     import numpy as np
     import safetensors.numpy
 
+    from common.files import write_bytes
     from common.layouts import Role
     from common.native import NativeModel
 
@@ -130,4 +131,4 @@ def _save(native: Any, path: pathlib.Path) -> None:
         for name, x in model.arrays().items()
         if model.infos[name].role is not Role.RANDOM_STATE
     }
-    safetensors.numpy.save_file(arrays, path)
+    write_bytes(path, safetensors.numpy.save(arrays))

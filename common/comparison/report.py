@@ -9,7 +9,8 @@ from typing import Any
 from common import agreement
 from common.comparison.rows import Divergence, Location, Row
 from common.environment import environment
-from common.rendering.files import plain, to_json, write_text
+from common.files import write_text
+from common.rendering.files import plain, to_json
 from common.rendering.tables import print_text
 
 

@@ -17,7 +17,7 @@ from common.layouts.model import ModelLayouts
 from common.porting.arrays import ArrayInfo
 from common.porting.sides import Side
 from common.registry import find_library, find_porting, library_of
-from common.state import FORMAT, State
+from common.state import FORMATS, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +234,7 @@ def _read_file(path: pathlib.Path, like: Any) -> tuple[Any, bool]:
 def _read_safetensors(path: pathlib.Path) -> Any:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("format") == FORMAT:
+            if (file.metadata() or {}).get("format") in FORMATS:
                 return State.read(path)[0]
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:

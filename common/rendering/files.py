@@ -1,15 +1,15 @@
-"""JSON and text files."""
+"""JSON files."""
 
 import dataclasses
 import json
 import math
 import os
-import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from common.files import write_text
 
 
 def plain(value: Any) -> Any:
@@ -48,33 +48,3 @@ def to_json(value: Any) -> str:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes a value as a JSON file; see `plain` for the conversions."""
     write_text(path, to_json(value))
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a UTF-8 file that ends in one newline.
-
-    The text is written to a temporary file that then replaces `path`, so
-    an interrupt leaves either the old file or the new one.
-    """
-    path = pathlib.Path(path)
-    if path.exists() and not path.is_file():  # such as /dev/stdout
-        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-        return
-    path = path.resolve()  # a link keeps pointing to the same file
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text.rstrip("\n") + "\n")
-        # mkstemp makes files that only their owner can read.
-        mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        pathlib.Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

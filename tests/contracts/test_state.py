@@ -1,14 +1,10 @@
 """What crosses between backends: bit for bit, by name, whole or not at all."""
 
-import json
-import os
-import pathlib
 
 import jax
 import numpy as np
 import optax
 import pytest
-import safetensors.numpy
 
 from common import State
 from common.errors import StateError
@@ -267,127 +263,3 @@ def test_values_may_be_plain_python(make, assert_same):
     expected = replaced(expected, "rng.epoch", np.int32(2))
     expected = replaced(expected, "params.head.bias", np.array([1.0, 2, 3]))
     assert_same(state, expected)
-
-
-# --- files ------------------------------------------------------------------
-
-
-def test_a_file_holds_the_state_and_how_to_build_it(
-    model, backend, make, fill, assert_same, tmp_path
-):
-    trainer = make(model, backend, seed=3)
-    filled = fill(trainer.state())
-    trainer.load(filled).save(tmp_path / "run.safetensors")
-    read, meta = State.read(tmp_path / "run.safetensors")
-    assert_same(read, filled)
-    assert meta["spec"] == model
-    assert meta["seed"] == 3
-    assert meta["dtype"] == "float64"
-    assert meta["versions"]["jax"] == jax.__version__
-    hyper_parameters = {
-        # JSON has no tuples.
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in meta["hyper_parameters"].items()
-    }
-    again = make(meta["spec"], "reference", **hyper_parameters)
-    assert_same(again.load(read).state(), filled)
-
-
-def test_a_file_from_before_constants_is_read(
-    backend, make, fill, assert_same, tmp_path
-):
-    """Such a file has four groups, and the same format in its header."""
-    trainer = make("deep_mlp", backend)
-    filled = fill(trainer.state())
-    old = {
-        name: x
-        for name, x in filled.flat().items()
-        if not name.startswith("constants.")
-    }
-    header = {"format": "eqx-vs-nnx/1", "meta": json.dumps({"spec": "x"})}
-    path: pathlib.Path = tmp_path / "run.safetensors"
-    path.write_bytes(safetensors.numpy.save(old, metadata=header))
-    read, meta = State.read(path)
-    assert (dict(read.constants), meta) == ({}, {"spec": "x"})
-    assert_same(trainer.load(path).state(), filled)
-
-
-def test_an_interrupted_save_leaves_the_old_file(
-    state, monkeypatch, tmp_path, assert_same
-):
-    path = tmp_path / "run.safetensors"
-    state.save(path, {"number": 1})
-
-    def fail(*_):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="no space left"):
-        state.save(path, {"number": 2})
-    monkeypatch.undo()
-
-    assert os.listdir(tmp_path) == [path.name]
-    read, meta = State.read(path)
-    assert meta == {"number": 1}
-    assert_same(read, state)
-
-
-def test_a_file_is_replaced_whole(state, fill, assert_same, tmp_path):
-    path = tmp_path / "run.safetensors"
-    state.save(path, {})
-    state.save(path, {"number": 2})
-    assert State.read(path)[1] == {"number": 2}
-    assert os.listdir(tmp_path) == [path.name]
-
-
-def test_saving_changes_nothing(state, assert_same, tmp_path):
-    copy = State.from_flat({k: x.copy() for k, x in state.flat().items()})
-    state.save(tmp_path / "run.safetensors", {})
-    assert_same(state, copy)
-
-
-def test_arrays_of_any_memory_order_are_written_right(state, tmp_path):
-    x = np.asfortranarray(state.params["head.weight"])
-    assert not x.flags.c_contiguous
-    replaced(state, "params.head.weight", x).save(tmp_path / "run", {})
-    read, _ = State.read(tmp_path / "run")
-    assert np.array_equal(read.params["head.weight"], x)
-
-
-@pytest.mark.parametrize("length", [0, 4, 100, -1], ids=str)
-def test_a_truncated_file_is_refused(state, length, tmp_path):
-    path = tmp_path / "run.safetensors"
-    state.save(path, {})
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(
-        StateError,
-        match=r"^state file '.*run\.safetensors': got bytes that are not "
-        r"safetensors \(.+\), expected a file that `Trainer\.save` wrote\. "
-        r"Save the run again\.$",
-    ):
-        State.read(path)
-
-
-FOREIGN = {
-    "no_header": None,
-    "other_header": {"format": "pt"},
-    "later_format": {"format": "eqx-vs-nnx/2", "meta": json.dumps({})},
-}
-
-
-@pytest.mark.parametrize("header", FOREIGN.values(), ids=FOREIGN.keys())
-def test_a_foreign_file_is_refused(header, tmp_path):
-    path: pathlib.Path = tmp_path / "model.safetensors"
-    data = safetensors.numpy.save({"w": np.zeros(3)}, metadata=header)
-    path.write_bytes(data)
-    with pytest.raises(
-        StateError,
-        match=r"^state file '.*model\.safetensors': got format .+, expected "
-        r"'eqx-vs-nnx/1'\. Write it with `Trainer\.save`\.$",
-    ):
-        State.read(path)
-
-
-def test_a_missing_file_is_pythons_own_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        State.read(tmp_path / "nowhere")

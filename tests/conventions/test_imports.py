@@ -82,6 +82,23 @@ def test_other_imports_are_allowed(package, source):
     assert forbidden_imports(package, source) == set()
 
 
+# --- reading a file executes nothing -----------------------------------------
+
+PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+
+
+@each_source
+def test_no_pickle_is_read_or_written(path):
+    source = path.read_text()
+    assert not imported_packages(source) & PICKLES
+    assert "allow_pickle=True" not in source
+
+
+def test_an_import_of_pickle_is_found():
+    source = "def read(file):\n    import pickle\n"
+    assert imported_packages(source) & PICKLES
+
+
 # --- between the rooms ------------------------------------------------------
 
 

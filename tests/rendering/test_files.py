@@ -1,4 +1,4 @@
-"""JSON and text files."""
+"""JSON files."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from common.rendering.files import plain, to_json, write_json, write_text
+from common.rendering.files import plain, to_json, write_json
 
 
 class Pair(NamedTuple):
@@ -51,31 +51,4 @@ def test_values_become_what_json_has(value, expected):
 def test_file_ends_in_one_newline(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1})
     assert (tmp_path / "a.json").read_text() == '{\n "x": 1\n}\n'
-    write_text(tmp_path / "a.txt", "two\n\n")
-    assert (tmp_path / "a.txt").read_text() == "two\n"
-    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.txt"]
-
-
-def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-
-    def fail(*_):
-        raise OSError("no space")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="no space"):
-        write_text(path, "new")
-    assert path.read_text() == "old\n"
-    assert os.listdir(tmp_path) == ["a.txt"]
-
-
-def test_permissions_and_links_are_kept(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    path.chmod(0o640)
-    link = tmp_path / "link.txt"
-    link.symlink_to(path)
-    write_text(link, "new")
-    assert link.is_symlink() and path.read_text() == "new\n"
-    assert path.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == ["a.json"]

@@ -1,0 +1,85 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import tempfile
+
+FIXES = {
+    errno.ENOSPC: "Free some space, or choose another disk.",
+    errno.EDQUOT: "Free some space, or choose another disk.",
+    errno.EACCES: "Change its permissions, or choose another folder.",
+    errno.EPERM: "Change its permissions, or choose another folder.",
+    errno.EROFS: "Choose a folder that can be written to.",
+    errno.ENOENT: "Create its folder first.",
+    errno.ENOTDIR: "Choose a path that does not lead through a file.",
+    errno.EISDIR: "Add a file name to it.",
+}
+"""What to do when a file cannot be written, by the number of the error."""
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 file that ends in one newline; see `write_bytes`."""
+    write_bytes(path, (text.rstrip("\n") + "\n").encode())
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file that is complete and on the disk, or changes nothing.
+
+    The data goes to a temporary file in the same folder, which then replaces
+    `path`. An interrupt, a crash or a full disk leaves either the old file or
+    the new one. A link keeps pointing to the same file.
+
+    Raises:
+        OSError: naming `path` and what to do, if it cannot be written.
+    """
+    path = pathlib.Path(path)
+    try:
+        if path.exists() and not path.is_file():  # such as /dev/stdout
+            path.write_bytes(data)
+        else:
+            _replace(path.resolve(), data)
+    except OSError as error:
+        fix = FIXES.get(error.errno or 0, "Choose another file.")
+        # Python's own text would name the temporary file.
+        named = type(error)(
+            f"file {str(path)!r}: got the error "
+            f"{(error.strerror or str(error)).lower()!r}, expected a file "
+            f"that can be written. {fix}"
+        )
+        named.errno = error.errno
+        raise named from error
+
+
+def _replace(path: pathlib.Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner can read.
+        mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
+        os.chmod(name, mode)
+        os.replace(name, path)
+    except BaseException:
+        pathlib.Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """Makes the new name durable, where folders can be opened."""
+    with contextlib.suppress(PermissionError):  # Windows, unreadable folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
