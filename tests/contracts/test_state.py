@@ -1,6 +1,5 @@
 """What crosses between backends: bit for bit, by name, whole or not at all."""
 
-
 import jax
 import numpy as np
 import optax
