@@ -20,6 +20,9 @@ FORMAT = "eqx-vs-nnx/2"
 FORMATS = ("eqx-vs-nnx/1", FORMAT)
 """The formats that `State.read` reads. The first has no digests."""
 
+SHOWN = 8
+"""How many arrays of each group the `repr` of a State shows."""
+
 UNSIGNED = "0" * 64
 """The digest in a file's header while the digest is computed."""
 
@@ -27,7 +30,7 @@ MODEL = "model."
 """Start of the names of a model's own random state in `State.rng`."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class State:
     """A run of a model at a step, independent of the library that made it.
 
@@ -65,6 +68,19 @@ class State:
                 if name.startswith(MODEL)
             },
         }
+
+    def __repr__(self) -> str:
+        """The name, dtype, shape and Euclidean norm of every array."""
+        lines = [f"State(step={self.step})"]
+        for group in GROUPS:
+            arrays = getattr(self, group)
+            shown = list(arrays.items())[:SHOWN]
+            for number, (name, x) in enumerate(shown):
+                title = "" if number else group
+                lines.append(f"  {title:<9} {name}: {_summarize(x)}")
+            if len(arrays) > SHOWN:
+                lines.append(f"  {'':<9} and {len(arrays) - SHOWN} more")
+        return "\n".join(lines)
 
     def flat(self) -> dict[str, Any]:
         """Returns every array by `group.name`, and `step`."""
@@ -251,6 +267,14 @@ def _verify(
         f"{', '.join(sorted(damaged)) or 'the header'}, expected what "
         "`Trainer.save` wrote. The file was damaged since; use a copy."
     )
+
+
+def _summarize(x: Any) -> str:
+    text = _describe(x)
+    # Keys and counters have no norm, and a traced array has no numbers.
+    if isinstance(x, np.ndarray) and x.dtype.kind in "fc":
+        text += f", norm {np.linalg.norm(x):.3g}"
+    return text
 
 
 def _describe(x: Any) -> str:

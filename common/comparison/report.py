@@ -14,7 +14,7 @@ from common.rendering.files import plain, to_json
 from common.rendering.tables import print_text
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Report:
     """The comparison of two or more backends on one model and one dtype.
 
@@ -105,6 +105,10 @@ class Report:
         first = self.first_divergence
         lines = [self.verdict, *([] if first is None else first.describe())]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def __repr__(self) -> str:
+        """The verdict; `print` shows the whole table."""
+        return f"<Report of {len(self.rows)} rows: {self.verdict}>"
 
     def __str__(self) -> str:
         from common.comparison import text as report_text

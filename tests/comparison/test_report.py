@@ -53,6 +53,14 @@ def shown(report: Report, width: int) -> str:
     return capture.get()
 
 
+def test_repr_is_the_verdict():
+    assert (
+        repr(make()) == "<Report of 9 rows: stateful_mlp float32: all agree.>"
+    )
+    text = repr(make(fails=True))
+    assert "DISAGREE" in text and len(text) < 250
+
+
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_table_fits_the_terminal(dtype, width):

@@ -21,6 +21,20 @@ def state(make, fill):
     return fill(make("deep_mlp", "reference", batch_norm="batch").state())
 
 
+def test_repr_is_short_and_shows_no_array():
+    """Every array at a prompt would fill the screen many times."""
+    many = {f"w{k}": np.full(3, 2.0) for k in range(100)}
+    counts = {"count": np.zeros(2, np.int32)}
+    state = State(many, counts, {}, {}, np.int32(7))
+    assert repr(state).splitlines() == [
+        "State(step=7)",
+        "  params    w0: float64[3], norm 3.46",
+        *[f"            w{k}: float64[3], norm 3.46" for k in range(1, 8)],
+        "            and 92 more",
+        "  buffers   count: int32[2]",
+    ]
+
+
 # --- round trips ------------------------------------------------------------
 
 
