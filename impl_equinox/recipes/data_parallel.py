@@ -31,18 +31,19 @@ def step(model, state, opt_state, xs, ys):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns losses, statistics and weights after training on all devices."""
+    layer_key, weight_key, data_key = jr.split(key, 3)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Auto,))
     sharded = NamedSharding(mesh, PartitionSpec("data"))
     replicated = NamedSharding(mesh, PartitionSpec())
     norm = eqx.nn.BatchNorm(3, "batch", mode="batch")
-    linear = eqx.nn.Linear(3, 1, use_bias=False, key=key)
-    weight = jr.normal(key, (3, 1)).T
+    linear = eqx.nn.Linear(3, 1, use_bias=False, key=layer_key)
+    weight = jr.normal(weight_key, (3, 1)).T
     linear = eqx.tree_at(lambda linear: linear.weight, linear, weight)
     model, state = eqx.nn.make_with_state(eqx.nn.Sequential)([norm, linear])
     carry = model, state, optim.init(eqx.filter(model, eqx.is_inexact_array))
     model, state, opt_state = eqx.filter_shard(carry, replicated)
     # Examples in ascending order, so the devices have different means.
-    xs = jnp.sort(jr.normal(jr.fold_in(key, 1), (16, 3)), axis=0)
+    xs = jnp.sort(jr.normal(data_key, (16, 3)), axis=0)
     xs, ys = eqx.filter_shard((xs, xs.sum(1, keepdims=True)), sharded)
     losses = []
     for _ in range(5):

@@ -15,9 +15,10 @@ optim = optax.adam(0.1)
 @eqx.filter_vmap
 def make(key):
     """Returns a member, its state, and the state of its optimizer."""
+    layer_key, weight_key = jr.split(key)
     norm = eqx.nn.BatchNorm(3, "batch", mode="batch")
-    linear = eqx.nn.Linear(3, 1, use_bias=False, key=key)
-    weight = jr.normal(key, (3, 1)).T
+    linear = eqx.nn.Linear(3, 1, use_bias=False, key=layer_key)
+    weight = jr.normal(weight_key, (3, 1)).T
     linear = eqx.tree_at(lambda linear: linear.weight, linear, weight)
     model, state = eqx.nn.make_with_state(eqx.nn.Sequential)([norm, linear])
     return model, state, optim.init(eqx.filter(model, eqx.is_inexact_array))

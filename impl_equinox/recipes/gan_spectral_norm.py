@@ -38,19 +38,19 @@ def step(generator, critic, state, gen_opt, critic_opt, real, noise):
     return (generator, critic, state, gen_opt, critic_opt), loss
 
 
-def linear(key):
+def linear(key1, key2):
     """Returns a Linear layer with normal weights."""
-    layer = eqx.nn.Linear(2, 2, use_bias=False, key=key)
-    return eqx.tree_at(lambda m: m.weight, layer, jr.normal(key, (2, 2)).T)
+    layer = eqx.nn.Linear(2, 2, use_bias=False, key=key1)
+    return eqx.tree_at(lambda m: m.weight, layer, jr.normal(key2, (2, 2)).T)
 
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns the losses of the critic, and its weight."""
-    key1, key2, norm_key, data_key = jr.split(key, 4)
+    critic_keys, gen_keys, (norm_key, data_key) = jr.split(key, (3, 2))
     make = eqx.nn.make_with_state(eqx.nn.SpectralNorm)
-    critic, state = make(linear(key1), "weight", key=norm_key)
+    critic, state = make(linear(*critic_keys), "weight", key=norm_key)
     critic_opt = optim.init(eqx.filter(critic, eqx.is_inexact_array))
-    generator = linear(key2)
+    generator = linear(*gen_keys)
     gen_opt = optim.init(eqx.filter(generator, eqx.is_inexact_array))
     real, noise = jr.normal(data_key, (2, 16, 2))
     carry, losses = (generator, critic, state, gen_opt, critic_opt), []

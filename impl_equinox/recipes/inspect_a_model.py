@@ -45,13 +45,15 @@ def linear_layers(model):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Prints a model, and replaces its last layer."""
-    weights, xs = jr.normal(key, (3, 4, 4)), jr.normal(key, (5, 4))
+    model_key, weight_key, data_key = jr.split(key, 3)
+    net_key, head_key = jr.split(model_key)
+    weights, xs = jr.normal(weight_key, (3, 4, 4)), jr.normal(data_key, (5, 4))
     model = eqx.tree_at(
-        lambda m: [x.weight for x in m.layers], Net(key), list(weights.mT)
+        lambda m: [x.weight for x in m.layers], Net(net_key), list(weights.mT)
     )
     print(model)
     last = linear_layers(model)["layers.2"]
-    head = eqx.nn.Linear(4, 2, use_bias=False, key=key)
+    head = eqx.nn.Linear(4, 2, use_bias=False, key=head_key)
     head = eqx.tree_at(lambda m: m.weight, head, last.weight[:2])
     smaller = eqx.tree_at(lambda m: m.layers[2], model, head)
     counts = jnp.array([count(model), count(smaller)])

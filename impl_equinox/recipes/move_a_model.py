@@ -1,7 +1,4 @@
-"""Move a trained model here from Flax NNX, and prove it equal.
-
-`port` carries the arrays, and `assert_equivalent` compares both models.
-"""
+"""Move a trained model here from Flax NNX with `port`, and prove it equal."""
 
 import equinox as eqx
 import jax
@@ -25,17 +22,18 @@ class Net(eqx.Module):
         return self.norm(self.linear(x), state)
 
 
-def receive(source, xs):
+def receive(key, source, xs):
     """Returns a model and its state, filled from an NNX module."""
-    target = port(source, eqx.nn.make_with_state(Net)(jr.key(0)))
+    target = port(source, eqx.nn.make_with_state(Net)(key))
     assert_equivalent(source, target, xs, steps=2)
     return target
 
 
 def train(key, xs):
     """Returns a model and its state after three steps of SGD."""
-    model, state = eqx.nn.make_with_state(Net)(jr.key(0))
-    weight = jr.normal(key, (3, 8)).T
+    layer_key, weight_key = jr.split(key)
+    model, state = eqx.nn.make_with_state(Net)(layer_key)
+    weight = jr.normal(weight_key, (3, 8)).T
     model = eqx.tree_at(lambda m: m.linear.weight, model, weight)
     # Saturated: inference uses the running statistics as they are.
     state = state.set(model.norm.batch_counter, jnp.array(2**30))
@@ -55,6 +53,7 @@ def train(key, xs):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns the weight and running mean of a trained model."""
-    model, state = train(key, jr.normal(jr.fold_in(key, 1), (16, 3)))
+    train_key, data_key = jr.split(key)
+    model, state = train(train_key, jr.normal(data_key, (16, 3)))
     mean, _ = state.get(model.norm.batch_state_index)
     return {"weight": model.linear.weight.T, "mean": mean}

@@ -30,8 +30,8 @@ def last_state(cell, xs, length):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns the hidden states for two kinds of padding."""
-    key1, key2, key3, data_key = jr.split(key, 4)
-    cell = eqx.nn.LSTMCell(3, 4, key=key1)
+    layer_key, key1, key2, key3, data_key = jr.split(key, 5)
+    cell = eqx.nn.LSTMCell(3, 4, key=layer_key)
     w1, w2 = jr.normal(key1, (3, 16)), jr.normal(key2, (4, 16))
     cell = eqx.tree_at(lambda c: c.weight_ih, cell, w1.T)
     cell = eqx.tree_at(lambda c: c.weight_hh, cell, w2.T)

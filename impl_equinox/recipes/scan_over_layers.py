@@ -17,9 +17,10 @@ class Block(eqx.Module):
     linear: eqx.nn.Linear
 
     def __init__(self, key):
+        layer_key, weight_key = jr.split(key)
         self.norm = eqx.nn.BatchNorm(3, "batch", mode="batch")
-        linear = eqx.nn.Linear(3, 3, use_bias=False, key=key)
-        weight = jr.normal(key, (3, 3)).T
+        linear = eqx.nn.Linear(3, 3, use_bias=False, key=layer_key)
+        weight = jr.normal(weight_key, (3, 3)).T
         self.linear = eqx.tree_at(lambda linear: linear.weight, linear, weight)
 
     def __call__(self, x, state):

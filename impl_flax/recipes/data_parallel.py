@@ -26,21 +26,22 @@ def step(model, optimizer, xs, ys):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns losses, statistics and weights after training on all devices."""
+    layer_key, weight_key, data_key = jr.split(key, 3)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Auto,))
     sharded = NamedSharding(mesh, PartitionSpec("data"))
     replicated = NamedSharding(mesh, PartitionSpec())
-    rngs = nnx.Rngs(key)
+    rngs = nnx.Rngs(layer_key)
     norm = nnx.BatchNorm(3, use_fast_variance=False, rngs=rngs)
     linear = nnx.Linear(3, 1, use_bias=False, rngs=rngs)
     model = nnx.Sequential(norm, linear)
     # NNX creates float32 arrays. This follows JAX's default dtype.
     model = jax.tree.map(lambda x: x.astype(float), model)
-    model.layers[1].kernel[...] = jr.normal(key, (3, 1))
+    model.layers[1].kernel[...] = jr.normal(weight_key, (3, 1))
     optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
     objects = model, optimizer
     nnx.update(objects, jax.device_put(nnx.state(objects), replicated))
     # Examples in ascending order, so the devices have different means.
-    xs = jnp.sort(jr.normal(jr.fold_in(key, 1), (16, 3)), axis=0)
+    xs = jnp.sort(jr.normal(data_key, (16, 3)), axis=0)
     batch = jax.device_put((xs, xs.sum(1, keepdims=True)), sharded)
     losses = [step(*objects, *batch) for _ in range(5)]
     norm, linear = model.layers

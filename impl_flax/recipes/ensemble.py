@@ -13,13 +13,14 @@ from flax import nnx
 @nnx.vmap
 def make(key):
     """Returns a member and its optimizer."""
-    rngs = nnx.Rngs(key)
+    layer_key, weight_key = jr.split(key)
+    rngs = nnx.Rngs(layer_key)
     norm = nnx.BatchNorm(3, use_fast_variance=False, rngs=rngs)
     linear = nnx.Linear(3, 1, use_bias=False, rngs=rngs)
     model = nnx.Sequential(norm, linear)
     # NNX creates float32 arrays. This follows JAX's default dtype.
     model = jax.tree.map(lambda x: x.astype(float), model)
-    model.layers[1].kernel[...] = jr.normal(key, (3, 1))
+    model.layers[1].kernel[...] = jr.normal(weight_key, (3, 1))
     return model, nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
 
 

@@ -32,21 +32,21 @@ def step(generator, critic, gen_optimizer, critic_optimizer, real, noise):
     return loss
 
 
-def linear(key):
+def linear(key1, key2):
     """Returns a Linear layer with normal weights."""
-    layer = nnx.Linear(2, 2, use_bias=False, rngs=nnx.Rngs(key))
+    layer = nnx.Linear(2, 2, use_bias=False, rngs=nnx.Rngs(key1))
     # NNX creates float32 arrays. This follows JAX's default dtype.
     layer = jax.tree.map(lambda x: x.astype(float), layer)
-    layer.kernel[...] = jr.normal(key, (2, 2))
+    layer.kernel[...] = jr.normal(key2, (2, 2))
     return layer
 
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns the losses of the critic, and its weight."""
-    key1, key2, norm_key, data_key = jr.split(key, 4)
-    critic = SpectralNorm(linear(key1), rngs=nnx.Rngs(norm_key))
+    critic_keys, gen_keys, (norm_key, data_key) = jr.split(key, (3, 2))
+    critic = SpectralNorm(linear(*critic_keys), rngs=nnx.Rngs(norm_key))
     critic_optimizer = nnx.Optimizer(critic, optax.adam(0.01), wrt=nnx.Param)
-    generator = linear(key2)
+    generator = linear(*gen_keys)
     gen_optimizer = nnx.Optimizer(generator, optax.adam(0.01), wrt=nnx.Param)
     real, noise = jr.normal(data_key, (2, 16, 2))
     objects = generator, critic, gen_optimizer, critic_optimizer

@@ -41,8 +41,9 @@ def linear_layers(model):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Prints a model, and replaces its last layer."""
-    weights, xs = jr.normal(key, (3, 4, 4)), jr.normal(key, (5, 4))
-    rngs = nnx.Rngs(key)
+    model_key, weight_key, data_key = jr.split(key, 3)
+    weights, xs = jr.normal(weight_key, (3, 4, 4)), jr.normal(data_key, (5, 4))
+    rngs = nnx.Rngs(model_key)
     # NNX creates float32 arrays. This follows JAX's default dtype.
     model = jax.tree.map(lambda x: x.astype(float), Net(rngs))
     for layer, weight in zip(model.layers, weights, strict=True):

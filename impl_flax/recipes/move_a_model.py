@@ -1,7 +1,4 @@
-"""Move a trained model here from Equinox, and prove it equal.
-
-`port` carries the arrays, and `assert_equivalent` compares both models.
-"""
+"""Move a trained model here from Equinox with `port`, and prove it equal."""
 
 import jax
 import jax.numpy as jnp
@@ -25,23 +22,24 @@ class Net(nnx.Module):
         return self.norm(self.linear(xs))
 
 
-def make():
+def make(key):
     """Returns an untrained network of JAX's default dtype."""
     # NNX creates float32 arrays. This follows JAX's default dtype.
-    return jax.tree.map(lambda x: x.astype(float), Net(nnx.Rngs(0)))
+    return jax.tree.map(lambda x: x.astype(float), Net(nnx.Rngs(key)))
 
 
-def receive(source, xs):
+def receive(key, source, xs):
     """Returns a module, filled from an Equinox model and state."""
-    target = port(source, make())
+    target = port(source, make(key))
     assert_equivalent(source, target, xs, steps=2)
     return target
 
 
 def train(key, xs):
     """Returns a module after three steps of SGD."""
-    model = make()
-    model.linear.kernel[...] = jr.normal(key, (3, 8))
+    layer_key, weight_key = jr.split(key)
+    model = make(layer_key)
+    model.linear.kernel[...] = jr.normal(weight_key, (3, 8))
     optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param)
 
     @nnx.jit
@@ -56,5 +54,6 @@ def train(key, xs):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns the weight and running mean of a trained model."""
-    model = train(key, jr.normal(jr.fold_in(key, 1), (16, 3)))
+    train_key, data_key = jr.split(key)
+    model = train(train_key, jr.normal(data_key, (16, 3)))
     return {"weight": model.linear.kernel[...], "mean": model.norm.mean[...]}

@@ -19,9 +19,10 @@ def last_state(rnn, xs, lengths):
 
 def run(key: jax.Array) -> dict[str, jax.Array]:
     """Returns the hidden states for two kinds of padding."""
-    key1, key2, key3, data_key = jr.split(key, 4)
+    layer_key, key1, key2, key3, data_key = jr.split(key, 5)
     # NNX creates float32 arrays. This follows JAX's default dtype.
-    cell = nnx.OptimizedLSTMCell(3, 4, param_dtype=float, rngs=nnx.Rngs(key1))
+    rngs = nnx.Rngs(layer_key)
+    cell = nnx.OptimizedLSTMCell(3, 4, param_dtype=float, rngs=rngs)
     cell.dense_i.kernel[...] = jr.normal(key1, (3, 16))
     cell.dense_h.kernel[...] = jr.normal(key2, (4, 16))
     cell.dense_h.bias = nnx.Param(jr.normal(key3, (16,)))

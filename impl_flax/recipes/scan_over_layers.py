@@ -24,9 +24,10 @@ class Block(nnx.Module):
 @nnx.vmap
 def make(key):
     """Returns a block."""
+    layer_key, weight_key = jr.split(key)
     # NNX creates float32 arrays. This follows JAX's default dtype.
-    block = jax.tree.map(lambda x: x.astype(float), Block(nnx.Rngs(key)))
-    block.linear.kernel[...] = jr.normal(key, (3, 3))
+    block = jax.tree.map(lambda x: x.astype(float), Block(nnx.Rngs(layer_key)))
+    block.linear.kernel[...] = jr.normal(weight_key, (3, 3))
     return block
 
 

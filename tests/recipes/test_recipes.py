@@ -16,6 +16,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from jax.errors import KeyReuseError
 
 from common.agreement import assert_close
 
@@ -51,9 +52,10 @@ def test_both_libraries_have_the_same_recipes():
 
 @functools.cache
 def results(library: str, name: str) -> dict[str, np.ndarray]:
-    """Returns what a recipe returns."""
+    """Returns what a recipe returns, which must not use a key twice."""
     recipe = importlib.import_module(f"impl_{library}.recipes.{name}")
-    return as_numpy(recipe.run(jax.random.key(0)))
+    with jax.debug_key_reuse(True):
+        return as_numpy(recipe.run(jax.random.key(0)))
 
 
 def as_numpy(arrays) -> dict[str, np.ndarray]:
@@ -105,6 +107,17 @@ def test_a_fault_in_a_recipe_is_found(library, name, right, wrong):
     found = as_numpy(recipe.run(jax.random.key(0)))
     with pytest.raises(AssertionError, match="with an error of"):
         assert_agree(found, results(other, name))
+
+
+def test_a_key_that_is_used_twice_is_found():
+    right = "weight = jr.normal(weight_key, (3, 1))"
+    source = source_of("equinox", "jitted_step")
+    assert source.count(right) == 1
+    wrong = source.replace(right, right.replace("weight_key", "layer_key"))
+    recipe = types.ModuleType("impl_equinox.recipes.jitted_step")
+    exec(wrong, vars(recipe))
+    with jax.debug_key_reuse(True), pytest.raises(KeyReuseError):
+        recipe.run(jax.random.key(0))
 
 
 def test_missing_and_different_arrays_are_found():
