@@ -9,7 +9,9 @@ import jax
 import numpy as np
 from tables import table
 
-from common import align, compare, diff, port
+from common import align, compare, diff, environment, port
+from common.divergence import page
+from common.rendering.files import to_json
 
 DATA = pathlib.Path(__file__).parent / "data"
 sys.path.insert(0, str(DATA.parents[1]))
@@ -36,11 +38,15 @@ def _example(equinox: Any, nnx: Any, inputs: Any) -> dict[str, str]:
     alignment = align(left, right, **inputs, progress=False)
     ported = port(left, right, rules=alignment)
     report = compare(left, ported, rules=alignment, **inputs)
+    facts = environment.environment()
+    reports = {"environment": facts, "reports": [report.to_json()]}
     return {
         "port_diff.md": f"```text\n{found}\n```\n",
+        "port_diff.json": page.to_json(found, facts),
         "port_align.md": f"```text\n{alignment}\n```\n",
         "port_rules.md": f"```text\n{alignment.rules}\n```\n",
         "port_compare.md": f"```text\n{report}\n```\n",
+        "port_compare.json": to_json(reports),
         "align_cost.md": _cost(
             json.loads((DATA / "align_cost.json").read_text())
         ),

@@ -11,6 +11,7 @@ def pages() -> dict[str, str]:
     sections = dictionary_rows.sections()
     return {
         "dictionary.md": _contents(sections)
+        + _overview(sections)
         + "".join(_section(section) for section in sections)
     }
 
@@ -22,6 +23,21 @@ def _contents(sections: list[Section]) -> str:
         f"[{section.title}](#{section.name})" for section in sections
     )
     return f"The {count} rows are grouped: {links}.\n\n"
+
+
+def _overview(sections: list[Section]) -> str:
+    """Lists all rows in one table, which the search field filters too."""
+    rows = [
+        (f"[{row.want}](#{row.name})", *(f"`{code}`" for code in row.brief))
+        for section in sections
+        for row in section.rows
+    ]
+    columns = ("task", *LIBRARIES.values())
+    text = table(columns, rows, text=len(columns))
+    return (
+        "::::{dropdown} All rows in one table\n:open:\n"
+        f":class-container: dictionary-overview\n\n{text}::::\n\n"
+    )
 
 
 def _section(section: Section) -> str:

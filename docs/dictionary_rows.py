@@ -35,6 +35,8 @@ class Row:
 
     Attributes:
         want: What the reader wants to do, as a title.
+        brief: What to look up, in Equinox and in Flax NNX: parts of the code
+            below, in its order, with `...` for what is between them.
         equinox: The code in Equinox.
         flax: The code in Flax NNX.
         note: What differs, in Markdown.
@@ -44,6 +46,7 @@ class Row:
     """
 
     want: str
+    brief: tuple[str, str]
     equinox: str
     flax: str
     note: str
@@ -131,7 +134,11 @@ def read(text: str) -> Section:
     """Reads one section."""
     values = tomllib.loads(text)
     rows = [
-        Row(**row | {"defaults": tuple(map(tuple, row.get("defaults", ())))})
+        Row(
+            **row
+            | {"brief": tuple(row["brief"])}
+            | {"defaults": tuple(map(tuple, row.get("defaults", ())))}
+        )
         for row in values["row"]
     ]
     return Section(values["title"], values["intro"], tuple(rows))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from tables import table
 
-from common import diff
+from common import diff, environment
 from common.divergence import page
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -28,10 +28,13 @@ def pages() -> dict[str, str]:
         right_args=(vit_nnx.model, images),
     )
     repaired = diff(vit_equinox.features, vit_nnx.repaired(), images)
+    facts = environment.environment()
     return {
         "diff_case.md": f"```text\n{found}\n```\n",
         "diff_case.svg": f'<div class="plot">{page.plot(found)}</div>',
+        "diff_case.json": page.to_json(found, facts),
         "diff_fixed.md": f"```text\n{repaired}\n```\n",
+        "diff_fixed.json": page.to_json(repaired, facts),
         "diff_bank.md": _bank(
             json.loads((DATA / "mutations.json").read_text())
         ),

@@ -1,4 +1,8 @@
-"""Writes what the pages include: measured, read or printed, never typed."""
+"""Writes what the pages include: measured, read or printed, never typed.
+
+The build writes all of it, and `python docs/generate.py PART ...` some parts:
+the keys of `PARTS`.
+"""
 
 import concurrent.futures
 import contextlib
@@ -8,6 +12,8 @@ import json
 import multiprocessing
 import os
 import pathlib
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import align_pages
@@ -20,19 +26,22 @@ import norm_pages
 import optimizer_pages
 import plots
 import recipe_pages
+from reproduce import with_source
 from tables import table
 
 from common import agreement, cli, differences, environment, registry
 from common.benchmark import report as bench_report
 from common.commands import COMMANDS
-from common.commands.compare import PAIRS
+from common.commands.compare import BATCH_SIZE, PAIRS
 from common.comparison.lockstep import compare_all
 from common.comparison.report import Report
 from common.comparison.rows import QUANTITIES, ulps
 from common.differences import report as differences_report
+from common.errors import choose
 from common.layouts import Layout
 from common.models import find_spec, specs
 from common.protocol import Spec
+from common.rendering.files import to_json
 from common.training.building import build
 from common.training.data import dataset
 from common.training.trainer import Trainer
@@ -47,15 +56,32 @@ def write(folder: pathlib.Path) -> None:
     Args:
         folder: where to; made if it is not there.
     """
+    write_parts(PARTS, folder)
+
+
+def write_parts(names: Iterable[str], folder: pathlib.Path) -> None:
+    """Writes the files of some parts, with a process for each core.
+
+    Args:
+        names: keys of `PARTS`.
+        folder: where to; made if it is not there.
+
+    Raises:
+        ValueError: if there is no such part.
+    """
+    for name in names:
+        if name not in PARTS:
+            raise choose("part", name, PARTS)
     folder.mkdir(exist_ok=True)
     with concurrent.futures.ProcessPoolExecutor(
         max_workers=min(os.cpu_count() or 1, len(PARTS)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_configure,
     ) as pool:
-        parts = [pool.submit(part) for part in PARTS]
+        parts = [pool.submit(PARTS[name]) for name in names]
         for part in concurrent.futures.as_completed(parts):
             for name, text in part.result().items():
+                text = with_source(name, text)
                 (folder / name).write_text(text, encoding="utf-8")
 
 
@@ -159,12 +185,23 @@ def _bound(bound: float, dtype: str) -> str:
     return f"{ulps(bound, dtype):.0f}\N{NO-BREAK SPACE}ULP"
 
 
-def reports() -> str:
+def reports() -> dict[str, str]:
     """Compares the example's model in all backends, in both dtypes."""
-    return "".join(
-        f"```text\n{_compare('stateful_mlp', dtype, steps=50)}\n```\n\n"
+    found = [
+        _compare("stateful_mlp", dtype, steps=50)
         for dtype in ("float64", "float32")
-    )
+    ]
+    return {
+        "reports.md": "".join(
+            f"```text\n{report}\n```\n\n" for report in found
+        ),
+        "reports.json": to_json(
+            {
+                "environment": environment.environment(),
+                "reports": [report.to_json() for report in found],
+            }
+        ),
+    }
 
 
 def _compare(spec: str, dtype: str, *, steps: int) -> Report:
@@ -173,7 +210,7 @@ def _compare(spec: str, dtype: str, *, steps: int) -> Report:
         for backend in registry.backends()
     }
     data = dataset(trainers["reference"].spec, dtype=dtype)
-    xs, ys = data.train_xs[:64], data.train_ys[:64]
+    xs, ys = data.train_xs[:BATCH_SIZE], data.train_ys[:BATCH_SIZE]
     return compare_all(trainers, PAIRS, xs, ys, steps=steps)
 
 
@@ -185,21 +222,23 @@ def benchmark() -> dict[str, str]:
     stored = bench_report.Benchmark.from_json(json.loads(BENCH.read_text()))
     return {
         "benchmark.md": bench_report.markdown(stored),
-        "benchmark_command.md": f"```text\n{stored.command}\n```\n",
         "benchmark.svg": "".join(
             plots.ratios(race, bench_report.MAX_RATIO) for race in stored.races
         ),
     }
 
 
-def known_differences() -> str:
+def known_differences() -> dict[str, str]:
     """Measures every known difference; the page supplies its own title."""
     measured = [
         differences.measure(row) for row in differences.known_differences()
     ]
     title, _, text = differences_report.markdown(measured).partition("\n")
     assert title.startswith("# ")
-    return text
+    return {
+        "differences.md": text,
+        "differences.json": differences_report.to_json(measured),
+    }
 
 
 # --- names ------------------------------------------------------------------
@@ -252,21 +291,25 @@ def printed() -> dict[str, str]:
 
 def compared() -> dict[str, str]:
     """Returns the reports of comparisons, and the known differences."""
-    return {"reports.md": reports(), "differences.md": known_differences()}
+    return reports() | known_differences()
 
 
 # The parts that take longest come first.
-PARTS = (
-    layer_pages.pages,
-    compared,
-    optimizer_pages.pages,
-    norm_pages.pages,
-    align_pages.pages,
-    diff_pages.pages,
-    printed,
-    benchmark,
-    dictionary_pages.pages,
-    headline_pages.pages,
-    recipe_pages.pages,
-)
+PARTS = {
+    "layers": layer_pages.pages,
+    "compared": compared,
+    "optimizers": optimizer_pages.pages,
+    "batch_norm": norm_pages.pages,
+    "align": align_pages.pages,
+    "diff": diff_pages.pages,
+    "printed": printed,
+    "benchmark": benchmark,
+    "dictionary": dictionary_pages.pages,
+    "headline": headline_pages.pages,
+    "recipes": recipe_pages.pages,
+}
 """The functions that return generated files, by their names."""
+
+
+if __name__ == "__main__":
+    write_parts(sys.argv[1:], ROOT / "docs" / "_generated")

@@ -29,6 +29,7 @@ def pages() -> dict[str, str]:
     measured = report.measure(LAYERS, judge.DTYPES, quick=True)
     return {
         "layers.md": _overview(measured),
+        "layers.json": report.to_json(measured),
         "layers_counts.md": _counts(),
         **{
             f"layers_{family}.md": "".join(

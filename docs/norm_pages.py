@@ -14,6 +14,7 @@ from tables import table
 
 from common import registry
 from common.layers import BATCH_NORM_DIALECTS
+from common.rendering.files import to_json
 from common.training.building import build
 from common.training.trainer import Trainer
 
@@ -41,6 +42,7 @@ def pages() -> dict[str, str]:
     deviations = _measure(
         trainers, lambda trainer: _training_outputs(trainer, "deviation", 501)
     )
+    formulas = variance_formulas()
     calls = [1, 2, 3, 11, 101, 301, 501]
     return {
         "inference_variance.md": _dialect_table("steps", variances, steps),
@@ -61,8 +63,28 @@ def pages() -> dict[str, str]:
             y="mean of the output in training",
             wanted=0.0,
         ),
-        "variance_formulas.svg": variance_formulas(),
+        "variance_formulas.md": _figure(
+            plots.lines(
+                formulas,
+                x="mean of the data, whose standard deviation is 1",
+                y="largest error of a normalized value",
+                wanted=float(np.finfo(np.float32).eps),
+                log=True,
+            )
+        ),
+        "batch_norm.json": to_json(
+            {
+                "inference_variance": variances,
+                "training_mean": means,
+                "training_deviation": deviations,
+                "variance_formulas": formulas,
+            }
+        ),
     }
+
+
+def _figure(svg: str) -> str:
+    return f"```{{raw}} html\n{svg.strip()}\n```\n"
 
 
 class Measured(typing.NamedTuple):
@@ -178,8 +200,8 @@ def _number(x: float) -> str:
 MEANS = (1, 10, 100, 1000, 10_000)
 
 
-def variance_formulas() -> str:
-    """Plots the float32 error of the two variance formulas over the mean."""
+def variance_formulas() -> dict[str, Curve]:
+    """Measures the float32 error of two variance formulas by the mean."""
     xs = np.random.default_rng(0).normal(size=(512, 16))
     norms = {
         "one pass": nnx.BatchNorm(16, rngs=nnx.Rngs(0)),
@@ -196,10 +218,4 @@ def variance_formulas() -> str:
             with jax.enable_x64(False):
                 y = np.asarray(norm(jnp.asarray(x)), np.float64)
             curves[name][mean] = float(np.max(np.abs(y - expected)))
-    return plots.lines(
-        curves,
-        x="mean of the data, whose standard deviation is 1",
-        y="largest error of a normalized value",
-        wanted=float(np.finfo(np.float32).eps),
-        log=True,
-    )
+    return curves

@@ -1,6 +1,5 @@
 """Writes the table of optimizers, from the rows that the tests train with."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -8,6 +7,7 @@ import jax
 from flax import nnx
 from tables import table
 
+from common.rendering.files import to_json
 from common.training.building import build
 from common.training.optax_table import OPTIMIZERS, TRANSFORMATIONS, Row
 from common.training.optimizers import (
@@ -22,9 +22,20 @@ COLUMNS = ("optax", "trains", "axis order", "extra arguments", "note")
 def pages() -> dict[str, str]:
     """Writes a table for the optimizers and one for their building blocks."""
     parameters = _parameters()
+    optimizers, transformations = (
+        [_row(name, row, parameters) for name, row in rows.items()]
+        for rows in (OPTIMIZERS, TRANSFORMATIONS)
+    )
+    values = [
+        dict(zip(COLUMNS, row, strict=True))
+        for row in (*optimizers, *transformations)
+    ]
     return {
-        "optimizers.md": _table(OPTIMIZERS, parameters),
-        "transformations.md": _table(TRANSFORMATIONS, parameters),
+        "optimizers.md": table(COLUMNS, optimizers, text=len(COLUMNS)),
+        "transformations.md": table(
+            COLUMNS, transformations, text=len(COLUMNS)
+        ),
+        "optimizers.json": to_json(values),
     }
 
 
@@ -39,14 +50,6 @@ def _parameters() -> list[tuple[Any, Any]]:
         (backend.optimizer.layouts, params)
         for backend, params in zip(backends, (model, state), strict=True)
     ]
-
-
-def _table(rows: Mapping[str, Row], parameters: list[tuple[Any, Any]]) -> str:
-    return table(
-        COLUMNS,
-        [_row(name, row, parameters) for name, row in rows.items()],
-        text=len(COLUMNS),
-    )
 
 
 def _row(

@@ -1,5 +1,5 @@
-// Filters the rows of the dictionary. Without this script, the page shows all
-// of them and no search field.
+// Filters the rows of the dictionary, and those of the table that lists them.
+// Without this script, the page shows all of them and no search field.
 
 document.addEventListener("DOMContentLoaded", () => {
   const form = document.querySelector("form.dictionary-search");
@@ -16,6 +16,13 @@ document.addEventListener("DOMContentLoaded", () => {
       })),
     }));
 
+  // The line of the table that links to each row.
+  const lines = new Map();
+  for (const line of document.querySelectorAll(".dictionary-overview tbody tr")) {
+    const { hash } = line.querySelector("a");
+    lines.set(document.getElementById(hash.slice(1)).closest("section"), line);
+  }
+
   function filter() {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
@@ -24,6 +31,8 @@ document.addEventListener("DOMContentLoaded", () => {
       for (const row of section.rows) {
         const matches = words.every((word) => row.text.includes(word));
         row.element.hidden = !matches;
+        const line = lines.get(row.element);
+        if (line) line.hidden = !matches;
         any ||= matches;
         shown += matches;
       }

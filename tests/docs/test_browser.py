@@ -343,6 +343,15 @@ def shown_rows(browser: Any) -> list[str]:
     )
 
 
+def shown_lines(browser: Any) -> list[str]:
+    """Returns the titles that the dictionary's table shows."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('.dictionary-overview td a')]"
+        ".filter((title) => title.checkVisibility())"
+        ".map((title) => title.textContent)"
+    )
+
+
 def test_the_dictionary_is_filtered_as_one_types(site, browser):
     resize(browser, WIDTHS["desktop"])
     browser.get(f"{site}/dictionary.html")
@@ -351,6 +360,7 @@ def test_the_dictionary_is_filtered_as_one_types(site, browser):
     field.send_keys("vmap ensemble")
     some = shown_rows(browser)
     assert "Create an ensemble" in some
+    assert shown_lines(browser) == some
     assert len(some) < len(rows) / 4
     field.send_keys(" xyzzyx")
     assert shown_rows(browser) == []
@@ -358,13 +368,19 @@ def test_the_dictionary_is_filtered_as_one_types(site, browser):
     browser.execute_script(
         "arguments[0].dispatchEvent(new Event('input'))", field
     )
-    assert shown_rows(browser) == rows
+    assert shown_rows(browser) == shown_lines(browser) == rows
     browser.get(f"{site}/dictionary.html?q=vmap+ensemble")
     assert shown_rows(browser) == some
     # The page scrolls smoothly, and a real click may miss what moves.
     link = browser.find_element("link text", "Saving")
     browser.execute_script("arguments[0].click()", link)
     wait(browser, lambda: shown_rows(browser) == rows)
+
+
+def test_a_line_of_the_table_leads_to_its_row(site, browser):
+    browser.get(f"{site}/dictionary.html?q=ensemble")
+    browser.find_element("link text", "Create an ensemble").click()
+    assert browser.current_url.endswith("#dictionary-create-an-ensemble")
 
 
 def test_the_dictionary_needs_no_script(site, browser):

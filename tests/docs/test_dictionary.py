@@ -20,6 +20,7 @@ SECTIONS = dictionary_rows.sections()
 ROWS = dictionary_rows.rows()
 MAX_LINES = 3
 MAX_COLUMNS = 79
+MAX_BRIEF = 50
 
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
@@ -76,7 +77,11 @@ def test_snippets_have_the_values_that_they_state(row, names):
 
 
 PLANTED = dictionary_rows.Row(
-    want="", equinox="x  # [0. 1. 2.]", flax="x  # [0. 1. 2.]", note=""
+    want="",
+    brief=("x", "x"),
+    equinox="x  # [0. 1. 2.]",
+    flax="x  # [0. 1. 2.]",
+    note="",
 )
 
 
@@ -120,6 +125,34 @@ def test_rows_are_short():
             assert max(map(len, lines)) <= MAX_COLUMNS, row.want
         assert row.want[0].isupper() and not row.want.endswith((".", "?"))
         assert row.note.strip().endswith("."), row.want
+
+
+def is_part(brief: str, code: str) -> bool:
+    """Whether `brief` is made of parts of the code, in order."""
+    parts = re.split(r" ?(?<!\[)\.\.\.(?!\]) ?", brief)
+    return bool(re.search(".*".join(map(re.escape, parts)), code, re.S))
+
+
+def test_what_the_table_shows_is_part_of_the_snippets():
+    for row in ROWS:
+        for library, brief in zip(LIBRARIES, row.brief, strict=True):
+            assert is_part(brief, getattr(row, library)), row.want
+            assert len(brief) <= MAX_BRIEF, row.want
+
+
+@pytest.mark.parametrize(
+    ("brief", "found"),
+    [
+        ("eqx.filter_jit(model)", True),
+        ("filter_jit ... model.count[...]", True),
+        ("f(..., x)", True),
+        ("model.count ... filter_jit", False),
+        ("eqx.filter_grad", False),
+    ],
+)
+def test_what_is_no_part_of_a_snippet_is_found(brief, found):
+    code = "y = eqx.filter_jit(model)(state, x)\nmodel.count[...]"
+    assert is_part(brief.replace("f(", "filter_jit("), code) == found
 
 
 # --- names ------------------------------------------------------------------
@@ -256,6 +289,8 @@ def test_the_page_shows_every_row(monkeypatch):
         assert f"[{section.title}](#{section.name})" in page
     for row in ROWS:
         assert f"({row.name})=\n### {row.want}\n" in page
+        cells = " | ".join(f"`{brief}`" for brief in row.brief)
+        assert f"| [{row.want}](#{row.name}) | {cells} |\n" in page
         for library in LIBRARIES:
             assert getattr(row, library).strip() in page
         assert row.note in page
