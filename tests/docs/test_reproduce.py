@@ -5,6 +5,7 @@ import importlib
 import pathlib
 import re
 import shlex
+import types
 
 import pytest
 
@@ -22,11 +23,21 @@ PAGES = {
 """The generated files that each page includes."""
 
 
-@pytest.fixture(scope="module")
-def reproduce():
+def load(name: str) -> types.ModuleType:
+    """Imports a module of the folder `docs`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(DOCS))
-        return importlib.import_module("reproduce")
+        return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def reproduce():
+    return load("reproduce")
+
+
+@pytest.fixture(scope="module")
+def generate():
+    return load("generate")
 
 
 def without_source(pages, reproduce) -> list[str]:
@@ -87,7 +98,14 @@ def test_a_generated_file_without_a_source_is_refused(
     )
 
 
-def missing_parts(command: str, parts) -> list[str]:
+@pytest.fixture(autouse=True)
+def idle_commands(monkeypatch):
+    """Lets the commands of the project only parse their arguments."""
+    for command in COMMANDS.values():
+        monkeypatch.setattr(command, "run", lambda options, console: 0)
+
+
+def missing(command: str, generate) -> list[str]:
     """Returns what a command names that does not exist."""
     program, *words = shlex.split(command)
     if program == "eqx-vs-nnx":
@@ -96,24 +114,14 @@ def missing_parts(command: str, parts) -> list[str]:
     if words[0] == "-m":
         folder = ROOT / words[1].replace(".", "/")
         return [] if (folder / "__main__.py").is_file() else [words[1]]
-    missing = [] if (ROOT / words[0]).is_file() else [words[0]]
     if words[0] == "docs/generate.py":
-        missing += [word for word in words[1:] if word not in parts]
-    return missing
+        return [word for word in words[1:] if word not in generate.PARTS]
+    return [] if (ROOT / words[0]).is_file() else [words[0]]
 
 
-@pytest.fixture
-def parts(monkeypatch) -> list[str]:
-    """The names of the parts that `docs/generate.py` writes."""
-    for command in COMMANDS.values():
-        monkeypatch.setattr(command, "run", lambda options, console: 0)
-    text = (DOCS / "generate.py").read_text().split("\nPARTS = {\n")[1]
-    return re.findall(r'^    "(\w+)": ', text.partition("\n}\n")[0], re.M)
-
-
-def test_every_command_exists(reproduce, parts):
+def test_every_command_exists(reproduce, generate):
     for source in {s for group in reproduce.SOURCES.values() for s in group}:
-        assert missing_parts(source.command, parts) == []
+        assert missing(source.command, generate) == []
 
 
 @pytest.mark.parametrize(
@@ -124,9 +132,19 @@ def test_every_command_exists(reproduce, parts):
         "python -m tests.divergence.nothing",
     ],
 )
-def test_a_command_that_does_not_exist_is_found(command, parts):
-    (missing,) = missing_parts(command, parts)
-    assert "nothing" in missing
+def test_a_command_that_does_not_exist_is_found(command, generate):
+    (found,) = missing(command, generate)
+    assert "nothing" in found
+
+
+def test_a_part_that_does_not_exist_is_refused(
+    generate, tmp_path, assert_raises
+):
+    assert_raises(
+        functools.partial(generate.write_parts, ["batch_nrm"], tmp_path),
+        ValueError,
+        "part: got 'batch_nrm', expected .* Perhaps you meant 'batch_norm'.",
+    )
 
 
 def test_the_numbers_of_every_source_are_stored_or_written(reproduce):
