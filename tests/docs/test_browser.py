@@ -379,7 +379,8 @@ def test_the_dictionary_is_filtered_as_one_types(site, browser):
 
 def test_a_line_of_the_table_leads_to_its_row(site, browser):
     browser.get(f"{site}/dictionary.html?q=ensemble")
-    browser.find_element("link text", "Create an ensemble").click()
+    link = browser.find_element("link text", "Create an ensemble")
+    browser.execute_script("arguments[0].click()", link)
     assert browser.current_url.endswith("#dictionary-create-an-ensemble")
 
 
