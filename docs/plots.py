@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from common.benchmark.report import Race
 from common.rendering.plots import Axis, Margins, Plot
 
-MARGINS = Margins(right=90)
+MARGINS = Margins(right=104)
 
 
 def lines(
