@@ -77,7 +77,7 @@ class SpectralLinear(nnx.Module):
     def __init__(self, in_size, out_size, *, rngs):
         self.linear = nnx.Linear(in_size, out_size, rngs=rngs)
         self.u = nnx.BatchStat(jnp.zeros(out_size))
-        self.v = nnx.BatchStat(jr.normal(rngs.params(), (in_size,)))
+        self.v = nnx.BatchStat(rngs.params.normal((in_size,)))
         self.use_running_average = False
         for _ in range(15):
             self._iterate()
@@ -92,9 +92,9 @@ class SpectralLinear(nnx.Module):
     def _iterate(self):
         kernel = jax.lax.stop_gradient(self.linear.kernel[...])
         u = self.v[...] @ kernel
-        self.u[...] = u / jnp.linalg.norm(u)
+        self.u[...] = u / jnp.maximum(jnp.linalg.norm(u), 1e-12)
         v = kernel @ self.u[...]
-        self.v[...] = v / jnp.linalg.norm(v)
+        self.v[...] = v / jnp.maximum(jnp.linalg.norm(v), 1e-12)
 
     def set_view(self, use_running_average=None):
         """Class method used by `nnx.view`."""
