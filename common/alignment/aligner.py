@@ -39,6 +39,8 @@ MUCH_CLOSER = 0.2
 """The share of an error that shows that arrays are cut in a better way."""
 MOST_LOST = 0.5
 """The largest share of elements without a counterpart of similar models."""
+IMPOSSIBLE = "no way to cut the arrays gives each of them a counterpart"
+"""What is said of models that no mapping can make equal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,23 @@ class Aligner:
         self.failure = ""
         self.suspect: tuple[Arrangement, Values] | None = None
 
+    def _possible(
+        self, start: Arrangement, most: int
+    ) -> Iterator[Arrangement]:
+        """Yields the arrangements that are worth a run, best first.
+
+        Arrangements in which a class of pieces is on one side only are cut
+        further without a run. The first one is always yielded.
+
+        Args:
+            start: the arrangement of whole arrays.
+            most: how many arrangements are looked at.
+        """
+        ways = itertools.islice(best_first(start), max(1, most))
+        for i, arrangement in enumerate(ways):
+            if i == 0 or arrangement.is_possible(self.runs.weak):
+                yield arrangement
+
     def error(self, arrangement: Arrangement) -> float:
         """Returns the error of the outputs at the first symmetric point."""
         error = self.runs.error(arrangement, self.runs.points[0])
@@ -98,9 +117,8 @@ class Aligner:
         self.cuts += 1
         if error < self.best[0] or is_first:
             self.best = error, arrangement
-        if is_first or (
-            arrangement.is_balanced and not self.natural[1].is_balanced
-        ):
+        has_pairs = arrangement.is_balanced and arrangement.left.pieces
+        if is_first or (has_pairs and not self.natural[1].is_balanced):
             self.natural = error, arrangement
         fits = arrangement.is_balanced and arrangement.lost <= MOST_LOST
         if fits and error < self.fitting[0]:
@@ -113,9 +131,8 @@ class Aligner:
         If nothing was searched yet, arrangements are until one fits.
         """
         if self.natural[1].is_empty:
-            for arrangement in itertools.islice(
-                best_first(self.runs.start()), self.max_cuts
-            ):
+            start = self.runs.start()
+            for arrangement in self._possible(start, self.max_cuts):
                 error = self.error(arrangement)
                 if error <= self.runs.tolerance("outputs"):
                     break
@@ -146,12 +163,10 @@ class Aligner:
         concluded = 0
         start = self.runs.start()
         bound = self.runs.tolerance("outputs")
-        ways = itertools.islice(
-            best_first(start), max(1, int(SEARCHED * self.max_cuts))
-        )
-        for arrangement in ways:
+        most = int(SEARCHED * self.max_cuts)
+        for arrangement in self._possible(start, most):
             error = self._try(arrangement, bar)
-            if arrangement.is_balanced:
+            if arrangement.is_balanced and arrangement.left.pieces:
                 balanced.append(arrangement)
             if error <= bound:
                 found = self.conclude(arrangement)
@@ -172,7 +187,10 @@ class Aligner:
             if found is not None:
                 return found, False
         if not balanced:
-            balanced = [self.natural[1]]
+            if not start.is_possible(self.runs.weak):
+                self.failure = self.failure or IMPOSSIBLE
+                return None, False
+            balanced = [start]
         reordered: list[tuple[Arrangement, float]] = []
         for tolerance in (bound, NEARLY_EQUAL):
             for arrangement in self._rearranged(

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from common.alignment.fill import Dims
 from common.alignment.pieces import Piece, Split
 
 NUMBERS = re.compile(r"\d+")
+
+Weak = tuple[Collection[str], Collection[str]]
+NONE_WEAK: Weak = ((), ())
 
 
 def without_numbers(name: str) -> str:
@@ -154,6 +157,31 @@ class Arrangement:
     def is_balanced(self) -> bool:
         """Whether each piece can have a counterpart."""
         return not any(self.surplus)
+
+    def is_possible(self, weak: Weak = NONE_WEAK) -> bool:
+        """Whether the other side has each class of pieces, however many.
+
+        Otherwise no mapping is complete, not even one with tied arrays.
+
+        Args:
+            weak: the arrays of each side that need no counterpart, because
+                they have no effect.
+        """
+        left, right = (
+            {p.dims for p in half.pieces if p.array not in names}
+            for half, names in zip(self.halves, weak, strict=True)
+        )
+        return left <= self.right.classes.keys() and (
+            right <= self.left.classes.keys()
+        )
+
+    def sizes_of_one_side(self) -> tuple[list[int], list[int]]:
+        """Returns the sizes of axes that only one side has."""
+        left, right = (
+            {size for dims in half.classes for size in dims}
+            for half in self.halves
+        )
+        return sorted(left - right), sorted(right - left)
 
     @property
     def is_empty(self) -> bool:

@@ -29,6 +29,7 @@ from common.alignment.training import prove_training
 from common.divergence.result import Diff
 from common.native import Call, NativeModel, inputs_of_both
 from common.porting.arrays import ArrayInfo
+from common.porting.folding import fold
 from common.rendering.progress import ProgressBar
 
 MAX_CUTS = 150
@@ -232,17 +233,23 @@ def _refusal(sides, calls, aligner, notes, start) -> AlignmentError:
         "expected equal ones"
     ]
     if aligner.failure:
-        lines.append(aligner.failure)
+        lines.append(fold(aligner.failure))
     if not arrangement.is_balanced:
         left, right = arrangement.names_without_counterpart()
         lines.append(
-            f"arrays without a counterpart: left {left}, right {right}"
+            fold(f"arrays without a counterpart: left {left}, right {right}")
         )
+        left, right = arrangement.sizes_of_one_side()
+        if left or right:
+            lines.append(
+                f"sizes of axes that one side lacks: left {left}, right "
+                f"{right}"
+            )
     if divergence is not None and not divergence.ok:
         lines.append(describe_place(divergence))
     message = "\n".join(lines) + (
         "\nMake the models compute the same function, or pin arrays that are "
-        "constants with `constants`."
+        "constants\nwith `constants`."
     )
     alignment = _alignment(
         sides, aligner, None, REFUSED, notes, start, None, divergence

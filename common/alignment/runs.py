@@ -22,6 +22,8 @@ class Runs:
         dtype: the narrowest dtype that they compute in.
         points: the numbers of the symmetric points that are used.
         unused: the arrays of each side without an effect.
+        weak: the arrays of each side whose gradients are round-off at the
+            symmetric points of `start`.
     """
 
     def __init__(self, sides: tuple[Side, Side]):
@@ -31,6 +33,7 @@ class Runs:
         self.dtype = next((n for n in names if eps <= EPS[n]), "bfloat16")
         self.points = list(range(len(SCALES)))
         self.unused: tuple[list[str], list[str]] = ([], [])
+        self.weak: tuple[set[str], set[str]] = (set(), set())
         self._last: dict[int, tuple[object, list[np.ndarray]]] = {}
 
     def tolerance(self, quantity: str) -> float:
@@ -133,6 +136,9 @@ class Runs:
                 break
         if not usable:
             return whole
+        for found, names in zip(largest, self.weak, strict=True):
+            bound = self.tolerance("effect") * max(found.values(), default=0)
+            names |= {name for name, top in found.items() if top <= bound}
         rest = [p for p in self.points if p not in usable]
         self.points = usable + [p for p in rest if p > max(usable)]
         for i, names in enumerate(dead):

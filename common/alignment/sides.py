@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
+from jax import lax
+from jaxtyping import Float64, UInt32
 
 from common.agreement import EPS
 from common.alignment.arrangement import without_numbers
@@ -154,24 +155,24 @@ class Side:
             name: jax.ShapeDtypeStruct(x.shape, np.float64)
             for name, x in self.originals.items()
         }
-        key = jax.eval_shape(lambda: jr.key(0))
+        seed = jax.ShapeDtypeStruct((), np.uint32)
         with precise():
             traced = jax.jit(
                 jax.value_and_grad(self._projection, has_aux=True),
                 donate_argnums=0,
-            ).trace(arrays, self.xs, key)
+            ).trace(arrays, self.xs, seed)
             self.eps = narrowest_eps(traced.jaxpr)
             self._compiled = traced.lower().compile()
 
-    def _projection(self, arrays, xs, key):
+    def _projection(self, arrays, xs, seed):
         leaves = self.outputs(arrays, xs)
         self.shapes = [x.shape for x in leaves]
         leaves = [jnp.ravel(x) for x in leaves]
         total = jnp.zeros((), jnp.float64)
         for i, x in enumerate(leaves):
             if jnp.issubdtype(x.dtype, jnp.inexact):
-                weights = jr.normal(jr.fold_in(key, i), x.shape, jnp.float64)
-                total += jnp.sum(jnp.real(x).astype(jnp.float64) * weights)
+                weights = projection(seed, i, x.size)
+                total += jnp.vdot(weights, jnp.real(x).astype(jnp.float64))
         return total, leaves
 
     def run(self, arrays: dict[str, np.ndarray], seed: int = 0) -> Run:
@@ -185,17 +186,39 @@ class Side:
         self.runs += 1
         with precise():
             given = {
-                name: jnp.asarray(arrays.pop(name), jnp.float64)
+                name: np.asarray(arrays.pop(name), np.float64)
                 for name in self.originals
             }
             (_, outputs), gradients = self._compiled(
-                given, self.xs, jr.key(seed)
+                given, self.xs, np.uint32(seed)
             )
             del given
         return Run(
             [np.asarray(x) for x in outputs],
             {name: np.asarray(x) for name, x in gradients.items()},
         )
+
+
+def projection(
+    seed: UInt32[Any, ""], number: int, size: int
+) -> Float64[jax.Array, " n"]:
+    """Returns weights between -1 and 1 for one leaf of the outputs.
+
+    They are a hash of the position, which compiles in a fraction of the time
+    that `jax.random.normal` takes.
+
+    Args:
+        seed: another seed gives other weights.
+        number: the number of the leaf.
+        size: the number of its elements.
+    """
+    start = np.uint32((number * 0xC2B2AE35 + 0x27D4EB2F) % 2**32)
+    x = lax.iota(np.uint32, size) * np.uint32(0x9E3779B9)
+    x = x + (seed * np.uint32(0x85EBCA6B) + start)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
+    x = x ^ (x >> np.uint32(16))
+    return x.astype(jnp.float64) * 2.0**-31 - 1
 
 
 @contextlib.contextmanager

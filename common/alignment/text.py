@@ -15,6 +15,7 @@ from common.layouts import (
     Step,
     Transpose,
 )
+from common.porting.folding import fold, fold_parts, terminal_width
 
 MOST_SHOWN = 8
 """How many names of a list are shown."""
@@ -56,8 +57,14 @@ def _step(step: Step, shape: tuple[int, ...]) -> str:
     return str(step)
 
 
-def describe(found: Any) -> str:
-    """Returns a description of an alignment, with equal layers together."""
+def describe(found: Any, width: int | None = None) -> str:
+    """Returns a description of an alignment, with equal layers together.
+
+    Args:
+        found: the alignment.
+        width: the number of columns; by default that of the terminal.
+    """
+    width = terminal_width() if width is None else width
     lines = []
     for line in grouped(
         [
@@ -66,12 +73,12 @@ def describe(found: Any) -> str:
         ]
     ):
         times = f"   ({line.count}x)" if line.count > 1 else ""
-        lines.append(f"{line.left} -> {line.right}{times}")
+        lines += fold_parts([line.left, f"-> {line.right}{times}"], width)
     if lines:
         lines.append("")
     lines += _verdict(found)
-    lines += _lists(found)
-    lines += [f"note: {note}" for note in found.notes]
+    rest = [*_lists(found), *(f"note: {note}" for note in found.notes)]
+    lines += [fold(line, width) for line in rest]
     cost = found.cost
     lines.append(
         f"cost: {cost.arrays[0]} and {cost.arrays[1]} arrays, cuts tried: "
