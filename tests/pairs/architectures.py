@@ -22,7 +22,6 @@ from common.native import NativeModel
 from tests.pairs.bank import Pair, Sources
 from tests.pairs.programs import (
     EQUINOX,
-    FLAX,
     FUNCTIONS,
     Net,
     Path,
@@ -30,8 +29,10 @@ from tests.pairs.programs import (
     Slot,
     Step,
     left_call,
+    left_layer,
     left_slots,
     make_left,
+    right_layer,
     right_slots,
 )
 
@@ -301,9 +302,12 @@ def row_layouts(layer: Row) -> dict[str, Layout]:
     """Returns the layouts between both libraries' layers of a row."""
     options = layer.options()
     make = eqx.nn.make_with_state(EQUINOX[layer.name].make)
-    left = NativeModel(make(**options, key=jr.key(0)))
-    make = FLAX[layer.name].make
-    right = NativeModel(make(**options, rngs=nnx.Rngs(0)))
+    left = NativeModel(
+        make(**options, key=jr.key(0))
+        if layer.name == "batch_norm"
+        else left_layer(layer, 0)
+    )
+    right = NativeModel(right_layer(layer, 0, nnx.Rngs(0)))
     by_path = {
         info.path: Layout.of(name, info.value.shape)
         for name, info in left.infos.items()

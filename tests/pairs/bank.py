@@ -152,9 +152,13 @@ class Pair:
     updates: bool = False
     ceiling: str = "float64"
 
-    def layouts(self) -> dict[str, Layout]:
-        """Returns the true layout of each array of the right model."""
-        infos = NativeModel(self.left()).infos
+    def layouts(self, left: NativeModel | None = None) -> dict[str, Layout]:
+        """Returns the true layout of each array of the right model.
+
+        Args:
+            left: the left model, if there is one already.
+        """
+        infos = (left or NativeModel(self.left())).infos
 
         def source(name: str) -> Layout:
             return Layout.of(name, infos[name].value.shape)

@@ -6,6 +6,7 @@ library, so that names, containers and orders differ.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from flax import nnx
 
 from common.layers import Layer
@@ -154,30 +156,75 @@ def found(native: Any, path: Path) -> Any:
     return x[path[1]] if len(path) > 1 else x
 
 
+def left_layer(row: Row, number: int) -> Any:
+    """Makes a layer of the Equinox model."""
+    make = functools.partial(EQUINOX[row.name].make, **row.options())
+    if row.name == "batch_norm":  # its state belongs to one model
+        return make(key=jr.key(0))
+    if row not in _LEFT:
+        _LEFT[row] = eqx.filter_eval_shape(make, key=jr.key(0))
+    return jax.tree.map(functools.partial(_drawn, number), _LEFT[row])
+
+
+def right_layer(row: Row, number: int, rngs: nnx.Rngs) -> Any:
+    """Makes a layer of the NNX module."""
+    make = functools.partial(FLAX[row.name].make, **row.options())
+    if row.name == "batch_norm":
+        return make(rngs=rngs)
+    if row not in _RIGHT:
+        _RIGHT[row] = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
+    graph, state = _RIGHT[row]
+    draw = functools.partial(_drawn, number + 50)
+    return nnx.merge(graph, jax.tree.map(draw, state))
+
+
+_LEFT: dict[Row, Any] = {}
+_RIGHT: dict[Row, Any] = {}
+"""Layers without values, as drawing these compiles many programs."""
+
+
+def _drawn(number: int, x: Any) -> Any:
+    """Returns random values of the shape of an array."""
+    if not isinstance(x, jax.ShapeDtypeStruct):
+        return x
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jr.key(0)
+    if not jnp.issubdtype(x.dtype, jnp.floating):  # a count
+        return jax.device_put(np.zeros(x.shape, x.dtype))
+    rng = np.random.default_rng((number, *x.shape))
+    values = rng.uniform(0.5, 1.5, x.shape)
+    if len(x.shape) > 1:
+        values = rng.normal(size=x.shape)
+    return jax.device_put(values.astype(x.dtype))
+
+
+def _stack(*xs: Any) -> Any:
+    if not eqx.is_array(xs[0]):
+        return xs[0]
+    return jax.device_put(np.stack([np.asarray(x) for x in xs]))
+
+
 def make_left(steps: Sequence[Step], places: Mapping[Slot, Path]) -> Any:
     """Makes the Equinox model, with its state if it has one."""
 
-    def make(key):
+    def make():
         layers = {}
         for number, ((i, j), row) in enumerate(left_slots(steps)):
-
-            def one(key, row=row):
-                return EQUINOX[row.name].make(**row.options(), key=key)
-
-            slot_key = jr.fold_in(key, number)
             if steps[i].stacked:
-                keys = jr.split(slot_key, steps[i].count)
-                layers[i, j] = eqx.filter_vmap(one)(keys)
+                numbers = range(number, number + steps[i].count)
+                layers[i, j] = jax.tree.map(
+                    _stack, *(left_layer(row, n) for n in numbers)
+                )
             else:
-                layers[i, j] = one(slot_key)
+                layers[i, j] = left_layer(row, number)
         attributes = kept(places, layers)
         body = {"__annotations__": dict.fromkeys(attributes, Any)}
         return type("Net", (eqx.Module,), body)(**attributes)
 
     names = {row.name for step in steps for row in step.rows}
     if "batch_norm" in names:
-        return eqx.nn.make_with_state(make)(jr.key(0))
-    return make(jr.key(0))
+        return eqx.nn.make_with_state(make)()
+    return make()
 
 
 def left_call(
@@ -248,8 +295,8 @@ class Net(nnx.Module):
     def __init__(self, steps, places, *, rngs):
         self.steps, self.places = tuple(steps), nnx.static(dict(places))
         layers = {
-            slot: FLAX[row.name].make(**row.options(), rngs=rngs)
-            for slot, row in right_slots(steps)
+            slot: right_layer(row, number, rngs)
+            for number, (slot, row) in enumerate(right_slots(steps))
         }
         for name, x in kept(places, layers).items():
             wrap = {list: nnx.List, dict: nnx.Dict}.get(type(x))

@@ -1,24 +1,35 @@
 """Random architectures are aligned and ported, and no mapping is wrong."""
 
+from typing import Any
+
 import hypothesis
+import numpy as np
 import pytest
 
 from common.agreement import tolerance
 from common.alignment import Alignment, AlignmentError, align
 from common.native import NativeModel
-from common.porting import ArrayInfo, Plan, port
+from common.porting import Plan, port
 from tests.conftest import many_draws
 from tests.pairs.architectures import architectures, broken_architectures
 from tests.pairs.bank import Pair
 from tests.pairs.verification import errors, random_arrays
 
+QUICK_DRAWS = 20
+"""The number of examples of Hypothesis's default profile."""
 
-def aligned(pair: Pair) -> Alignment | None:
+
+def draws(usual: int, nightly: int) -> int:
+    """Returns how many architectures are drawn: 200 in all, and more."""
+    return nightly if many_draws(1) > QUICK_DRAWS else usual
+
+
+def aligned(pair: Pair, left: Any, right: Any) -> Alignment | None:
     left_call, right_call = pair.calls()
     try:
         return align(
-            pair.left(),
-            pair.right(),
+            left,
+            right,
             pair.inputs(),
             left_call=left_call,
             right_call=right_call,
@@ -26,6 +37,20 @@ def aligned(pair: Pair) -> Alignment | None:
         )
     except AlignmentError:
         return None
+
+
+def is_true(pair: Pair, found: Alignment, left: NativeModel) -> bool:
+    """Tells whether each element of each array is where it should be."""
+    labels, start = {}, 0
+    for name, info in left.infos.items():
+        size = info.value.size
+        labels[name] = np.arange(start, start + size).reshape(info.value.shape)
+        start += size
+    truth = pair.layouts(left)
+    return found.layouts.keys() == truth.keys() and all(
+        np.array_equal(layout.apply(labels), truth[name].apply(labels))
+        for name, layout in found.layouts.items()
+    )
 
 
 def wrong(pair: Pair, found: Alignment) -> dict[str, float]:
@@ -43,15 +68,15 @@ def wrong(pair: Pair, found: Alignment) -> dict[str, float]:
 
 
 def check_round_trip(pair: Pair) -> None:
-    found = aligned(pair)
+    left, right = pair.left(), pair.right()
+    found = aligned(pair, left, right)
     assert found is not None and found.proved, pair.name
-    assert wrong(pair, found) == {}, pair.name
-    first = NativeModel(pair.left())
+    first = NativeModel(left)
+    if not is_true(pair, found, first):
+        # Where either of two arrays is right, the models are run once more.
+        assert wrong(pair, found) == {}, pair.name
     left = first.with_arrays(random_arrays(first))
-    source, target = (
-        {n: ArrayInfo.of(x.value, x.role) for n, x in model.infos.items()}
-        for model in (first, NativeModel(pair.right()))
-    )
+    source, target = found.source, found.target
     used = {
         s.name for layout in found.layouts.values() for s in layout.sources
     }
@@ -62,15 +87,18 @@ def check_round_trip(pair: Pair) -> None:
         ignored=tuple(source.keys() - used),
         kept=tuple(target.keys() - found.layouts.keys()),
     )
-    right = port(left, pair.right(), rules=plan, dtype="source")
-    back = port(right, pair.left(), rules=plan.inverse(), dtype="source")
-    want, got = NativeModel(left).arrays(), NativeModel(back).arrays()
+    right = port(left, right, rules=plan, dtype="source")
+    back = port(right, left, rules=plan.inverse(), dtype="source")
+    want, got = first.read(left), first.read(back)
     for name in used:
-        assert (want[name] == got[name]).all(), (pair.name, name)
+        assert (np.asarray(want[name]) == np.asarray(got[name])).all(), (
+            pair.name,
+            name,
+        )
 
 
 def check_no_wrong_map(pair: Pair) -> None:
-    found = aligned(pair)
+    found = aligned(pair, pair.left(), pair.right())
     # A fault may leave the models the same function under another mapping.
     if found is not None and found.proved:
         assert wrong(pair, found) == {}, pair.name
@@ -83,7 +111,7 @@ def test_a_few_architectures_make_the_round_trip(pair):
 
 
 @pytest.mark.exhaustive
-@hypothesis.settings(max_examples=many_draws(2))
+@hypothesis.settings(max_examples=draws(140, nightly=1000))
 @hypothesis.given(architectures())
 def test_architectures_make_the_round_trip(pair):
     check_round_trip(pair)
@@ -96,7 +124,7 @@ def test_a_few_faults_are_never_mapped_wrongly(pair):
 
 
 @pytest.mark.exhaustive
-@hypothesis.settings(max_examples=many_draws(1))
+@hypothesis.settings(max_examples=draws(60, nightly=500))
 @hypothesis.given(broken_architectures())
 def test_faults_are_never_mapped_wrongly(pair):
     check_no_wrong_map(pair)
