@@ -13,6 +13,7 @@ from common.comparison.judge import Judge
 from common.comparison.mapping import Mapping
 from common.comparison.programs import Program, Run, compile_all, nudge
 from common.comparison.rows import Place, Row
+from common.porting.arrays import on_host
 from common.state import State
 
 NUDGED = "nudged"
@@ -172,8 +173,8 @@ class Duel:
         states = {}
         for name, run in zip(self._names, self._runs, strict=True):
             if run.program is self.programs[0]:
-                layouts = self.mapping.layouts
-                buffers = {n: layouts[n].apply(run.rest) for n in names}
+                layouts, rest = self.mapping.layouts, on_host(run.rest)
+                buffers = {n: layouts[n].apply(rest) for n in names}
             else:
                 buffers = {n: run.rest[n] for n in names}
             label = self.mapping.label_right

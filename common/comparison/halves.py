@@ -160,7 +160,10 @@ def make_halves(
     others = {n: x for n, x in arrays.items() if n not in params}
     moving, fixed = [], {}
     for name, x in right.arrays().items():
-        if name not in mapping.layouts or is_random(right.infos[name]):
+        if name in mapping.derived:
+            value = np.full(x.shape, mapping.derived[name], x.dtype)
+            fixed[name] = _as(value, x, dtype)
+        elif name not in mapping.layouts or is_random(right.infos[name]):
             fixed[name] = _cast(x, dtype)
         elif set(mapping.sources(name)) & params.keys():
             moving.append(name)

@@ -1,6 +1,7 @@
 """Which arrays of the left model make which arrays of the right one."""
 
 import dataclasses
+from collections.abc import Mapping as Mapped
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,9 +12,10 @@ from common.layouts.composition import compose
 from common.native import Call, NativeModel
 from common.porting import Plan, plan_port
 from common.porting.arithmetic import Divide
-from common.porting.batch_norm import require_choice, warming
+from common.porting.batch_norm import convert, require_choice, warming
 from common.porting.endpoints import Native
 from common.porting.planning import norm_pairs
+from common.porting.sides import Side
 
 Models = tuple[NativeModel, NativeModel]
 
@@ -29,12 +31,15 @@ class Mapping:
         notes: what else is known of it.
         left_out: the quantities that differ by design, which are not
             compared.
+        derived: the values of arrays of the right model, such as counters of
+            batch norms, with which it continues from the left's arrays.
     """
 
     layouts: dict[str, Layout]
     origin: str
     notes: tuple[str, ...] = ()
     left_out: frozenset[str] = frozenset()
+    derived: Mapped[str, Any] = dataclasses.field(default_factory=dict)
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Returns the left arrays that an array of the right is made of."""
@@ -148,11 +153,14 @@ def mapping_of(
                 f"batch_norm: got {batch_norm!r} and layouts, expected a plan "
                 "or rules as text with it. Leave it out, or pass rules."
             )
-        return Mapping(rules, "the given layouts")
+        found = Mapping(rules, "the given layouts")
+        return _with_derived(found, natives, _sides(natives))
     found = _find(natives, calls, inputs, rules, batch_norm)
     # A plan says by its layouts what its statistics are for.
     resumes = batch_norm == "resume" or isinstance(rules, Plan)
-    return _without_inference(found, natives, resumes)
+    sides = _sides(natives)
+    found = _with_derived(found, natives, sides)
+    return _without_inference(found, natives, sides, resumes)
 
 
 def _find(
@@ -197,17 +205,40 @@ def _find(
     return Mapping(dict(layouts), f"`align`, {found.status}")
 
 
+def _sides(natives: tuple[Any, Any]) -> tuple[Side, Side]:
+    left, right = (Native.of(x).side("source") for x in natives)
+    return left, right
+
+
+def _with_derived(
+    found: Mapping, natives: tuple[Any, Any], sides: tuple[Side, Side]
+) -> Mapping:
+    """Adds the values that `port` gives to arrays without a source."""
+    source, target = sides
+    pairs = norm_pairs(found.layouts, source, target)
+    if not pairs:
+        return found
+    arrays = NativeModel(natives[0]).arrays()
+    derived = convert(source, target, arrays, pairs, "serve").derived
+    derived = {n: x for n, x in derived.items() if n not in found.layouts}
+    return dataclasses.replace(found, derived=derived)
+
+
 def _without_inference(
-    found: Mapping, natives: tuple[Any, Any], resumes: bool
+    found: Mapping,
+    natives: tuple[Any, Any],
+    sides: tuple[Side, Side],
+    resumes: bool,
 ) -> Mapping:
     """Leaves out what differs by design between dialects of batch norm.
 
     Args:
         found: the mapping.
         natives: both models.
+        sides: what is known of their arrays.
         resumes: whether statistics that are copied are there for training.
     """
-    source, target = (Native.of(x).side("source") for x in natives)
+    source, target = sides
     factors = warming(
         source,
         target,

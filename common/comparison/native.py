@@ -1,6 +1,7 @@
 """`compare` for models without a trainer."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from common.comparison.rows import MODEL_QUANTITIES, Location, Place, Row
 from common.environment import flag
 from common.layouts import Role
 from common.native import Call, NativeModel
+from common.porting.arrays import on_host
 from common.protocol import Loss
 from common.training import checks
 
@@ -71,6 +73,8 @@ def compare_models(
     checks.check_steps(steps)
     models = NativeModel(left, calls[0]), NativeModel(right, calls[1])
     found = mapping.mapping_of((left, right), calls, inputs, rules, batch_norm)
+    if not carry:  # then the right's own counters are judged
+        found = dataclasses.replace(found, derived={})
     objective, described = objectives.find_objective(loss, ys)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     both_losses = objective, right_loss or objective
@@ -105,6 +109,9 @@ def compare_models(
     failures = [duel.failure for duel in duels if duel.failure is not None]
     if carry:
         notes.append("both start from the arrays of the left")
+        if found.derived:
+            names = _some(list(found.derived))
+            notes.append(f"set on the right, as `port` sets them: {names}")
     else:
         rows.append(state)
         if state.first is not None:
@@ -297,7 +304,7 @@ def _state_row(
     Returns:
         The row, and the arrays that differ, of the left and the right.
     """
-    left, right = (model.arrays() for model in models)
+    left, right = (on_host(model.arrays()) for model in models)
     pairs = {
         found.label_right(name): (layout.apply(left), right[name])
         for name, layout in found.layouts.items()

@@ -82,6 +82,19 @@ def test_another_momentum_is_still_found():
     assert report.first_divergence.quantity == "buffers"
 
 
+@pytest.mark.parametrize("rules", [{"rules": RULES}, {}], ids=["rules", ""])
+def test_the_counter_of_a_model_that_was_not_ported_is_set(rules):
+    """Its own counter would divide the statistics after a step."""
+    source, target = Module(), left(2)
+    report = compare(source, target, XS, steps=2, carry=True, **rules)
+    assert report.ok, str(report)
+    assert any("set on the right" in note for note in report.notes)
+    if rules:  # the right's own counter is judged
+        report = compare(source, target, XS, steps=1, **rules)
+        assert not report.ok
+        assert not any("set on the right" in note for note in report.notes)
+
+
 def test_a_choice_is_needed_and_checked():
     source, target = left(3), Module()
     with pytest.raises(ValueError, match="Pass batch_norm='serve'"):
