@@ -4,6 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
 from common.layouts import Role, Shape
 
 
@@ -30,3 +35,25 @@ class ArrayInfo:
 
 Infos = Mapping[str, ArrayInfo]
 """The arrays of one side of a plan, by dotted name."""
+
+
+def on_host(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arrays of the CPU as NumPy arrays, which share their memory.
+
+    JAX would compile a program for each operation and shape. Arrays of other
+    devices, random keys and arrays without values stay as they are.
+    """
+    return {
+        name: np.asarray(x) if _is_on_host(x) else x
+        for name, x in arrays.items()
+    }
+
+
+def _is_on_host(x: Any) -> bool:
+    return (
+        isinstance(x, jax.Array)
+        and not isinstance(x, jax.core.Tracer)
+        and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        and x.is_fully_addressable
+        and all(device.platform == "cpu" for device in x.devices())
+    )

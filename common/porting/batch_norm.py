@@ -6,7 +6,7 @@ definitions. All of them store a mean and a variance for each channel, and
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,7 @@ def convert(
     pairs: Mapping[str, str],
     choice: str | None,
     is_state: bool = False,
+    served: Collection[str] = (),
 ) -> Conversion:
     """Decides how the running statistics are carried over.
 
@@ -91,6 +92,8 @@ def convert(
             by that in the target.
         choice: `"resume"`, `"serve"` or `None`.
         is_state: whether the source is a State, whose counters count.
+        served: the prefixes of the target's batch norms for which the rules
+            say that inference is to be identical.
 
     Raises:
         ValueError: if there is no such choice.
@@ -106,10 +109,54 @@ def convert(
             continue
         if is_state and _convert_state(source, target, left, right, found):
             continue
+        own = choice or ("serve" if right in served else None)
         _convert_one(
-            source, target, arrays, (left, right), (have, to), choice, found
+            source, target, arrays, (left, right), (have, to), own, found
         )
     return found
+
+
+def undivided(
+    layouts: Mapping[str, Layout],
+    pairs: Mapping[str, str],
+    source: Side,
+    target: Side,
+) -> tuple[dict[str, Layout], set[str]]:
+    """Takes the divisions by factors of batch norms out of layouts.
+
+    The rules of a plan hold the factor that the source had when the plan was
+    made. The division that inference needs now is added by `convert`.
+
+    Args:
+        layouts: of target arrays over source arrays.
+        pairs: as for `convert`.
+        source: one side.
+        target: the other side.
+
+    Returns:
+        The layouts without the divisions, and the prefixes of the target's
+        batch norms that had some.
+    """
+    ours, theirs = norms(source), norms(target)
+    made, served = dict(layouts), set()
+    for right, left in pairs.items():
+        dialects = ours.get(left, ("", 0.0))[0], theirs[right][0]
+        # Only a counter of one of them makes a factor.
+        if not all(dialects) or (dialects[0] == "batch") == (
+            dialects[1] == "batch"
+        ):
+            continue
+        for word in ("running_mean", "running_var"):
+            layout = target.canonical.get(right + word)
+            name = "" if layout is None else layout.sources[0].name
+            if name not in made:
+                continue
+            steps = made[name].steps
+            rest = tuple(x for x in steps if not isinstance(x, Divide))
+            if len(rest) < len(steps):
+                made[name] = dataclasses.replace(made[name], steps=rest)
+                served.add(right)
+    return made, served
 
 
 def _convert_one(

@@ -15,6 +15,7 @@ import safetensors.numpy
 from common.layouts import Layout, Role
 from common.layouts.model import ModelLayouts
 from common.porting.arrays import ArrayInfo
+from common.porting.folding import fold
 from common.porting.sides import Side
 from common.registry import find_library, find_porting, library_of
 from common.state import FORMATS, State
@@ -174,9 +175,13 @@ def _named_like(arrays: Mapping[str, Any], native: Native) -> Given:
     unknown = sorted(arrays.keys() - side.infos.keys())
     if missing or unknown:
         raise ValueError(
-            f"source: got nothing for {missing} and arrays for {unknown}, "
-            f"expected the arrays of `like`, {sorted(side.infos)}. Pass "
-            "`like=` a model of the structure of the one that was written."
+            fold(
+                f"source: got nothing for {missing} and arrays for "
+                f"{unknown}, expected the arrays of `like`, "
+                f"{sorted(side.infos)}."
+            )
+            + " Pass `like=` a model of the structure of the one that was "
+            "written."
         )
     infos = {
         name: ArrayInfo.of(arrays[name], info.role)
@@ -189,8 +194,9 @@ def _named_like(arrays: Mapping[str, Any], native: Native) -> Given:
     ]
     if wrong:
         raise ValueError(
-            f"source: got the shapes {', '.join(wrong)} in `like`, expected "
-            "equal ones. Construct `like` as the model that was written."
+            fold(f"source: got the shapes {', '.join(wrong)} in `like`")
+            + ", expected equal ones. Construct `like` as the model that was "
+            "written."
         )
     side = dataclasses.replace(side, infos=infos)
     return Given(side, arrays, None)

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from common.porting.arrays import on_host
 from common.porting.endpoints import Given, Native, place, read_source
+from common.porting.folding import fold
 from common.porting.moments import carry
 from common.porting.plan import Plan
 from common.porting.planning import make_plan
@@ -80,11 +82,11 @@ def port(
     )
     _require_values(given, plan)
     old = target.arrays()
-    made = _cast(plan.apply(given.arrays), plan, dtype)
+    made = _cast(plan.apply(on_host(given.arrays)), plan, dtype)
     paths = {a.dotted: a.path for a in target.layouts.arrays}
     new = {paths[name]: place(x, old[name]) for name, x in made.items()}
     _require_dtypes(made, {name: new[paths[name]] for name in made})
-    moments = carry(given, target, plan.layouts)
+    moments = carry(given, target, plan.layouts, plan.copies)
     return _write(target, new, moments)
 
 
@@ -124,15 +126,16 @@ def _require_values(given: Given, plan: Plan) -> None:
     empty = [n for n in used if isinstance(given.arrays[n], ABSTRACT)]
     if empty:
         raise ValueError(
-            f"source: got shapes without values for {empty}, expected "
-            "arrays. Pass a model that holds its weights, or call "
-            "`plan_port`."
+            fold(f"source: got shapes without values for {empty}")
+            + ", expected arrays. Pass a model that holds its weights, or "
+            "call `plan_port`."
         )
     undefined = [name for name in used if _has_nan(given.arrays[name])]
     if undefined:
         raise ValueError(
-            f"source: got NaN in {undefined}, expected numbers. Port the "
-            "weights from before the run diverged, or ignore these arrays."
+            fold(f"source: got NaN in {undefined}")
+            + ", expected numbers. Port the weights from before the run "
+            "diverged, or ignore these arrays."
         )
 
 
@@ -177,9 +180,10 @@ def _cast(arrays: Mapping[str, Any], plan: Plan, dtype: Any) -> dict[str, Any]:
         made[name] = x.astype(wanted)
     if problems:
         raise ValueError(
-            f"dtype: got {', '.join(problems)}, expected values that the "
-            "target's dtype holds exactly. Pass dtype='target' to round them, "
-            "or dtype='source' to give the target the source's dtypes."
+            fold(f"dtype: got {', '.join(problems)}")
+            + ", expected values that the target's dtype holds exactly. Pass "
+            "dtype='target' to round them, or dtype='source' to give the "
+            "target the source's dtypes."
         )
     return made
 
@@ -191,8 +195,8 @@ def _require_dtypes(
     narrowed = [n for n, x in wanted.items() if x.dtype != made[n].dtype]
     if narrowed:
         raise ValueError(
-            f"dtype: got {made[narrowed[0]].dtype} for {narrowed}, expected "
-            f"{wanted[narrowed[0]].dtype}. Enable it with "
+            fold(f"dtype: got {made[narrowed[0]].dtype} for {narrowed}")
+            + f", expected {wanted[narrowed[0]].dtype}. Enable it with "
             '`jax.config.update("jax_enable_x64", True)`.'
         )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from common.porting.folding import fold
 from common.porting.grammar import ARROW, Chain, Rule
 from common.porting.grouping import Entry, Group, group, is_writable
 from common.porting.patterns import NOTHING
@@ -47,6 +48,7 @@ def refuse(
     lines = [f"  {problem}." for problem in problems]
     lines += [f"  source {text}" for text in _listed(left, source, arrays)]
     lines += [f"  target {text}" for text in _listed(right, target, {})]
+    lines = [fold(line) for line in lines]
     lines.append("Rules to paste, once you have checked them:")
     lines += [f"  {rule}" for rule in suggest(source, target, left, right)]
     raise ValueError(

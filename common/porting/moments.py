@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from common.layouts import Layout, ModelLayouts, Role
+from common.porting.arrays import on_host
 from common.porting.endpoints import Given, Native, place
 from common.registry import find_porting
 
@@ -19,7 +21,10 @@ class _ByName(dict):
 
 
 def carry(
-    given: Given, target: Native, layouts: Mapping[str, Layout]
+    given: Given,
+    target: Native,
+    layouts: Mapping[str, Layout],
+    copies: Mapping[str, Layout],
 ) -> tuple[Any, Any] | None:
     """Returns the optimizer's state for the target, and its step.
 
@@ -29,13 +34,15 @@ def carry(
         given: the source.
         target: the target.
         layouts: of target arrays over source arrays.
+        copies: of source arrays that must equal others, over these.
 
     Returns:
         `None` if the source or the target has no optimizer.
 
     Raises:
-        ValueError: if the two optimizers are not the same, or if the state
-            of a parameter that is transformed has another shape than it.
+        ValueError: if the two optimizers are not the same, if the state of
+            a parameter that is transformed has another shape than it, or if
+            that of a copy has other values.
     """
     if target.optimizer is None:
         return None
@@ -62,6 +69,7 @@ def carry(
     def move(x, old):
         if not isinstance(old, _ByName):
             return _like(x, old)
+        _require_equal(copies, x)
         made = _ByName(old)
         for name, layout in layouts.items():
             sources = [source.name for source in layout.sources]
@@ -141,7 +149,7 @@ def _apply(name: str, layout: Layout, trees: Any, old: Any) -> Any:
             for x, source in zip(found, sources, strict=True)
         ):
             arrays = dict(zip([s.name for s in sources], found, strict=True))
-            made.append(_like(layout.apply(arrays), like))
+            made.append(_like(layout.apply(on_host(arrays)), like))
             continue
         plain = layout.join is None and not layout.steps
         if len(found) != 1 or not (plain or found[0].size == 1):
@@ -153,6 +161,27 @@ def _apply(name: str, layout: Layout, trees: Any, old: Any) -> Any:
             )
         made.append(_like(found[0], like))
     return treedef.unflatten(made)
+
+
+def _require_equal(copies: Mapping[str, Layout], trees: Any) -> None:
+    """Checks that what is kept for a copy is what is kept for its original.
+
+    Where two arrays become one, the optimizer keeps one state for both.
+    """
+    for name, layout in copies.items():
+        names = [source.name for source in layout.sources]
+        if name not in trees or not all(n in trees for n in names):
+            continue
+        made = jax.tree.leaves(_apply(name, layout, trees, trees[name]))
+        own = jax.tree.leaves(trees[name])
+        if not all(map(np.array_equal, made, own)):
+            raise ValueError(
+                f"optimizer state of {name!r}: got other values than for "
+                f"{names}, expected the same, because the target trains both "
+                "as one array. Port the model alone, and initialize the "
+                f"optimizer anew, or add {name!r} to `ignore` to lose its "
+                "state."
+            )
 
 
 def _like(x: Any, old: Any) -> Any:

@@ -11,10 +11,13 @@ from common.layouts import Layout, invert, simplify
 from common.porting.arrays import Infos
 from common.porting.compilation import compile_rules
 from common.porting.copies import copies_of, require_copies
+from common.porting.folding import fold
 from common.porting.grammar import parse_rules
 from common.porting.sides import Side
 from common.porting.table import table
 from common.porting.writing import write_rules
+
+_SEPARATOR = ";\n  "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +73,9 @@ class Plan:
             problems = _lost_elements(self)
         if problems:
             raise ValueError(
-                f"plan: {'; '.join(problems)}. Add or correct the rules of "
-                "these arrays, or list them in `ignore` or `keep`."
+                fold(f"plan: {_SEPARATOR.join(problems)}.")
+                + " Add or correct the rules of these arrays, or list them "
+                "in `ignore` or `keep`."
             )
 
     @classmethod
@@ -125,8 +129,9 @@ class Plan:
         missing = sorted(needed - arrays.keys())
         if missing:
             raise ValueError(
-                f"arrays: got nothing for {missing}, expected all sources of "
-                "the plan. Pass the arrays of the model that it was made for."
+                fold(f"arrays: got nothing for {missing}")
+                + ", expected all sources of the plan. Pass the arrays of "
+                "the model that it was made for."
             )
         require_copies(self.copies, arrays)
         made = {n: layout.apply(arrays) for n, layout in self.layouts.items()}

@@ -6,7 +6,14 @@ from typing import Any
 
 from common.layouts import Layout, Reshape, Role, Transpose
 from common.porting.arithmetic import Divide
-from common.porting.batch_norm import COUNTER, FIRST, convert, extras, norms
+from common.porting.batch_norm import (
+    COUNTER,
+    FIRST,
+    convert,
+    extras,
+    norms,
+    undivided,
+)
 from common.porting.compilation import (
     Compiled,
     compile_rules,
@@ -14,6 +21,7 @@ from common.porting.compilation import (
     from_canonical,
 )
 from common.porting.endpoints import Given
+from common.porting.folding import fold
 from common.porting.grammar import parse_rules
 from common.porting.leftovers import refuse
 from common.porting.matching import Matched, match
@@ -48,7 +56,7 @@ def make_plan(
             "weights. Pass the object that the constructor returned."
         )
     said = _said(rules, source, target)
-    without_source = [*said.kept] if hasattr(rules, "rules") else []
+    without_source = [*said.kept]
     for names, side, found in (
         (ignore, source, said.ignored),
         (keep, target, said.kept),
@@ -62,6 +70,7 @@ def make_plan(
         _flatten(canonical, path, sizes, source, target)
     layouts = from_canonical(canonical, target) | said.layouts
     pairs = norm_pairs(layouts, source, target)
+    layouts, served = undivided(layouts, pairs, source, target)
     normed = convert(
         source,
         target,
@@ -69,13 +78,14 @@ def make_plan(
         pairs,
         batch_norm,
         is_state=given.state is not None,
+        served=served,
     )
     for name, by in normed.divide.items():
         own = target.canonical[name].sources[0].name
         if own in layouts:
             layouts[own] = layouts[own].then(Divide(by))
     derived = normed.derived | said.derived
-    # A plan of `align` keeps the flags of batch norms, which have no source.
+    # Rules of `align` keep the flags of batch norms, which have no source.
     known = {*without_source} & normed.derived.keys()
     said.kept[:] = [name for name in said.kept if name not in known]
     layouts = {n: x for n, x in layouts.items() if n not in normed.derived}
@@ -133,9 +143,9 @@ def _said(rules: Any, source: Side, target: Side) -> Compiled:
     ]
     if unknown:
         raise ValueError(
-            f"rules: got a plan with the arrays {sorted(unknown)}, expected "
-            "names of the source and the target. Pass a plan that was made "
-            "for these two models."
+            fold(f"rules: got a plan with the arrays {sorted(unknown)}")
+            + ", expected names of the source and the target. Pass a plan "
+            "that was made for these two models."
         )
     return Compiled(
         dict(plan.layouts),

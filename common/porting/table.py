@@ -5,47 +5,71 @@ from typing import Any
 import numpy as np
 
 from common.porting.arrays import Infos
+from common.porting.folding import fold, fold_parts, terminal_width
 from common.porting.grammar import Call, Rule
 from common.porting.grouping import Entry
 from common.porting.patterns import Pattern
 from common.porting.writing import rules_of
 
+Row = tuple[str, str, str, str]
+"""The source, what is done to it, the target, and how often."""
 
-def table(plan: Any) -> str:
+
+def table(plan: Any, width: int | None = None) -> str:
     """Returns the arrays of a plan: source, transform and target.
 
-    Rules that differ only in a number are one line, with their count.
+    Rules that differ only in a number are one line, with their count. If the
+    table is too wide, its lines are folded.
+
+    Args:
+        plan: the plan.
+        width: the number of columns; by default that of the terminal.
     """
+    width = terminal_width() if width is None else width
     rows = [_row(plan, *pair) for pair in rules_of(plan)]
     for name, value in plan.derived.items():
         text = np.array2string(np.asarray(value), threshold=6)
         rows.append(
             (f"derived: {text}", "", _shaped(name, [name], plan.target), "")
         )
-    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
-    lines = []
-    for source, words, target, count in rows:
-        middle = f"-> {words.ljust(widths[1])} " if widths[1] else ""
-        line = f"{source.ljust(widths[0])} {middle}-> "
-        lines.append((line + f"{target.ljust(widths[2])} {count}").rstrip())
+    lines = _aligned(rows)
+    if max(map(len, lines), default=0) > width:
+        lines = [line for row in rows for line in _unaligned(row, width)]
+    rest = []
     for what, names, infos in (
         ("ignored", plan.ignored, plan.source),
         ("kept", plan.kept, plan.target),
     ):
         if names:
             shown = (_shaped(name, [name], infos) for name in names)
-            lines.append(f"{what}: {', '.join(shown)}")
+            rest.append(f"{what}: {', '.join(shown)}")
     for name, layout in plan.copies.items():
         others = ", ".join(source.name for source in layout.sources)
         shown = _shaped(name, [name], plan.source)
-        lines.append(f"the same values: {shown} and {others}")
-    lines += [f"note: {note}" for note in plan.notes]
-    return "\n".join(lines)
+        rest.append(f"the same values: {shown} and {others}")
+    rest += [f"note: {note}" for note in plan.notes]
+    return "\n".join([*lines, *(fold(line, width) for line in rest)])
 
 
-def _row(
-    plan: Any, rule: Rule, entries: tuple[Entry, ...]
-) -> tuple[str, str, str, str]:
+def _aligned(rows: list[Row]) -> list[str]:
+    """Returns the lines of a table."""
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
+    lines = []
+    for source, words, target, count in rows:
+        middle = f"-> {words.ljust(widths[1])} " if widths[1] else ""
+        line = f"{source.ljust(widths[0])} {middle}-> "
+        lines.append((line + f"{target.ljust(widths[2])} {count}").rstrip())
+    return lines
+
+
+def _unaligned(row: Row, width: int) -> list[str]:
+    """Returns a row on one line if it fits, and else on several."""
+    source, words, target, count = row
+    middle = f"-> {words}" if words else ""
+    return fold_parts([source, middle, f"-> {target} {count}".rstrip()], width)
+
+
+def _row(plan: Any, rule: Rule, entries: tuple[Entry, ...]) -> Row:
     sources = [n for entry in entries for n in entry.sources]
     targets = [n for entry in entries for n in entry.targets]
     if isinstance(rule.chain.source, Pattern):

@@ -124,6 +124,41 @@ def test_a_model_state_and_optimizer():
     assert same((model, state), source[:2])
 
 
+class Tied(nnx.Module):
+    def __init__(self):
+        self.table = nnx.Param(jnp.arange(6.0).reshape(2, 3))
+
+
+class Untied(eqx.Module):
+    embed: jax.Array
+    head: jax.Array
+
+
+def test_copies_have_the_same_moments():
+    """Two arrays that become one have one state of the optimizer."""
+    tx = optax.adam(1e-2)
+    module = Tied()
+    tied = module, nnx.Optimizer(module, tx, wrt=nnx.Param)
+    rules: Any = {
+        "rules": "table -> copy -> embed\ntable -> transpose -> head"
+    }
+    tied[1].update(
+        module, nnx.grad(lambda m: jnp.sum(m.table[...] ** 2))(module)
+    )
+    model = Untied(jnp.ones((2, 3)), jnp.ones((3, 2)))
+    model, state = port(tied, (model, tx.init(model)), **rules)
+    assert state[0].mu.embed.any()
+    assert np.array_equal(state[0].mu.head, state[0].mu.embed.T)
+    again = port((model, state), tied, **rules)
+    assert np.array_equal(again[1].opt_state[0].mu["table"], state[0].mu.embed)
+    other = eqx.tree_at(lambda s: s[0].nu.head, state, replace_fn=jnp.square)
+    before = np.asarray(module.table[...])
+    with pytest.raises(ValueError, match="of 'head': got other values than"):
+        port((model, other), tied, **rules)
+    assert np.array_equal(before, module.table[...])
+    port((model, other), tied, ignore=["head"], rules="embed -> copy -> table")
+
+
 def test_an_optimizer_of_neither_library():
     with pytest.raises(TypeError, match="expected an nnx.Optimizer"):
         port(pairs.NnxMLP(), (pairs.NnxMLP(), optax.EmptyState()))
