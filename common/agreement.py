@@ -104,6 +104,14 @@ AMPLIFIED = 16
 # accumulate up to it.
 MATCH_ULPS = {"float64": 2.0**22, "float32": 2.0**8, "bfloat16": 2.0**3}
 
+# If a program of narrow floats is evaluated in float64, only its literals and
+# its casts to a narrower dtype are rounded. Values match within this many
+# ULPs of float32 if the literals are of float32, and within this many ULPs
+# of the narrowest dtype that they were cast to, where the two programs cast
+# different values.
+LITERAL_ULPS = 2.0
+CAST_ULPS = {"float32": 2.0**6, "bfloat16": 2.0**3}
+
 # What counts as equal when two models are aligned, by the narrowest dtype that
 # they compute in. Where it is not float64, the errors are those of rounding in
 # that dtype, so the tolerances are multiples of its machine epsilon.
@@ -223,6 +231,25 @@ def match_tolerance(eps: float) -> float:
         if eps <= EPS[name]:
             return MATCH_ULPS[name] * max(eps, EPS["float64"]) * _platform()
     return MATCH_ULPS["bfloat16"] * eps * _platform()
+
+
+def widened_tolerance(eps: float, literals: float) -> float:
+    """Returns the largest error at which values of two programs match.
+
+    Both programs are evaluated in float64, whatever their dtypes are.
+
+    Args:
+        eps: the machine epsilon of the narrowest dtype that either program
+            cast the values to, or 0 if no cast rounded them.
+        literals: the machine epsilon of the dtype of their literals.
+    """
+    tolerance = match_tolerance(EPS["float64"])
+    if literals > EPS["float64"]:
+        tolerance = max(tolerance, LITERAL_ULPS * EPS["float32"])
+    if eps > EPS["float64"]:
+        name = "float32" if eps <= EPS["float32"] else "bfloat16"
+        tolerance = max(tolerance, CAST_ULPS[name] * eps)
+    return tolerance
 
 
 def _platform() -> int:

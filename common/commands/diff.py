@@ -94,7 +94,11 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
             right_inputs = [batches.batch(right_inputs)]
         with (
             console.status("Running both"),
-            jax.enable_x64(options.dtype == "float64"),
+            # In float64, `diff` runs code of narrower dtypes as it is.
+            jax.enable_x64(
+                options.dtype == "float64"
+                and environment.flag("jax_enable_x64")
+            ),
         ):
             found = functions.diff(
                 left,

@@ -20,6 +20,7 @@ def diff(
     right_args: Sequence[Any] | None = None,
     dtype: str | None = "float64",
     kept: int = KEPT,
+    tolerance: float | None = None,
     weights: str | None = None,
     **options: Any,
 ) -> Diff:
@@ -39,12 +40,17 @@ def diff(
         right_args: a tuple of arguments for `right`, if they differ from
             `args`. With it, two models can be passed as arguments, so that
             both are cast: `diff(call, call, model, x, right_args=(port, x))`.
-        dtype: the dtype to run both in. Floating arguments and modules are
-            cast to it. In float64, rounding does not hide a divergence.
-            `None` leaves all dtypes unchanged.
+        dtype: the dtype to run both in. In float64, rounding does not hide a
+            divergence: the arithmetic of both programs is that of float64,
+            whatever their own dtypes are, and only a cast to a dtype that is
+            narrower than the one before rounds. For the other dtypes, the
+            floating arguments and modules are cast. `None` leaves all dtypes
+            unchanged.
         kept: the number of bytes of values to keep on each side. Kept values
             can be matched in any order of their elements, others only by
             their fingerprints.
+        tolerance: the largest relative error of values that count as equal,
+            or `None` for that of the dtypes that they passed through.
         weights: `"symmetric"` compares two native models, of either library,
             with weights that are the same in both whatever the mapping
             between their arrays is, so that models of unrelated weights can
@@ -56,7 +62,7 @@ def diff(
     Raises:
         TypeError: if a function cannot be traced, or if `options` are given
             without `weights`.
-        ValueError: if the outputs have different structures.
+        ValueError: if the outputs have no path in common.
     """
     if dtype not in DTYPES:
         raise choose("dtype", dtype, DTYPES)
@@ -80,6 +86,7 @@ def diff(
         (args, args if right_args is None else right_args),
         dtype=dtype,
         kept=kept,
+        tolerance=tolerance,
         name_modules=name_modules,
     )
 

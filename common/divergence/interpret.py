@@ -15,56 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from common.agreement import EPS
 from common.divergence.data_movement import move_data
 from common.divergence.fingerprint import Fingerprint, take_fingerprint
+from common.divergence.primitives import BODIES, CALLBACKS, EXACT, INLINED
 from common.divergence.rounding import ROUNDED, is_rounding
 from common.divergence.sources import Frame, module_path, user_frames
-
-# The parameters of an equation that hold the body of a call.
-BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-INLINED = {
-    "jit",
-    "pjit",
-    "closed_call",
-    "core_call",
-    "checkpoint",
-    "remat",
-    "remat2",
-    "custom_jvp_call",
-    "custom_vjp_call",
-    "custom_vjp_call_jaxpr",
-    "custom_lin",
-}
-# Primitives that do not round, except when they cast to a narrower dtype.
-EXACT = {
-    "abs",
-    "broadcast_in_dim",
-    "concatenate",
-    "constant",
-    "convert_element_type",
-    "copy",
-    "dynamic_slice",
-    "gather",
-    "input",
-    "max",
-    "min",
-    "neg",
-    "pad",
-    "reduce_max",
-    "reduce_min",
-    "reshape",
-    "rev",
-    "scan slice",
-    "scan stack",
-    "select_n",
-    "slice",
-    "sort",
-    "split",
-    "squeeze",
-    "stop_gradient",
-    "transpose",
-}
-CALLBACKS = {"pure_callback", "io_callback", "debug_callback", "debug_print"}
+from common.divergence.widening import (
+    bind,
+    eps_of,
+    evaluate,
+    is_narrow,
+    read_literal,
+    widen,
+)
 
 
 @dataclasses.dataclass(slots=True)
@@ -78,7 +42,7 @@ class Node:
         literals: the scalars among the equation's operands.
         params: the equation's parameters.
         shape: the shape of the value.
-        dtype: the dtype of the value.
+        dtype: the dtype of the value in the program.
         fingerprint: the fingerprint of the value.
         value: the value, or `None` if the memory budget was used up.
         frames: the source lines that it comes from, innermost first.
@@ -87,6 +51,8 @@ class Node:
         eps: the machine epsilon of the narrowest floating dtype in which it
             or one of its ancestors was rounded.
         label: the path of an input.
+        rounding: the machine epsilon of the dtype that the value itself was
+            rounded to, if the program is evaluated in float64; else 0.
     """
 
     number: int
@@ -103,6 +69,7 @@ class Node:
     iterations: tuple[int, ...]
     eps: float
     label: str = ""
+    rounding: float = 0.0
 
     @property
     def module(self) -> str:
@@ -125,13 +92,6 @@ class Record:
     notes: list[str]
 
 
-def _eps(x: Any) -> float:
-    """Returns the machine epsilon of an array's dtype, 0 for integers."""
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        return 0.0
-    return float(jnp.finfo(x.dtype).eps)
-
-
 class _Value:
     """An array and its number in the record, `None` for a literal."""
 
@@ -152,7 +112,11 @@ class _Place:
 
 
 def interpret(
-    closed: Any, inputs: Sequence[Any], labels: Sequence[str], budget: int
+    closed: Any,
+    inputs: Sequence[Any],
+    labels: Sequence[str],
+    budget: int,
+    wide: bool = False,
 ) -> Record:
     """Runs a closed jaxpr.
 
@@ -161,20 +125,24 @@ def interpret(
         inputs: the arguments.
         labels: the paths of the arguments.
         budget: how many bytes of values to keep besides the fingerprints.
+        wide: whether to evaluate narrow floats in float64.
     """
-    return _Interpreter(budget).run(closed, inputs, labels)
+    return _Interpreter(budget, wide).run(closed, inputs, labels)
 
 
 class _Interpreter:
-    def __init__(self, budget: int):
+    def __init__(self, budget: int, wide: bool):
+        self.wide = wide
         self.nodes: list[Node] = []
         self.notes: list[str] = []
         self.budget = budget
 
     def run(self, closed, inputs, labels) -> Record:
         values = [
-            self._leaf("input", x, label)
-            for x, label in zip(inputs, labels, strict=True)
+            self._leaf("input", x, label, str(var.aval.dtype))
+            for x, label, var in zip(
+                inputs, labels, closed.jaxpr.invars, strict=True
+            )
         ]
         outputs = self._jaxpr(closed.jaxpr, closed.consts, values, _Place())
         numbers = []
@@ -184,8 +152,21 @@ class _Interpreter:
             numbers.append(output.number)
         return Record(self.nodes, numbers, self.notes)
 
-    def _leaf(self, primitive: str, x: Any, label: str) -> _Value:
-        return self._add(primitive, x, (), {}, _Place(), label)
+    def _leaf(
+        self, primitive: str, x: Any, label: str, dtype: str = ""
+    ) -> _Value:
+        # An array that the program was traced with has been rounded before.
+        narrow = self.wide and primitive == "constant" and x.ndim
+        return self._add(
+            primitive,
+            widen(x) if self.wide else x,
+            (),
+            {},
+            _Place(),
+            label,
+            dtype or str(x.dtype),
+            eps_of(x.dtype) if narrow and is_narrow(x.dtype) else 0.0,
+        )
 
     def _add(
         self,
@@ -195,19 +176,25 @@ class _Interpreter:
         params: dict[str, Any],
         place: _Place,
         label: str = "",
+        dtype: str = "",
+        rounding: float = 0.0,
     ) -> _Value:
         numbers = tuple(
             operand.number
             for operand in operands
             if operand.number is not None
         )
-        eps = max((self.nodes[i].eps for i in numbers), default=0.0)
-        narrower = any(_eps(operand.array) < _eps(x) for operand in operands)
+        eps = max([rounding, *(self.nodes[i].eps for i in numbers)])
+        own = eps_of(x.dtype)
+        narrower = any(eps_of(one.array.dtype) < own for one in operands)
         if primitive not in EXACT or narrower:
-            eps = max(eps, _eps(x))
+            eps = max(eps, own)
         fingerprint, kept = take_fingerprint(x), x
         if fingerprint.kind == "float" and self._is_rounding(
-            primitive, fingerprint, operands, eps
+            primitive,
+            fingerprint,
+            operands,
+            min(eps, EPS["float32"]) if self.wide else eps,
         ):
             kept = np.zeros(x.shape, x.dtype)
             fingerprint = take_fingerprint(kept)
@@ -226,7 +213,7 @@ class _Interpreter:
             ),
             params=params,
             shape=tuple(x.shape),
-            dtype=str(x.dtype),
+            dtype=dtype or str(x.dtype),
             fingerprint=fingerprint,
             value=kept,
             frames=place.frames,
@@ -234,6 +221,7 @@ class _Interpreter:
             iterations=place.iterations,
             eps=eps,
             label=label,
+            rounding=rounding,
         )
         self.nodes.append(node)
         return _Value(x, node.number)
@@ -272,8 +260,7 @@ class _Interpreter:
         def read(atom: Any) -> _Value:
             if not isinstance(atom, core.Literal):
                 return env[atom]
-            aval: Any = atom.aval
-            return _Value(np.asarray(atom.val, aval.dtype), None)
+            return _Value(read_literal(atom, self.wide), None)
 
         for var, const in zip(jaxpr.constvars, consts, strict=True):
             if not isinstance(const, _Value):
@@ -322,16 +309,25 @@ class _Interpreter:
             return self._closed(body, operands, place)
         arrays = [operand.array for operand in operands]
         moved = move_data(name, eqn.params, arrays)
+        rounded = 0.0
         if moved is not None:
-            return [self._add(name, moved, operands, eqn.params, place)]
-        with eqn.ctx.manager:
-            out = eqn.primitive.bind(
-                *arrays,
-                **eqn.primitive.get_bind_params(eqn.params),
+            out = [moved]
+        elif self.wide:
+            out, rounded = evaluate(eqn, arrays)
+        else:
+            out = bind(eqn, arrays, eqn.params)
+        return [
+            self._add(
+                name,
+                x,
+                operands,
+                eqn.params,
+                place,
+                dtype=str(var.aval.dtype),
+                rounding=rounded,
             )
-        if not eqn.primitive.multiple_results:
-            out = [out]
-        return [self._add(name, x, operands, eqn.params, place) for x in out]
+            for x, var in zip(out, eqn.outvars, strict=True)
+        ]
 
     def _closed(self, body, operands, place: _Place) -> list[_Value]:
         """Runs the body of a call, which may be an open or a closed jaxpr."""
@@ -346,12 +342,16 @@ class _Interpreter:
         length = params["length"]
         order = range(length)
         columns: list[list[_Value]] = []
+        dtypes = [
+            "" if x.number is None else self.nodes[x.number].dtype for x in xs
+        ]
         for i in reversed(order) if params["reverse"] else order:
             inner = dataclasses.replace(
                 place, iterations=(*place.iterations, i)
             )
             slices = [
-                self._add("scan slice", x.array[i], [x], {}, inner) for x in xs
+                self._add("scan slice", x.array[i], [x], {}, inner, "", dtype)
+                for x, dtype in zip(xs, dtypes, strict=True)
             ]
             out = self._closed(
                 params["jaxpr"], [*consts, *carry, *slices], inner
@@ -367,6 +367,8 @@ class _Interpreter:
                 ys,
                 {},
                 place,
+                "",
+                self.nodes[ys[0].number].dtype if ys[0].number else "",
             )
             for ys in zip(*columns, strict=True)
         ]

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -35,10 +35,17 @@ class Matching:
     Args:
         left: what the left program computed.
         right: what the right program computed.
+        allowed_error: returns the largest error of two values that match.
     """
 
-    def __init__(self, left: Record, right: Record):
+    def __init__(
+        self,
+        left: Record,
+        right: Record,
+        allowed_error: Callable[[Node, Node], float] | None = None,
+    ):
         self.records = (left, right)
+        self.allowed_error = allowed_error or narrower_tolerance
         self._index = tuple(map(_index_by_norm, self.records))
         self._candidates: dict[tuple[int, int], tuple[int, ...]] = {}
         self._matches: dict[tuple[int, int], tuple[int, ...]] = {}
@@ -58,7 +65,7 @@ class Matching:
             self._matches[key] = tuple(
                 other
                 for other in self.candidates(side, number)
-                if equal_up_to_axis_order(node, others[other])
+                if self._is_equal(node, others[other])
             )
         return self._matches[key]
 
@@ -76,6 +83,20 @@ class Matching:
                 *self._pieces(side, number),
             )
         return self._related[key]
+
+    def has_reciprocal(self, side: int, number: int) -> bool:
+        """Whether the other record has one over a value."""
+        node = self.records[side].nodes[number]
+        if not _can_be_sliced(node, 0):
+            return False
+        (_, x) = comparable_values(node.value)
+        if not np.all(x):
+            return False
+        inverse = np.asarray(1 / x.astype(np.float64))
+        piece = dataclasses.replace(
+            node, value=inverse, fingerprint=take_fingerprint(inverse)
+        )
+        return next(self._matches_of_piece(1 - side, piece), None) is not None
 
     def candidates(self, side: int, number: int) -> tuple[int, ...]:
         """Returns the values that hold the same numbers in any order."""
@@ -115,12 +136,12 @@ class Matching:
         (_, a) = comparable_values(node.value)
         for other, axis, means in self._slices[1 - side].get(a.size, ()):
             mean = node.fingerprint.moments[1]
-            slack = 4 * allowed_error(node, other) * mean
+            allowed = self.allowed_error(node, other)
+            slack = 4 * allowed * mean
             for i in np.flatnonzero(np.abs(means - mean) <= slack):
                 (_, whole) = comparable_values(other.value)
                 b = np.asarray(whole.take(i, axis))
-                order = find_axis_order(a, b, allowed_error(node, other))
-                if order is not None:
+                if find_axis_order(a, b, allowed) is not None:
                     yield other.number
 
     def _pieces(self, side: int, number: int) -> tuple[int, ...]:
@@ -145,7 +166,7 @@ class Matching:
         others = self.records[side].nodes
         if is_distinctive(piece):
             for other in self._search(side, piece):
-                if equal_up_to_axis_order(piece, others[other]):
+                if self._is_equal(piece, others[other]):
                     yield other
 
     @functools.cached_property
@@ -173,17 +194,34 @@ class Matching:
         nodes = self.records[side].nodes
         norms, order = self._index[side].get(_bucket(node), ((), ()))
         norm = _norm(node)
-        slack = (1e-3 + 4 * match_tolerance(node.eps)) * norm
+        slack = (1e-3 + 4 * self._largest_error(node)) * norm
         low = np.searchsorted(norms, norm - slack, "left")
         high = np.searchsorted(norms, norm + slack, "right")
         for number in order[low:high]:
             other = nodes[number]
             error = fingerprint_error(node.fingerprint, other.fingerprint)
-            if error <= allowed_error(node, other):
+            if error <= self.allowed_error(node, other):
                 yield number
 
+    def _largest_error(self, node: Node) -> float:
+        """The largest error that a match of a value can have."""
+        return max(self.allowed_error(node, other) for other in self._coarse)
 
-def allowed_error(left: Node, right: Node) -> float:
+    @functools.cached_property
+    def _coarse(self) -> list[Node]:
+        """The first value of every precision in both records."""
+        found: dict[float, Node] = {}
+        for node in itertools.chain(*(one.nodes for one in self.records)):
+            found.setdefault(node.eps, node)
+        return list(found.values())
+
+    def _is_equal(self, left: Node, right: Node) -> bool:
+        return equal_up_to_axis_order(
+            left, right, self.allowed_error(left, right)
+        )
+
+
+def narrower_tolerance(left: Node, right: Node) -> float:
     """Returns the largest error of two values that still match.
 
     The tolerance is that of the more precise value. So a cast to a narrow
@@ -192,7 +230,7 @@ def allowed_error(left: Node, right: Node) -> float:
     return match_tolerance(min(left.eps, right.eps))
 
 
-def equal_up_to_axis_order(left: Node, right: Node) -> bool:
+def equal_up_to_axis_order(left: Node, right: Node, allowed: float) -> bool:
     """Whether some order of the axes makes two values equal.
 
     Returns `True` if one of the values was not kept, because then nothing
@@ -203,7 +241,7 @@ def equal_up_to_axis_order(left: Node, right: Node) -> bool:
     if left.fingerprint.is_constant:
         return True
     (_, a), (_, b) = map(comparable_values, (left.value, right.value))
-    return find_axis_order(a, b, allowed_error(left, right)) is not None
+    return find_axis_order(a, b, allowed) is not None
 
 
 def find_axis_order(

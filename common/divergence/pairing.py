@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from common.divergence.fingerprint import comparable_values
+from common.divergence.constants import follow_constants
 from common.divergence.interpret import Node
-from common.divergence.matching import (
-    Matching,
-    allowed_error,
-    find_axis_order,
-)
-from common.divergence.result import Origin
+from common.divergence.matching import Matching, find_axis_order
+from common.divergence.reasons import describe_candidates, make_origin
+from common.divergence.result import SIDES, Origin
 from common.divergence.walk import DATA_MOVEMENT, BackwardWalk
 
 
@@ -46,7 +44,10 @@ def pair_origins(
             both = nodes[0][a], nodes[1][b]
             has_common_operand = scores[a, b] >= 1
             rank = *_doubts(walks, *both), 0 if has_common_operand else 1, a
-            found.append((rank, _make_origin(walks[0].matching, *both)))
+            origin = make_origin(walks[0].matching, *both)
+            if not origin.reason:
+                origin = follow_constants(walks, origin) or origin
+            found.append((rank, origin))
     # The side with fewer unpaired values is more likely to have the fault.
     sides = sorted((0, 1), key=lambda side: len(unpaired[side]))
     for place, side in enumerate(sides):
@@ -54,7 +55,9 @@ def pair_origins(
             node = nodes[side][number]
             both = (node, None) if side == 0 else (None, node)
             rank = *_doubts(walks, *both), 2 + i, place
-            found.append((rank, Origin(*both)))
+            order = describe_candidates(walks[0].matching, *both)
+            reason = order or f"only on the {SIDES[side]}"
+            found.append((rank, Origin(*both, reason)))
     return [origin for _, origin in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -73,7 +76,10 @@ def _doubts(
         if node is not None
     ]
     constant = all(walk.is_constant(node.number) for walk, node in pairs)
-    moves = all(node.primitive in DATA_MOVEMENT for _, node in pairs)
+    moves = all(
+        node.primitive in DATA_MOVEMENT and not node.rounding
+        for _, node in pairs
+    )
     exact = all(node.fingerprint.kind == "exact" for _, node in pairs)
     backward = all(walk.is_backward(node.number) for walk, node in pairs)
     if left is not None and right is not None:
@@ -82,11 +88,11 @@ def _doubts(
             or math.prod(left.shape) != math.prod(right.shape)
         )
         exact = exact and left.primitive != right.primitive
-        backward = backward or _are_inverse(left, right)
+        backward = backward or _are_inverse(walks[0].matching, left, right)
     return constant, moves or exact, backward
 
 
-def _are_inverse(left: Node, right: Node) -> bool:
+def _are_inverse(matching: Matching, left: Node, right: Node) -> bool:
     """Whether two values are each other's negatives or reciprocals."""
     if left.value is None or right.value is None:
         return False
@@ -96,21 +102,11 @@ def _are_inverse(left: Node, right: Node) -> bool:
     if kind != "float":
         return False
     inverses = [-a, 1 / a] if np.all(a) else [-a]
-    tolerance = allowed_error(left, right)
+    tolerance = matching.allowed_error(left, right)
     return any(
         find_axis_order(np.asarray(inverse), b, tolerance) is not None
         for inverse in inverses
     )
-
-
-def _make_origin(matching: Matching, left: Node, right: Node) -> Origin:
-    """Returns the pair, or its operands if only their order differs."""
-    nodes = [record.nodes for record in matching.records]
-    for a, b in itertools.product(left.operands, right.operands):
-        if b in matching.candidates(0, a) and b not in matching.matches(0, a):
-            reason = "the same numbers in a different order"
-            return Origin(nodes[0][a], nodes[1][b], reason)
-    return Origin(left, right)
 
 
 def _similarity(
@@ -140,3 +136,78 @@ def _similarity(
     if common or (alike >= 0.5 and left.literals and right.literals):
         return min(0.9, 0.1 * common + 0.2 * alike)
     return 0.0
+
+
+def prune(
+    origins: Sequence[Origin], walks: Sequence[BackwardWalk]
+) -> list[Origin]:
+    """Leaves out origins that are no divergence, if there are others.
+
+    These are empty arrays, layouts of values that the other program has, and
+    reciprocals.
+    """
+    matching = walks[0].matching
+    rest = [
+        origin
+        for origin in origins
+        if origin.reason.partition(";")[0] == "the first NaN"
+        or not _is_layout(walks, origin)
+        and not _is_reciprocal(matching, origin)
+    ]
+    return rest or list(origins)
+
+
+def differing_inputs(
+    origins: Sequence[Origin], walks: Sequence[BackwardWalk]
+) -> list[Origin]:
+    """Returns the inputs that differ, if no origin names them on both sides.
+
+    They have the same name and the same shape in both programs, but neither
+    has the numbers of the other.
+    """
+    sides = [
+        {
+            node.label: node
+            for node in walk.record.nodes
+            if node.primitive == "input"
+            and node.fingerprint.kind == "float"
+            and node.number in walk.ancestors_of_failures
+            and not walk.is_matched(node.number)
+        }
+        for walk in walks
+    ]
+    return [
+        Origin(left, sides[1][label], f"{label} differs")
+        for label, left in sides[0].items()
+        if label in sides[1]
+        and left.shape == sides[1][label].shape
+        and not walks[0].matching.candidates(0, left.number)
+        and not any(
+            f"only the left has {label}" in origin.reason
+            and f"only the right has {label}" in origin.reason
+            for origin in origins
+        )
+    ]
+
+
+def _is_layout(walks: Sequence[BackwardWalk], origin: Origin) -> bool:
+    """Whether an origin on one side only moves values that are known."""
+    both = [
+        (walk, node)
+        for walk, node in zip(walks, (origin.left, origin.right), strict=True)
+        if node is not None
+    ]
+    if any(0 in node.shape for _, node in both):
+        return True
+    return len(both) == 1 and all(
+        node.primitive in DATA_MOVEMENT
+        and not node.rounding
+        and all(map(walk.is_matched, node.operands))
+        for walk, node in both
+    )
+
+
+def _is_reciprocal(matching: Matching, origin: Origin) -> bool:
+    if origin.left is None or origin.right is None:
+        return False
+    return _are_inverse(matching, origin.left, origin.right)

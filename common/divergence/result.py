@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from common.divergence.fingerprint import fingerprint_error
 from common.divergence.interpret import Node, Record
 from common.divergence.matching import Matching
+from common.divergence.measure import error_between
 
 SIDES = ("left", "right")
 MAX_NEAREST_ERROR = 0.1
@@ -50,10 +51,13 @@ class Origin:
 
     @property
     def error(self) -> float | None:
-        """The relative error of the two values, if there are two."""
+        """The relative error of the two values, if there are two.
+
+        It is the largest absolute error over the largest magnitude.
+        """
         if self.left is None or self.right is None:
             return None
-        return fingerprint_error(self.left.fingerprint, self.right.fingerprint)
+        return error_between(self.left, self.right)
 
 
 class NearestValue(NamedTuple):
@@ -81,17 +85,22 @@ class Diff:
         origins: the earliest divergences, the most likely one first.
         matching: the matches between the values of both programs.
         seconds: how long the comparison took.
+        hidden: the largest relative error of the outputs that casts to
+            narrower dtypes can hide, or `None` if both programs round alike.
+        missing: the outputs that only one program returns, in words.
     """
 
     outputs: list[Output]
     origins: list[Origin]
     matching: Matching
     seconds: float
+    hidden: float | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether all outputs are equal."""
-        return all(output.ok for output in self.outputs)
+        """Whether all outputs are equal, and none is missing."""
+        return not self.missing and all(output.ok for output in self.outputs)
 
     @property
     def records(self) -> tuple[Record, Record]:
@@ -154,4 +163,6 @@ def _precision_ceiling(record: Record) -> Node | None:
     widest = min((float(jnp.finfo(d).eps) for d in dtypes), default=0.0)
     if narrowest <= widest:
         return None
-    return next(node for node in record.nodes if node.eps == narrowest)
+    limiting = (node for node in record.nodes if node.eps == narrowest)
+    node = next(limiting)
+    return None if node.primitive == "constant" else node

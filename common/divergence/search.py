@@ -6,23 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from common.divergence.fingerprint import (
-    comparable_values,
-    error_scales,
-    fingerprint_error,
-)
 from common.divergence.interpret import Node, Record, interpret
-from common.divergence.matching import (
-    Matching,
-    allowed_error,
-    equal_within,
-    find_axis_order,
-)
-from common.divergence.pairing import pair_origins
+from common.divergence.matching import Matching, narrower_tolerance
+from common.divergence.measure import are_equal, error_between
+from common.divergence.orders import describe_order
+from common.divergence.pairing import differing_inputs, pair_origins, prune
+from common.divergence.reasons import climb
 from common.divergence.result import SIDES, Diff, Origin, Output
-from common.divergence.tracing import trace
+from common.divergence.rounded import (
+    Tolerances,
+    literal_eps,
+    rounded_origins,
+)
+from common.divergence.tracing import Traced, trace
 from common.divergence.walk import BackwardWalk
 from common.environment import flag
 from common.errors import choose
@@ -38,6 +35,7 @@ def find_divergence(
     *,
     dtype: str | None,
     kept: int = KEPT,
+    tolerance: float | None = None,
     name_modules: Callable[[Any], Any] = lambda tree: tree,
 ) -> Diff:
     """Finds where two JAX functions diverge; `common.diff` calls it.
@@ -45,39 +43,137 @@ def find_divergence(
     Args:
         functions: the left and the right function.
         arguments: the arguments to call each with.
-        dtype: the dtype to cast all floats to, or `None` to keep theirs.
+        dtype: the dtype to evaluate both in, or `None` for their own.
         kept: how many bytes of values each side keeps.
+        tolerance: the largest relative error of values that match, or `None`
+            for that of the dtypes that they passed through.
         name_modules: replaces the modules in a pytree by copies that record
             their path in JAX's name stack.
 
     Raises:
         TypeError: if a function cannot be traced.
-        ValueError: if the outputs have different structures.
+        ValueError: if the outputs have no path in common, or if there is no
+            such dtype or tolerance.
     """
     start = time.monotonic()
     if dtype not in DTYPES:
         raise choose("dtype", dtype, DTYPES)
-    with jax.enable_x64(dtype == "float64" or flag("jax_enable_x64")):
-        left, right = (
-            trace(side, function, args, dtype, name_modules)
-            for side, function, args in zip(
-                SIDES, functions, arguments, strict=True
-            )
+    if tolerance is not None and not 0 <= tolerance < 1:
+        raise ValueError(
+            f"tolerance: got {tolerance}, expected a relative error from 0 "
+            "to 1. Pass None for the tolerance of the dtypes."
         )
-        if left.tree != right.tree:
-            raise ValueError(
-                f"outputs: got the structure {left.tree} on the left and "
-                f"{right.tree} on the right, expected the same structure. "
-                "Return the same containers from both functions, for example "
-                "a dict of arrays."
-            )
+    wide = dtype == "float64"
+    left, right = (
+        trace(side, function, args, dtype, name_modules)
+        for side, function, args in zip(
+            SIDES, functions, arguments, strict=True
+        )
+    )
+    with jax.enable_x64(wide or flag("jax_enable_x64")):
         records = [
-            interpret(traced.jaxpr, traced.inputs, traced.labels, kept)
-            for traced in (left, right)
+            interpret(one.jaxpr, one.inputs, one.labels, kept, wide)
+            for one in (left, right)
         ]
-        matching = Matching(*records)
-        outputs, origins = _compare(matching, left.paths)
-    return Diff(outputs, origins, matching, time.monotonic() - start)
+        paths, missing = _common_outputs(left, right, records)
+        if tolerance is not None or not wide:
+            allowed = narrower_tolerance if tolerance is None else None
+            matching = Matching(*records, allowed or _constant(tolerance))
+            outputs, origins = _compare(matching, paths)
+            ceiling = None
+        else:
+            literals = literal_eps((left.is_wide, right.is_wide))
+            matching, outputs, origins, ceiling = _compare_rounded(
+                records, paths, Tolerances(literals)
+            )
+    return Diff(
+        outputs,
+        origins,
+        matching,
+        time.monotonic() - start,
+        ceiling,
+        tuple(missing),
+    )
+
+
+def _constant(tolerance: float | None) -> Callable[[Node, Node], float]:
+    def allowed(left: Node, right: Node) -> float:
+        del left, right
+        assert tolerance is not None
+        return tolerance
+
+    return allowed
+
+
+def _common_outputs(
+    left: Traced, right: Traced, records: Sequence[Record]
+) -> tuple[list[str], list[str]]:
+    """Keeps the outputs that both programs return.
+
+    Returns:
+        Their paths, and a sentence for each of the others.
+
+    Raises:
+        ValueError: if they have none in common.
+    """
+    if left.tree == right.tree:
+        return left.paths, []
+    common = [path for path in left.paths if path in right.paths]
+    if not common:
+        raise ValueError(
+            f"outputs: got the structure {left.tree} on the left and "
+            f"{right.tree} on the right, expected the same structure. "
+            "Return the same containers from both functions, for example "
+            "a dict of arrays."
+        )
+    missing = []
+    for side, traced, record in zip(
+        SIDES, (left, right), records, strict=True
+    ):
+        numbers = dict(zip(traced.paths, record.outputs, strict=True))
+        missing += [
+            f"output{path} is returned on the {side} only"
+            for path in traced.paths
+            if path not in common
+        ]
+        record.outputs = [numbers[path] for path in common]
+    return common, missing
+
+
+def _compare_rounded(
+    records: Sequence[Record], paths: Sequence[str], tolerances: Tolerances
+) -> tuple[Matching, list[Output], list[Origin], float | None]:
+    """Compares programs whose casts round, perhaps not alike.
+
+    Returns:
+        The matches, the outputs, the origins, and the error that the casts
+        can hide, or `None` if both programs round alike.
+    """
+    strict = Matching(*records, tolerances.strict)
+    outputs, origins = _compare(strict, paths)
+    casts = rounded_origins(records, origins)
+    if not casts:
+        return strict, outputs, origins, None
+    matching = Matching(*records, tolerances.of_either)
+    _, above = _compare(matching, paths)
+    outputs = [
+        dataclasses.replace(
+            one,
+            ok=one.ok
+            or are_equal(
+                one.left, one.right, tolerances.of_both(one.left, one.right)
+            ),
+        )
+        for one in outputs
+    ]
+    hidden = max(tolerances.of_either(one.left, one.right) for one in outputs)
+    if all(output.ok for output in outputs):
+        return matching, outputs, [], hidden
+    shown = {(id(one.left), id(one.right)) for one in above}
+    casts = [
+        one for one in casts if (id(one.left), id(one.right)) not in shown
+    ]
+    return matching, outputs, above + casts, hidden
 
 
 def _compare(
@@ -85,7 +181,7 @@ def _compare(
 ) -> tuple[list[Output], list[Origin]]:
     left, right = matching.records
     outputs = [
-        _compare_output(path, left.nodes[a], right.nodes[b])
+        _compare_output(matching, path, left.nodes[a], right.nodes[b])
         for path, a, b in zip(paths, left.outputs, right.outputs, strict=True)
     ]
     failed = [output for output in outputs if not output.ok]
@@ -103,13 +199,22 @@ def _compare(
             walk.is_matched(number)
             for walk, number in zip(walks, numbers, strict=True)
         ):
-            reason = (
-                f"each program computes output{output.path} of the other, "
-                "but returns a different value"
-            )
-            origins.append(Origin(output.left, output.right, reason))
-    origins = [_add_inputs(origin, walks) for origin in origins]
-    return outputs, origins
+            origins.append(_misplaced(matching, output))
+    origins = prune([_add_inputs(origin, walks) for origin in origins], walks)
+    return outputs, differing_inputs(origins, walks) + origins
+
+
+def _misplaced(matching: Matching, output: Output) -> Origin:
+    """Returns the origin of an output that the other program computes."""
+    both = climb(matching, output.left, output.right)
+    order = describe_order(*both, matching.allowed_error(*both))
+    if order:
+        return Origin(*both, order)
+    reason = (
+        f"each program computes output{output.path} of the other, but returns "
+        "a different value"
+    )
+    return Origin(output.left, output.right, reason)
 
 
 def _add_inputs(origin: Origin, walks: Sequence[BackwardWalk]) -> Origin:
@@ -145,27 +250,8 @@ def _first_nan(left: Record, right: Record) -> list[Origin]:
     return [Origin(firsts[0], firsts[1], "the first NaN")]
 
 
-def _compare_output(path: str, left: Node, right: Node) -> Output:
-    tolerance = allowed_error(left, right)
-    error = fingerprint_error(left.fingerprint, right.fingerprint)
-    ok = error <= tolerance
-    if left.value is not None and right.value is not None:
-        (_, a), (_, b) = map(comparable_values, (left.value, right.value))
-        if a.shape == b.shape:
-            ok = equal_within(a, b, tolerance)
-            error = max(error, _largest_error(a, b))
-        elif ok:
-            ok = find_axis_order(a, b, tolerance) is not None
-    return Output(path, left, right, ok, error)
-
-
-def _largest_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns the largest relative error of the finite elements."""
-    if a.dtype.kind in "biu":
-        return 0.0 if np.array_equal(a, b) else np.inf
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    finite = np.isfinite(a) & np.isfinite(b)
-    a, b = a[finite], b[finite]
-    scale = error_scales(b)
-    errors = np.abs(a - b) / np.where(scale, scale, 1)
-    return float(np.max(errors, initial=0.0))
+def _compare_output(
+    matching: Matching, path: str, left: Node, right: Node
+) -> Output:
+    ok = are_equal(left, right, matching.allowed_error(left, right))
+    return Output(path, left, right, ok, error_between(left, right))

@@ -1,14 +1,18 @@
 """Describes a `Diff` in words."""
 
+import linecache
 from typing import Any
 
 import numpy as np
 
 from common.divergence.interpret import Node
+from common.divergence.result import SIDES
 from common.divergence.sources import select_frames
 
 MAX_SHOWN = 3
 """How many outputs and origins are described; the rest are counted."""
+WIDTH = 80
+INDENT = " " * 8
 
 
 def render(found: Any) -> str:
@@ -20,6 +24,10 @@ def render(found: Any) -> str:
             f"All outputs agree; {len(left.nodes)} and {len(right.nodes)} "
             "values were computed."
         )
+    if found.ok and found.hidden is not None:
+        lines += _ceiling(found)
+    for missing in found.missing:
+        lines.append(missing)
     for output in found.outputs:
         if output.ok and output.left.shape != output.right.shape:
             lines.append(
@@ -38,7 +46,7 @@ def render(found: Any) -> str:
         lines.append("The programs diverge at" if i == 0 else "and at")
         if origin.reason:
             lines.append(f"  {origin.reason}")
-        for side in ("left", "right"):
+        for side in SIDES:
             node = getattr(origin, side)
             if node is None:
                 lines.append(f"  {side:<5} no matching operation")
@@ -47,11 +55,12 @@ def render(found: Any) -> str:
     if len(found.origins) > MAX_SHOWN:
         more = len(found.origins) - MAX_SHOWN
         lines.append(f"and at {more} more places, listed in `origins`")
-    for side, node in zip(("left", "right"), found.ceilings, strict=True):
+    ceilings = zip(SIDES, found.ceilings, strict=True)
+    for side, node in () if found.ok and found.hidden else ceilings:
         if node is not None:
             lines.append(f"precision ceiling of the {side}: {node.dtype} at")
             lines += describe(side, node)
-    for side, record in zip(("left", "right"), found.records, strict=True):
+    for side, record in zip(SIDES, found.records, strict=True):
         lines += [f"note, {side}: {note}" for note in record.notes]
     return "\n".join(lines)
 
@@ -60,10 +69,31 @@ def describe(side: str, node: Node) -> list[str]:
     """Describes a value: the operation, its module and its source lines."""
     lines = [f"  {side:<5} {operation(node)}"]
     if node.module:
-        lines.append(f"        in {node.module}")
+        lines.append(f"{INDENT}in {node.module}")
     for i, frame in enumerate(select_frames(node.frames)):
-        lines.append(f"        {'<- ' if i else ''}{frame}")
+        lines.append(f"{INDENT}{'<- ' if i else ''}{frame}")
+        source = linecache.getline(frame.file, frame.line).strip()
+        if source:
+            lines.append(f"{INDENT}   | {source}"[:WIDTH])
     return lines
+
+
+def _ceiling(found: Any) -> list[str]:
+    """Says what difference a cast to a narrower dtype can hide."""
+    lines = []
+    for node in found.ceilings:
+        if node is not None:
+            frames = select_frames(node.frames)
+            where = f" set at {frames[0]}" if frames else ""
+            lines.append(
+                f"They agree to the precision ceiling{where}: {node.dtype}."
+            )
+    lines.append(
+        "The programs round different values, which can hide a relative error "
+        f"of {found.hidden:.2g}."
+    )
+    lines.append("Pass dtype=None to run both in their own dtypes.")
+    return list(dict.fromkeys(lines))
 
 
 def operation(node: Node) -> str:

@@ -29,6 +29,7 @@ PARTIAL_READS = {"dynamic_slice", "gather", "scan slice", "slice", "split"}
 MASKING = {
     "abs",
     "and",
+    "approx_top_k",
     "argmax",
     "argmin",
     "ceil",
@@ -53,6 +54,7 @@ MASKING = {
     "select_n",
     "sign",
     "stop_gradient",
+    "top_k",
 }
 # The number of steps that `ancestors` and `neighbors` go through a program.
 MAX_STEPS = 3
@@ -72,6 +74,8 @@ class BackwardWalk:
         self.side = side
         self.failures = failures
         self.record: Record = matching.records[side]
+        self._sources: dict[int, frozenset[int]] = {}
+        self._repacked: dict[int, bool] = {}
 
     def is_matched(self, number: int) -> bool:
         """Whether the other program computes this value."""
@@ -96,14 +100,18 @@ class BackwardWalk:
 
     def is_repacked_input(self, number: int) -> bool:
         """Whether a value is an input in another layout, or a constant."""
-        node = self.record.nodes[number]
-        # The other program may have folded what is computed from literals.
-        if node.primitive in LEAVES or not node.operands:
-            return True
-        moved = node.primitive in DATA_MOVEMENT
-        return (moved or node.fingerprint.is_constant) and all(
-            map(self.is_repacked_input, node.operands)
-        )
+        if number not in self._repacked:
+            node = self.record.nodes[number]
+            moved = node.primitive in DATA_MOVEMENT and not node.rounding
+            # The other program may have folded what is computed from
+            # literals.
+            self._repacked[number] = (
+                node.primitive in LEAVES
+                or not node.operands
+                or (moved or node.fingerprint.is_constant)
+                and all(map(self.is_repacked_input, node.operands))
+            )
+        return self._repacked[number]
 
     def find_origins(self) -> list[Node]:
         """Returns the earliest values without a match."""
@@ -141,15 +149,18 @@ class BackwardWalk:
             found += self.unmatched_inputs(operand)
         return list(dict.fromkeys(found))
 
-    def sources(self, number: int) -> set[int]:
+    def sources(self, number: int) -> frozenset[int]:
         """Returns the operands of a value, skipping unmatched repacking."""
-        found: set[int] = set()
-        for operand in self.record.nodes[number].operands:
-            skipped = not self.is_matched(operand) and (
-                self.is_repacked_input(operand) or self.is_verified(operand)
-            )
-            found |= self.sources(operand) if skipped else {operand}
-        return found
+        if number not in self._sources:
+            found: set[int] = set()
+            for operand in self.record.nodes[number].operands:
+                skipped = not self.is_matched(operand) and (
+                    self.is_repacked_input(operand)
+                    or self.is_verified(operand)
+                )
+                found |= self.sources(operand) if skipped else {operand}
+            self._sources[number] = frozenset(found)
+        return self._sources[number]
 
     def neighbors(self, number: int) -> set[int]:
         """Returns what a value was computed from or is combined with.
@@ -157,7 +168,7 @@ class BackwardWalk:
         A constant, such as a mask, has no sources that identify it, so the
         values that it is combined with are added.
         """
-        found, last = self.sources(number), {number}
+        found, last = set(self.sources(number)), {number}
         for _ in range(MAX_STEPS if self.is_constant(number) else 0):
             last = {user for i in last for user in self._users[i]}
             found |= {source for i in last for source in self.sources(i)}
@@ -225,26 +236,53 @@ class BackwardWalk:
         for node in reversed(nodes):
             users = [nodes[i] for i in self._users[node.number]]
             users = [user for user in users if user.number in relevant]
-            verified[node.number] = self.is_matched(node.number) or (
-                node.primitive not in LEAVES
+            verified[node.number] = (
+                self.is_matched(node.number)
+                or _may_be_inverse(node)
+                and self.matching.has_reciprocal(self.side, node.number)
+                or node.primitive not in LEAVES
                 and not node.fingerprint.is_constant
-                and _is_confirmed(users, verified)
+                and self._is_confirmed(node.number, users, verified)
             )
         return verified
 
+    def _is_confirmed(
+        self, number: int, users: list[Node], verified: list[bool]
+    ) -> bool:
+        """Whether the values computed from a value show that it is right."""
+        users = [user for user in users if not self._skips(user, number)]
+        parts = [
+            verified[user.number]
+            for user in users
+            if user.primitive in PARTIAL_READS
+        ]
+        rest = [
+            verified[user.number]
+            for user in users
+            if user.primitive not in PARTIAL_READS
+            and user.primitive not in MASKING
+            and not user.fingerprint.is_constant
+        ]
+        return any(rest) or (bool(parts) and all(parts))
 
-def _is_confirmed(users: list[Node], verified: list[bool]) -> bool:
-    """Whether the values computed from a value show that it is right."""
-    parts = [
-        verified[user.number]
-        for user in users
-        if user.primitive in PARTIAL_READS
-    ]
-    rest = [
-        verified[user.number]
-        for user in users
-        if user.primitive not in PARTIAL_READS
-        and user.primitive not in MASKING
-        and not user.fingerprint.is_constant
-    ]
-    return any(rest) or (bool(parts) and all(parts))
+    def _skips(self, user: Node, number: int) -> bool:
+        """Whether a convolution's strides leave elements of a value out."""
+        if user.primitive != "conv_general_dilated" or (
+            user.operands[0] != number
+        ):
+            return False
+        kernel = self.record.nodes[user.operands[-1]].shape
+        axes = user.params["dimension_numbers"].rhs_spec[2:]
+        return any(
+            stride > kernel[axis]
+            for stride, axis in zip(
+                user.params["window_strides"], axes, strict=True
+            )
+        )
+
+
+def _may_be_inverse(node: Node) -> bool:
+    """Whether an operation may compute a reciprocal that is used as one."""
+    if node.primitive == "div":
+        return bool(node.literals)
+    return node.primitive in ("integer_pow", "rsqrt", "sqrt")
