@@ -1,7 +1,11 @@
 """Follows constants that differ up to the literal that makes them differ."""
 
+import itertools
 from collections.abc import Sequence
 
+import numpy as np
+
+from common.agreement import EPS, LITERAL_ULPS
 from common.divergence.interpret import Node
 from common.divergence.reasons import describe_literals, number_text
 from common.divergence.result import SIDES, Origin
@@ -11,70 +15,107 @@ from common.divergence.walk import BackwardWalk
 MAX_STEPS = 16
 
 
-def follow_constants(
-    walks: Sequence[BackwardWalk], origin: Origin
-) -> Origin | None:
-    """Returns the literal behind an origin that both programs compute alike.
+def find_literal(
+    walks: Sequence[BackwardWalk], origins: Sequence[Origin]
+) -> list[Origin]:
+    """Returns the literal that makes the constants of the origins differ.
 
-    Both values come from the same operation, but one of its operands is a
-    constant that differs, such as the scale of a loss in its gradient.
+    The scale of a loss, for example, reaches its gradient as a constant that
+    several operations use. Only constants whose elements are all equal, and
+    whose number the other program does not have, are followed.
 
     Returns:
-        The operations that make the constants, or `None` if the operands do
-        not differ by a constant.
+        One origin, or none if no literal stands out.
     """
-    if origin.left is None or origin.right is None:
-        return None
-    both = origin.left, origin.right
-    if both[0].primitive != both[1].primitive:
-        return None
     chains = [
-        _constants(walk, node) for walk, node in zip(walks, both, strict=True)
+        _constants(walk, other, [getattr(origin, side) for origin in origins])
+        for walk, other, side in zip(walks, walks[::-1], SIDES, strict=True)
     ]
     if not all(chains):
-        return None
+        return []
     kinds = [[_kind(node) for node in chain] for chain in chains]
     rest = [
-        [node for node in chain if _kind(node) not in kinds[1 - side]]
+        [
+            node
+            for node in chain
+            if _kind(node)[1] and _kind(node) not in kinds[1 - side]
+        ]
         for side, chain in enumerate(chains)
     ]
-    literal = [[node for node in side if node.literals] for side in rest]
-    if not any(literal):
-        return None
-    firsts = [side[0] if side else None for side in literal]
-    if firsts[0] is not None and firsts[1] is not None:
-        reason = describe_literals(firsts[0], firsts[1])
-        return Origin(firsts[0], firsts[1], reason) if reason else None
-    side = 0 if firsts[0] is not None else 1
-    node = firsts[side]
-    assert node is not None
-    numbers = ", ".join(map(number_text, node.literals))
-    reason = f"literal {numbers} only on the {SIDES[side]}"
-    return Origin(firsts[0], firsts[1], reason)
+    if rest[0] and rest[1]:
+        both = rest[0][0], rest[1][0]
+        reason = describe_literals(*both)
+        return [Origin(*both, reason)] if reason else []
+    for side, found in enumerate(rest):
+        if found:
+            numbers = ", ".join(map(number_text, found[0].literals))
+            reason = f"literal {numbers} only on the {SIDES[side]}"
+            both = (found[0], None) if side == 0 else (None, found[0])
+            return [Origin(*both, reason)]
+    return []
 
 
-def _constants(walk: BackwardWalk, node: Node) -> list[Node]:
-    """Returns what the constant operands of a value are computed from.
-
-    Only constants whose elements are all equal count, in execution order.
-    """
+def _constants(
+    walk: BackwardWalk, other: BackwardWalk, used: Sequence[Node | None]
+) -> list[Node]:
+    """Returns what the constants of some values are computed from."""
     nodes = walk.record.nodes
+    known = _numbers(other)
+    last = {
+        number
+        for node in used
+        if node is not None
+        for number in (*node.operands, node.number)
+        if _is_uniform(walk, number)
+        and not _is_near(known, _number(nodes[number]))
+    }
     found: dict[int, Node] = {}
-    last = set(node.operands)
     for _ in range(MAX_STEPS):
-        last = {
-            number
-            for number in last
-            if walk.is_constant(number)
-            and nodes[number].fingerprint.is_constant
-            and nodes[number].fingerprint.kind == "float"
-            and number not in found
-        }
         found |= {number: nodes[number] for number in last}
-        last = {i for number in last for i in nodes[number].operands}
+        last = {
+            operand
+            for number in last
+            for operand in nodes[number].operands
+            if _is_uniform(walk, operand) and operand not in found
+        }
     return [found[number] for number in sorted(found)]
 
 
+def _is_uniform(walk: BackwardWalk, number: int) -> bool:
+    """Whether a value is a constant with one number for all elements."""
+    fingerprint = walk.record.nodes[number].fingerprint
+    return (
+        walk.is_constant(number)
+        and fingerprint.kind == "float"
+        and len(fingerprint.ranks) > 0
+        and fingerprint.is_constant
+    )
+
+
+def _number(node: Node) -> float:
+    return abs(float(node.fingerprint.ranks[0]))
+
+
+def _numbers(walk: BackwardWalk) -> np.ndarray:
+    """Returns the sorted magnitudes of all constants of a program."""
+    nodes = walk.record.nodes
+    uniform = (
+        _number(node) for node in nodes if _is_uniform(walk, node.number)
+    )
+    literals = (
+        abs(float(x))
+        for node in nodes
+        for x in node.literals
+        if x.dtype.kind == "f" and x.size == 1
+    )
+    return np.unique(list(itertools.chain(uniform, literals, (0.0, 1.0))))
+
+
+def _is_near(known: np.ndarray, number: float) -> bool:
+    largest = np.maximum(known, number) * LITERAL_ULPS * EPS["float32"]
+    return bool(np.any(np.abs(known - number) <= largest))
+
+
 def _kind(node: Node) -> tuple:
-    values = tuple(x.item() for x in node.literals if x.size == 1)
-    return node.primitive, values
+    values = (x.item() for x in node.literals if x.size == 1)
+    return node.primitive, tuple(x for x in values if x != 1)

@@ -17,6 +17,8 @@ from common.divergence.fingerprint import (
 )
 from common.divergence.interpret import Node, Record
 
+# Operations of which one program may use the reciprocal of the other's.
+ROOTS = {"sqrt", "rsqrt"}
 # The number of axis orders that are tried to align two arrays.
 MAX_AXIS_ORDERS = 720
 # Slices are only looked for in values with at most this many elements,
@@ -85,7 +87,7 @@ class Matching:
         return self._related[key]
 
     def has_reciprocal(self, side: int, number: int) -> bool:
-        """Whether the other record has one over a value."""
+        """Whether the other record has a root that is one over a value."""
         node = self.records[side].nodes[number]
         if not _can_be_sliced(node, 0):
             return False
@@ -96,7 +98,9 @@ class Matching:
         piece = dataclasses.replace(
             node, value=inverse, fingerprint=take_fingerprint(inverse)
         )
-        return next(self._matches_of_piece(1 - side, piece), None) is not None
+        others = self.records[1 - side].nodes
+        found = self._matches_of_piece(1 - side, piece)
+        return any(others[other].primitive in ROOTS for other in found)
 
     def candidates(self, side: int, number: int) -> tuple[int, ...]:
         """Returns the values that hold the same numbers in any order."""

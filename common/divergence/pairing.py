@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from common.divergence.constants import find_literal
 from common.divergence.fingerprint import comparable_values
-from common.divergence.constants import follow_constants
 from common.divergence.interpret import Node
-from common.divergence.matching import Matching, find_axis_order
-from common.divergence.reasons import describe_candidates, make_origin
+from common.divergence.matching import ROOTS, Matching, find_axis_order
+from common.divergence.reasons import (
+    describe_candidates,
+    describe_literals,
+    make_origin,
+)
 from common.divergence.result import SIDES, Origin
 from common.divergence.walk import DATA_MOVEMENT, BackwardWalk
 
@@ -43,10 +47,13 @@ def pair_origins(
             unpaired[1].remove(b)
             both = nodes[0][a], nodes[1][b]
             has_common_operand = scores[a, b] >= 1
-            rank = *_doubts(walks, *both), 0 if has_common_operand else 1, a
+            evidence = (
+                not describe_literals(*both),
+                all(map(_rests_on_constants, walks, both)),
+                not has_common_operand,
+            )
+            rank = *_doubts(walks, *both), *evidence, a
             origin = make_origin(walks[0].matching, *both)
-            if not origin.reason:
-                origin = follow_constants(walks, origin) or origin
             found.append((rank, origin))
     # The side with fewer unpaired values is more likely to have the fault.
     sides = sorted((0, 1), key=lambda side: len(unpaired[side]))
@@ -54,11 +61,12 @@ def pair_origins(
         for i, number in enumerate(sorted(unpaired[side])):
             node = nodes[side][number]
             both = (node, None) if side == 0 else (None, node)
-            rank = *_doubts(walks, *both), 2 + i, place
+            rank = *_doubts(walks, *both), 2, False, 2 + i, place
             order = describe_candidates(walks[0].matching, *both)
             reason = order or f"only on the {SIDES[side]}"
             found.append((rank, Origin(*both, reason)))
-    return [origin for _, origin in sorted(found, key=lambda pair: pair[0])]
+    origins = [origin for _, origin in sorted(found, key=lambda pair: pair[0])]
+    return find_literal(walks, origins) + origins
 
 
 def _doubts(
@@ -138,6 +146,16 @@ def _similarity(
     return 0.0
 
 
+def _rests_on_constants(walk: BackwardWalk, node: Node) -> bool:
+    """Whether a constant that the other program lacks may be the cause."""
+    return any(
+        walk.is_constant(number)
+        and not walk.is_verified(number)
+        and not walk.is_repacked_input(number)
+        for number in node.operands
+    )
+
+
 def prune(
     origins: Sequence[Origin], walks: Sequence[BackwardWalk]
 ) -> list[Origin]:
@@ -200,7 +218,7 @@ def _is_layout(walks: Sequence[BackwardWalk], origin: Origin) -> bool:
     if any(0 in node.shape for _, node in both):
         return True
     return len(both) == 1 and all(
-        node.primitive in DATA_MOVEMENT
+        (node.primitive in DATA_MOVEMENT or node.primitive == "neg")
         and not node.rounding
         and all(map(walk.is_matched, node.operands))
         for walk, node in both
@@ -209,5 +227,7 @@ def _is_layout(walks: Sequence[BackwardWalk], origin: Origin) -> bool:
 
 def _is_reciprocal(matching: Matching, origin: Origin) -> bool:
     if origin.left is None or origin.right is None:
+        return False
+    if not {origin.left.primitive, origin.right.primitive} <= ROOTS:
         return False
     return _are_inverse(matching, origin.left, origin.right)

@@ -73,6 +73,24 @@ def rounded_origins(
     return found
 
 
+def casts_to_other_dtypes(origin: Origin) -> bool:
+    """Whether both programs cast one value, but to different dtypes."""
+    left, right = origin.left, origin.right
+    if (
+        left is None
+        or right is None
+        or "constant"
+        in (
+            left.primitive,
+            right.primitive,
+        )
+    ):
+        return False
+    return bool(left.rounding and right.rounding) and (
+        left.rounding != right.rounding
+    )
+
+
 def _cast_of(record: Record, node: Node) -> Node | None:
     """Returns the cast, or the rounded constant, that a value comes from."""
     if node.rounding:

@@ -16,6 +16,7 @@ from common.divergence.reasons import climb
 from common.divergence.result import SIDES, Diff, Origin, Output
 from common.divergence.rounded import (
     Tolerances,
+    casts_to_other_dtypes,
     literal_eps,
     rounded_origins,
 )
@@ -156,11 +157,13 @@ def _compare_rounded(
         return strict, outputs, origins, None
     matching = Matching(*records, tolerances.of_either)
     _, above = _compare(matching, paths)
+    same = not any(map(casts_to_other_dtypes, casts))
     outputs = [
         dataclasses.replace(
             one,
             ok=one.ok
-            or are_equal(
+            or same
+            and are_equal(
                 one.left, one.right, tolerances.of_both(one.left, one.right)
             ),
         )

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Sequence
 
 from common.divergence.interpret import Node, Record
-from common.divergence.matching import Matching
+from common.divergence.matching import ROOTS, Matching
 
 LEAVES = {"input", "constant"}
 # Data-movement primitives.
@@ -29,7 +29,6 @@ PARTIAL_READS = {"dynamic_slice", "gather", "scan slice", "slice", "split"}
 MASKING = {
     "abs",
     "and",
-    "approx_top_k",
     "argmax",
     "argmin",
     "ceil",
@@ -54,7 +53,6 @@ MASKING = {
     "select_n",
     "sign",
     "stop_gradient",
-    "top_k",
 }
 # The number of steps that `ancestors` and `neighbors` go through a program.
 MAX_STEPS = 3
@@ -132,9 +130,10 @@ class BackwardWalk:
                 if not self.is_verified(operand)
                 and not self.is_repacked_input(operand)
             ]
-            if computed:
-                stack.extend(computed)
-            else:
+            stack.extend(computed)
+            # Two programs may have their masks and tables in different
+            # forms, so what is computed from a constant may be the origin.
+            if all(map(self.is_constant, computed)):
                 found[number] = nodes[number]
         return [found[number] for number in sorted(found)]
 
@@ -238,7 +237,7 @@ class BackwardWalk:
             users = [user for user in users if user.number in relevant]
             verified[node.number] = (
                 self.is_matched(node.number)
-                or _may_be_inverse(node)
+                or node.primitive in ROOTS
                 and self.matching.has_reciprocal(self.side, node.number)
                 or node.primitive not in LEAVES
                 and not node.fingerprint.is_constant
@@ -250,7 +249,13 @@ class BackwardWalk:
         self, number: int, users: list[Node], verified: list[bool]
     ) -> bool:
         """Whether the values computed from a value show that it is right."""
-        users = [user for user in users if not self._skips(user, number)]
+        kind = self.record.nodes[number].fingerprint.kind
+        # The indices of the largest values say little about the values.
+        users = [
+            user
+            for user in users
+            if user.fingerprint.kind == kind and not self._skips(user, number)
+        ]
         parts = [
             verified[user.number]
             for user in users
@@ -279,10 +284,3 @@ class BackwardWalk:
                 user.params["window_strides"], axes, strict=True
             )
         )
-
-
-def _may_be_inverse(node: Node) -> bool:
-    """Whether an operation may compute a reciprocal that is used as one."""
-    if node.primitive == "div":
-        return bool(node.literals)
-    return node.primitive in ("integer_pow", "rsqrt", "sqrt")
