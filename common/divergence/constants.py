@@ -28,7 +28,11 @@ def find_literal(
         One origin, or none if no literal stands out.
     """
     chains = [
-        _constants(walk, other, [getattr(origin, side) for origin in origins])
+        _constants(
+            walk,
+            other,
+            [getattr(origin, side) for origin in origins] + _seeds(walk),
+        )
         for walk, other, side in zip(walks, walks[::-1], SIDES, strict=True)
     ]
     if not all(chains):
@@ -53,6 +57,16 @@ def find_literal(
             both = (found[0], None) if side == 0 else (None, found[0])
             return [Origin(*both, reason)]
     return []
+
+
+def _seeds(walk: BackwardWalk) -> list[Node]:
+    """Returns the constants that a backward pass starts from."""
+    nodes = walk.record.nodes
+    return [
+        nodes[number]
+        for number in sorted(walk.ancestors_of_failures)
+        if walk.is_backward(number) and _is_uniform(walk, number)
+    ]
 
 
 def _constants(

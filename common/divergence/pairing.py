@@ -12,6 +12,7 @@ from common.divergence.fingerprint import comparable_values
 from common.divergence.interpret import Node
 from common.divergence.matching import ROOTS, Matching, find_axis_order
 from common.divergence.reasons import (
+    SAME_NUMBERS,
     describe_candidates,
     describe_literals,
     make_origin,
@@ -46,14 +47,15 @@ def pair_origins(
             unpaired[0].remove(a)
             unpaired[1].remove(b)
             both = nodes[0][a], nodes[1][b]
-            has_common_operand = scores[a, b] >= 1
+            origin = make_origin(walks[0].matching, *both)
+            is_order = origin.reason.startswith(SAME_NUMBERS)
+            rests = all(map(_rests_on_constants, walks, both))
             evidence = (
                 not describe_literals(*both),
-                all(map(_rests_on_constants, walks, both)),
-                not has_common_operand,
+                scores[a, b] < 1,
             )
-            rank = *_doubts(walks, *both), *evidence, a
-            origin = make_origin(walks[0].matching, *both)
+            doubts = rests and not is_order, *_doubts(walks, *both)
+            rank = *doubts, *evidence, a
             found.append((rank, origin))
     # The side with fewer unpaired values is more likely to have the fault.
     sides = sorted((0, 1), key=lambda side: len(unpaired[side]))
@@ -61,7 +63,8 @@ def pair_origins(
         for i, number in enumerate(sorted(unpaired[side])):
             node = nodes[side][number]
             both = (node, None) if side == 0 else (None, node)
-            rank = *_doubts(walks, *both), 2, False, 2 + i, place
+            rests = _rests_on_constants(walks[side], node)
+            rank = rests, *_doubts(walks, *both), 2, 2 + i, place
             order = describe_candidates(walks[0].matching, *both)
             reason = order or f"only on the {SIDES[side]}"
             found.append((rank, Origin(*both, reason)))

@@ -15,6 +15,8 @@ MASKS = {"add", "add_any", "max", "min", "mul", "select_n", "sub"}
 # The number of operations through which an exchange of axes is followed.
 MAX_CLIMBED = 32
 
+SAME_NUMBERS = "the same numbers"
+
 Pair = tuple[Node, Node]
 
 
@@ -28,7 +30,7 @@ def make_origin(matching: Matching, left: Node, right: Node) -> Origin:
     for a, b in itertools.product(left.operands, right.operands):
         if b in matching.candidates(0, a) and b not in matching.matches(0, a):
             reason = describe_order(nodes[0][a], nodes[1][b], allowed)
-            reason = reason or "the same numbers in a different order"
+            reason = reason or f"{SAME_NUMBERS} in a different order"
             return Origin(nodes[0][a], nodes[1][b], reason)
     exchanged = _find_exchange(matching, left, right)
     if exchanged is not None:
