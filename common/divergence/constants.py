@@ -52,7 +52,9 @@ def find_literal(
         return [Origin(*both, reason)] if reason else []
     for side, found in enumerate(rest):
         if found:
-            numbers = ", ".join(map(number_text, found[0].literals))
+            numbers = ", ".join(
+                number_text(x) for x in found[0].literals if x != 1
+            )
             reason = f"literal {numbers} only on the {SIDES[side]}"
             both = (found[0], None) if side == 0 else (None, found[0])
             return [Origin(*both, reason)]

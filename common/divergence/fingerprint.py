@@ -94,11 +94,18 @@ def take_fingerprint(x: Any) -> Fingerprint:
     return Fingerprint(kind, size, nan, inf, ranks, moments)
 
 
-def fingerprint_error(left: Fingerprint, right: Fingerprint) -> float:
+def fingerprint_error(
+    left: Fingerprint, right: Fingerprint, max_factor: float = MAX_MEAN_FACTOR
+) -> float:
     """Returns the error between two fingerprints, relative to their scale.
 
     It is infinite if their sizes, kinds, or counts of NaNs and infinities
     differ, and if exact values are not equal.
+
+    Args:
+        left: one fingerprint.
+        right: the other.
+        max_factor: the largest factor by which errors of means count more.
     """
     if left[:4] != right[:4]:
         return np.inf
@@ -109,7 +116,7 @@ def fingerprint_error(left: Fingerprint, right: Fingerprint) -> float:
         return 0.0 if equal else np.inf
     scale = np.maximum(error_scales(left.ranks), error_scales(right.ranks))
     errors = np.abs(left.ranks - right.ranks) / np.where(scale, scale, 1)
-    factor = min(MAX_MEAN_FACTOR, left.size**0.5)
+    factor = min(max_factor, left.size**0.5)
     rms = max(left.moments[1], right.moments[1]) ** 0.5 or 1.0
     means = abs(left.moments - right.moments) / (rms, rms**2)
     largest = float(np.max(errors, initial=0.0))

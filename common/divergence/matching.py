@@ -10,6 +10,7 @@ import numpy as np
 
 from common.agreement import match_tolerance
 from common.divergence.fingerprint import (
+    MAX_MEAN_FACTOR,
     comparable_values,
     error_scales,
     fingerprint_error,
@@ -203,7 +204,13 @@ class Matching:
         high = np.searchsorted(norms, norm + slack, "right")
         for number in order[low:high]:
             other = nodes[number]
-            error = fingerprint_error(node.fingerprint, other.fingerprint)
+            kept = node.value is not None and other.value is not None
+            error = fingerprint_error(
+                node.fingerprint,
+                other.fingerprint,
+                # All elements are compared afterwards.
+                1.0 if kept else MAX_MEAN_FACTOR,
+            )
             if error <= self.allowed_error(node, other):
                 yield number
 

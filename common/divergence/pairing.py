@@ -38,6 +38,7 @@ def pair_origins(
     scores = {
         (a.number, b.number): _similarity(walks, a, b)
         for a, b in itertools.product(left, right)
+        if _may_correspond(walks, a, b)
     }
     nodes = [{node.number: node for node in side} for side in (left, right)]
     unpaired = [set(side) for side in nodes]
@@ -147,6 +148,19 @@ def _similarity(
     if common or (alike >= 0.5 and left.literals and right.literals):
         return min(0.9, 0.1 * common + 0.2 * alike)
     return 0.0
+
+
+def _may_correspond(
+    walks: Sequence[BackwardWalk], left: Node, right: Node
+) -> bool:
+    """Whether one of two values is not merely a constant of another size."""
+    constant = [
+        walk.is_constant(node.number)
+        for walk, node in zip(walks, (left, right), strict=True)
+    ]
+    return constant[0] == constant[1] or (
+        left.fingerprint.size == right.fingerprint.size
+    )
 
 
 def _rests_on_constants(walk: BackwardWalk, node: Node) -> bool:

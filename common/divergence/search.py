@@ -79,7 +79,9 @@ def find_divergence(
         paths, missing = _common_outputs(left, right, records)
         if tolerance is not None or not wide:
             allowed = narrower_tolerance if tolerance is None else None
-            matching = Matching(*records, allowed or _constant(tolerance))
+            matching = Matching(
+                records[0], records[1], allowed or _constant(tolerance)
+            )
             outputs, origins = _compare(matching, paths)
             ceiling = None
         else:
@@ -150,12 +152,12 @@ def _compare_rounded(
         The matches, the outputs, the origins, and the error that the casts
         can hide, or `None` if both programs round alike.
     """
-    strict = Matching(*records, tolerances.strict)
+    strict = Matching(records[0], records[1], tolerances.strict)
     outputs, origins = _compare(strict, paths)
     casts = rounded_origins(records, origins)
     if not casts:
         return strict, outputs, origins, None
-    matching = Matching(*records, tolerances.of_either)
+    matching = Matching(records[0], records[1], tolerances.of_either)
     _, above = _compare(matching, paths)
     same = not any(map(casts_to_other_dtypes, casts))
     outputs = [

@@ -111,13 +111,14 @@ def right(model, x, fault):
 
 
 def experts(rng, fault=""):
-    model = Experts(
+    leaves = [
         normal(rng, WIDTH, EXPERTS),
         normal(rng, EXPERTS),
         *(0.5 * normal(rng, EXPERTS, WIDTH, WIDTH) for _ in range(3)),
         normal(rng, WIDTH, WIDTH),
         normal(rng, WIDTH),
-    )
+    ]
+    model = Experts(*leaves)
     return Case(
         lambda model, x: model(x),
         partial(right, fault=fault),

@@ -134,7 +134,8 @@ def right(weights, x, fault):
 
 def rotary(rng, fault=""):
     square = [0.5 * normal(rng, WIDTH, WIDTH) for _ in range(7)]
-    block = Block(*square, normal(rng, WIDTH))
+    leaves = [*square, normal(rng, WIDTH)]
+    block = Block(*leaves)
     return Case(
         lambda block, x: block(x),
         partial(right, fault=fault),
