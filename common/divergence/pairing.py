@@ -52,7 +52,7 @@ def pair_origins(
             is_order = origin.reason.startswith(SAME_NUMBERS)
             rests = all(map(_rests_on_constants, walks, both))
             evidence = (
-                not describe_literals(*both),
+                scores[a, b] < 1 or not describe_literals(*both),
                 scores[a, b] < 1,
             )
             doubts = rests and not is_order, *_doubts(walks, *both)

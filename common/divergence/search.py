@@ -78,10 +78,12 @@ def find_divergence(
         ]
         paths, missing = _common_outputs(left, right, records)
         if tolerance is not None or not wide:
-            allowed = narrower_tolerance if tolerance is None else None
-            matching = Matching(
-                records[0], records[1], allowed or _constant(tolerance)
+            allowed = (
+                narrower_tolerance
+                if tolerance is None
+                else _constant(tolerance)
             )
+            matching = Matching(records[0], records[1], allowed)
             outputs, origins = _compare(matching, paths)
             ceiling = None
         else:
@@ -99,10 +101,9 @@ def find_divergence(
     )
 
 
-def _constant(tolerance: float | None) -> Callable[[Node, Node], float]:
+def _constant(tolerance: float) -> Callable[[Node, Node], float]:
     def allowed(left: Node, right: Node) -> float:
         del left, right
-        assert tolerance is not None
         return tolerance
 
     return allowed

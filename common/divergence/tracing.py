@@ -78,7 +78,7 @@ def trace(
         TypeError: if the function cannot be traced.
     """
     attempts = _attempts(dtype)
-    first: TypeError | None = None
+    errors: list[TypeError] = []
     for attempt in attempts:
         with jax.enable_x64(attempt.x64):
             try:
@@ -93,9 +93,8 @@ def trace(
             except TypeError as error:
                 if error.__cause__ is None:
                     raise
-                first = first or error
-    assert first is not None
-    raise first
+                errors.append(error)
+    raise errors[0]
 
 
 def _attempts(dtype: str | None) -> list[_Attempt]:

@@ -56,6 +56,9 @@ def read_literal(literal: Any, wide: bool) -> np.ndarray:
     if wide and isinstance(literal.val, float):
         return np.asarray(literal.val, "float64")
     x = np.asarray(literal.val, literal.aval.dtype)
+    if wide and x.dtype == np.float32 and not x.shape:
+        # The shortest number that rounds to it is what was most likely meant.
+        return np.asarray(float(str(x)), "float64")
     return widen(x) if wide else x
 
 
