@@ -36,24 +36,35 @@ class SymmetricPoint:
     inputs: tuple[Any, Any]
     error: float
 
-    def diff(self, kept: int = KEPT, dtype: str | None = "float64") -> Diff:
+    def diff(
+        self,
+        kept: int = KEPT,
+        dtype: str | None = "float64",
+        tolerance: float | None = None,
+    ) -> Diff:
         """Finds where the two models diverge.
 
         Args:
             kept: how many bytes of values to keep on each side.
             dtype: the dtype to run both in, or `None` for that of each array
                 and of the inputs.
+            tolerance: the largest relative error of values that count as
+                equal, or `None` for that of the dtypes.
 
         Raises:
             ValueError: if their outputs have different structures, or if
-                there is no such dtype.
+                there is no such dtype or tolerance.
         """
         arguments = self._own_arguments() if dtype is None else self.arguments
         wide = dtype == "float64"
         full = jax.default_matmul_precision("highest")
         with precise() if wide else full:
             return find_divergence(
-                self.functions, arguments, dtype=dtype, kept=kept
+                self.functions,
+                arguments,
+                dtype=dtype,
+                kept=kept,
+                tolerance=tolerance,
             )
 
     def _own_arguments(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

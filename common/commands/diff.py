@@ -58,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seed of the random inputs (default: 0)",
     )
     parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="T",
+        help="largest relative error of values that count as equal (default: "
+        "that of the dtypes that they passed through)",
+    )
+    parser.add_argument(
         "--weights",
         metavar="W",
         help="symmetric, for two models with unrelated weights",
@@ -106,6 +113,7 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
                 *inputs,
                 right_args=right_inputs,
                 dtype=dtypes[options.dtype],
+                tolerance=options.tolerance,
                 weights=options.weights,
             )
     console.print(str(found), markup=False, highlight=False, soft_wrap=True)

@@ -69,7 +69,7 @@ def diff(
     if weights is not None:
         if weights not in WEIGHTS:
             raise choose("weights", weights, WEIGHTS)
-        run = {"kept": kept, "dtype": dtype}
+        run = {"kept": kept, "dtype": dtype, "tolerance": tolerance}
         return _diff_symmetric(left, right, args, right_args, run, options)
     if options:
         raise TypeError(

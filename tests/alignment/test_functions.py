@@ -306,6 +306,8 @@ def test_symmetric_weights_need_no_mapping():
     found = diff(first, second, xs, weights="symmetric")
     assert not found.ok
     assert found.origins[0].right is not None
+    same = diff(first, second, xs, weights="symmetric", tolerance=1e-3)
+    assert same.ok
     assert diff(first, right(layer, **LAYER), xs, weights="symmetric").ok
 
 

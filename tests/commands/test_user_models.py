@@ -101,6 +101,8 @@ def test_diff_at_the_symmetric_point(capsys):
     assert cli.main([*words, *narrow]) == 1
     printed = capsys.readouterr().out
     assert "float32" in printed and "float64" not in printed
+    wide = ["--weights", "symmetric", "--tolerance", "0.5"]
+    assert cli.main([*words, *wide]) == 0
     assert cli.main([*words, "--weights", "equal"]) == 2
     assert "--weights: got 'equal'" in capsys.readouterr().err
 
