@@ -165,6 +165,17 @@ MAX_RESIDENT = 1.2 * 2**30
 """Bytes of memory above which a worker drops the programs it compiled."""
 
 
+@pytest.fixture(autouse=True, scope="session")
+def without_fsync() -> Iterator[None]:
+    """Does not wait for the disk, because no file here must survive a crash.
+
+    The tests of `common.files` record its calls instead.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def bounded_memory() -> Iterator[None]:
     """Frees compiled programs after a test when the process has grown large.

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from tests.conftest import bound_memory
+from tests.conftest import bound_memory, one_in
 from tests.divergence.mutations.figures import find, run
 from tests.divergence.mutations.pair import places
 from tests.divergence.unseen import (
@@ -21,7 +21,6 @@ HIDDEN = {"mix_second_cast"}
 """Faults that are below the precision of a cast on both sides."""
 LEAST_USED, LEAST_HELD_OUT = 26, 17
 """The numbers of faults whose line or function is the first origin."""
-NAMES = [pair.name for pair in PAIRS]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +37,7 @@ def test_the_bank_has_sixty_faults_and_a_third_is_held_out():
     assert all(places(pair, fault) for pair, fault in FAULTS)
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=NAMES)
+@pytest.mark.parametrize("pair", one_in(4, PAIRS), ids=lambda pair: pair.name)
 def test_pairs_without_a_fault_agree(pair):
     assert run(pair, seed=1).ok
 

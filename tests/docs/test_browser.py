@@ -339,7 +339,7 @@ def shown_rows(browser: Any) -> list[str]:
     return browser.execute_script(
         "return [...document.querySelectorAll('article section h3')]"
         ".filter((title) => title.checkVisibility())"
-        ".map((title) => title.firstChild.textContent)"
+        ".map((title) => title.textContent.slice(0, -1))"  # without its link
     )
 
 
