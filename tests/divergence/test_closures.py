@@ -14,7 +14,7 @@ from common import diff
 from common.divergence.closures import with_named_modules
 
 MODEL = eqx.nn.MLP(3, 3, 3, depth=2, key=jr.key(0))
-X = np.random.default_rng(0).normal(size=3).astype("float32")
+X = jr.normal(jr.key(0), (3,))
 
 
 def of_global(x):
