@@ -56,12 +56,11 @@ def test_the_layer_is_named(make):
 
 
 def test_the_layer_of_an_nnx_module_is_named():
-    model = nnx.Sequential(
-        *(nnx.Linear(3, 3, rngs=nnx.Rngs(k)) for k in (0, 1))
-    )
-    other = nnx.clone(model)
-    other.layers[1].kernel[...] *= 1.5
-    found = diff(of_closure(model), of_closure(other), X)
+    first, second = (nnx.Linear(3, 3, rngs=nnx.Rngs(k)) for k in (0, 1))
+    changed = nnx.clone(second)
+    changed.kernel[...] *= 1.5
+    left, right = (nnx.Sequential(first, x) for x in (second, changed))
+    found = diff(of_closure(left), of_closure(right), X)
     assert not found.ok
     assert "in layers[1]" in str(found)
 
