@@ -197,7 +197,10 @@ from common.state import State
 path, count = sys.argv[1], int(sys.argv[2])
 draw = random.Random(0)
 state = State.from_flat({"params.w": np.zeros(20_000), "step": np.int32(0)})
-state.save(path, {"number": -1})
+start = time.perf_counter()
+for _ in range(5):
+    state.save(path, {"number": 0})
+one_save = (time.perf_counter() - start) / 5
 seen = set()
 for _ in range(count):
     child = os.fork()
@@ -206,7 +209,7 @@ for _ in range(count):
         while True:
             number += 1
             state.save(path, {"number": number})
-    time.sleep(draw.uniform(0, 0.01))
+    time.sleep(draw.uniform(0, 4 * one_save))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     seen.add(State.read(path)[1]["number"])
