@@ -86,6 +86,17 @@ def prove(
 
 
 def _prove_once(sides, arrangement, pairs, layouts, seed) -> Proof:
+    left, right = _random_weights(sides, arrangement, pairs, layouts, seed)
+    first = sides[0].run(left, seed)
+    del left
+    second = sides[1].run(right, seed)
+    del right
+    gradients, worst = gradient_error(first, second, pairs)
+    return Proof(output_error(first.outputs, second.outputs), gradients, worst)
+
+
+def _random_weights(sides, arrangement, pairs, layouts, seed):
+    """Returns all arrays of both sides; nothing else holds their values."""
     rng = np.random.default_rng(seed)
     values, others = carried_values(
         pairs, lambda piece: random_like(piece.values(seed), rng)
@@ -98,13 +109,7 @@ def _prove_once(sides, arrangement, pairs, layouts, seed) -> Proof:
     right = arrangement.right.fill(sides[1].originals, values=others)
     for name, layout in layouts.items():
         right[name] = np.asarray(layout.apply(left))
-    del values, others  # the arrays hold these values, too
-    first = sides[0].run(left, seed)
-    del left
-    second = sides[1].run(right, seed)
-    del right
-    gradients, worst = gradient_error(first, second, pairs)
-    return Proof(output_error(first.outputs, second.outputs), gradients, worst)
+    return left, right
 
 
 def gradient_error(
