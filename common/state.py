@@ -203,9 +203,12 @@ class State:
                 header = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
             meta = json.loads(header.get("meta", "{}"))
+            if not isinstance(meta, dict):
+                raise ValueError("meta is no JSON object")
         except (
             safetensors.SafetensorError,
             AttributeError,  # of NumPy, which lacks some dtypes
+            RecursionError,  # of the JSON parser
             TypeError,
             ValueError,
         ) as error:

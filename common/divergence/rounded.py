@@ -76,19 +76,12 @@ def rounded_origins(
 def casts_to_other_dtypes(origin: Origin) -> bool:
     """Whether both programs cast one value, but to different dtypes."""
     left, right = origin.left, origin.right
-    if (
-        left is None
-        or right is None
-        or "constant"
-        in (
-            left.primitive,
-            right.primitive,
-        )
-    ):
+    if left is None or right is None:
         return False
-    return bool(left.rounding and right.rounding) and (
-        left.rounding != right.rounding
-    )
+    if "constant" in (left.primitive, right.primitive):
+        return False
+    both_cast = bool(left.rounding and right.rounding)
+    return both_cast and left.rounding != right.rounding
 
 
 def _cast_of(record: Record, node: Node) -> Node | None:

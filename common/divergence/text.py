@@ -3,9 +3,8 @@
 import linecache
 from typing import Any
 
-import numpy as np
-
 from common.divergence.interpret import Node
+from common.divergence.reasons import number_text
 from common.divergence.result import SIDES
 from common.divergence.sources import select_frames
 
@@ -99,12 +98,8 @@ def _ceiling(found: Any) -> list[str]:
 def operation(node: Node) -> str:
     """Describes an operation by its literals, dtype, shape and iteration."""
     words = [" ".join(filter(None, (node.primitive, node.label)))]
-    words += [f"literal {_number(literal)}" for literal in node.literals]
+    words += [f"literal {number_text(literal)}" for literal in node.literals]
     words.append(f"{node.dtype}[{','.join(map(str, node.shape))}]")
     if node.iterations:
         words.append(f"iteration {'/'.join(map(str, node.iterations))}")
     return ", ".join(words)
-
-
-def _number(x: np.ndarray) -> str:
-    return f"{x:.6g}" if x.dtype.kind == "f" else str(x)

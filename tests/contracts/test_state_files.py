@@ -276,6 +276,14 @@ HOSTILE = {
     "meta is not JSON": bytes_of(
         {"__metadata__": OURS["__metadata__"] | {"meta": "{"}, "step": STEP}, 4
     ),
+    "meta is nested deeply": safetensors.numpy.save(
+        {"step": np.zeros(())},
+        metadata={"format": "eqx-vs-nnx/1", "meta": "[" * 100_000},
+    ),
+    "meta is a list": safetensors.numpy.save(
+        {"step": np.zeros(())},
+        metadata={"format": "eqx-vs-nnx/1", "meta": "[]"},
+    ),
     "another project's": safetensors.numpy.save({"w": np.zeros(3)}),
     "a later format": safetensors.numpy.save(
         {"w": np.zeros(3)}, metadata={"format": "eqx-vs-nnx/9"}
