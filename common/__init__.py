@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from common.registry import backends as backends
     from common.state import State as State
     from common.training.building import build as build
+    from common.training.loading import load as load
     from common.training.trainer import Trainer as Trainer
 
 _HOMES = {
@@ -53,6 +54,7 @@ _HOMES = {
     "compare": "common.comparison.comparing",
     "diff": "common.comparison.functions",
     "diff_steps": "common.comparison.steps",
+    "load": "common.training.loading",
     "plan_port": "common.porting",
     "port": "common.porting",
     "register_layer": "common.porting",
@@ -74,6 +76,7 @@ __all__ = [
     "compare",
     "diff",
     "diff_steps",
+    "load",
     "plan_port",
     "port",
     "register_layer",

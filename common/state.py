@@ -26,6 +26,9 @@ SHOWN = 8
 UNSIGNED = "0" * 64
 """The digest in a file's header while the digest is computed."""
 
+COUNTERS = {"step", "rng.epoch", "rng.position"}
+"""The entries that count steps, epochs and examples."""
+
 MODEL = "model."
 """Start of the names of a model's own random state in `State.rng`."""
 
@@ -224,18 +227,7 @@ class State:
             )
         if header["format"] == FORMAT:
             _verify(what, data, header, arrays)
-        strangers = sorted(
-            name
-            for name in arrays
-            if name != "step" and name.partition(".")[0] not in GROUPS
-        )
-        if strangers or "step" not in arrays:
-            got = f"the entries {strangers}" if strangers else "no 'step'"
-            raise StateError(
-                f"{what}: got {got}, expected 'step' and names that start "
-                f"with one of {', '.join(GROUPS)}. Write it with "
-                "`Trainer.save`."
-            )
+        _require_entries(what, arrays)
         return cls.from_flat(arrays), meta
 
 
@@ -270,6 +262,37 @@ def _verify(
         f"{', '.join(sorted(damaged)) or 'the header'}, expected what "
         "`Trainer.save` wrote. The file was damaged since; use a copy."
     )
+
+
+def _require_entries(what: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Checks the names in a file, its counters, and its booleans."""
+    strangers = sorted(
+        name
+        for name in arrays
+        if name != "step"
+        and (name.partition(".")[0] not in GROUPS or not name.isprintable())
+    )
+    if strangers or "step" not in arrays:
+        got = f"the entries {strangers}" if strangers else "no 'step'"
+        raise StateError(
+            f"{what}: got {got}, expected 'step' and names that start "
+            f"with one of {', '.join(GROUPS)}. Write it with "
+            "`Trainer.save`."
+        )
+    for name in COUNTERS & arrays.keys():
+        x = arrays[name]
+        if x.shape or not np.issubdtype(x.dtype, np.integer) or x < 0:
+            raise StateError(
+                f"{what}: got {name} {x}, expected an integer of 0 or more. "
+                "Write it with `Trainer.save`."
+            )
+    for name, x in arrays.items():
+        # NumPy would compute with any other byte as it is.
+        if x.dtype == bool and (x.view(np.uint8) > 1).any():
+            raise StateError(
+                f"{what}: got bytes in {name!r} that are no booleans, "
+                "expected 0 and 1. Write it with `Trainer.save`."
+            )
 
 
 def _summarize(x: Any) -> str:

@@ -240,14 +240,21 @@ def _read_file(path: pathlib.Path, like: Any) -> tuple[Any, bool]:
 def _read_safetensors(path: pathlib.Path) -> Any:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("format") in FORMATS:
-                return State.read(path)[0]
-        return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
+            header = file.metadata() or {}
+        if header.get("format") not in FORMATS:
+            return safetensors.numpy.load_file(path)
+    except (
+        safetensors.SafetensorError,
+        AttributeError,  # of NumPy, which lacks some dtypes
+        TypeError,
+        ValueError,
+    ) as error:
         raise ValueError(
-            f"source {str(path)!r}: got bytes that are not safetensors "
-            f"({error}), expected a safetensors file. Save the file again."
+            f"source {str(path)!r}: got bytes that are not safetensors of "
+            f"NumPy arrays ({error}), expected a safetensors file. Save the "
+            "file again, with dtypes that NumPy or ml_dtypes has."
         ) from error
+    return State.read(path)[0]
 
 
 def place(x: Any, old: Any) -> Any:

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -59,8 +59,18 @@ def _of_part(part: str, params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+BUILD = (
+    "in this trainer. Training continues with the trainer's; build it with "
+    "the saved one to continue the same run."
+)
+FIT = (
+    "in this call of `fit`. Training continues with the latter; pass the "
+    "saved one to continue the same run."
+)
+
+
 def warn_of_changes(
-    saved: Mapping[str, Any], current: Identity, what: str
+    saved: Mapping[str, Any], current: Identity, what: str, where: str = BUILD
 ) -> None:
     """Warns of each part of an identity that is not as it was saved.
 
@@ -68,13 +78,13 @@ def warn_of_changes(
         saved: the header of a file; parts that it lacks are not compared.
         current: of the trainer that continues.
         what: names the file.
+        where: where the current parts are, and what to do.
     """
     for name, expected in current.items():
         if name in saved and saved[name] != expected:
             warnings.warn(
                 f"{what}: got {name} {saved[name]}, expected {expected} as "
-                "in this trainer. Training continues with the trainer's; "
-                "build it with the saved one to continue the same run.",
+                f"{where}",
                 stacklevel=3,
             )
 
@@ -192,5 +202,12 @@ def _array(x: Any) -> str:
     data = np.asarray(jr.key_data(x) if is_random_key else x)
     if data.size == 1 and not is_random_key:
         return repr(data.item())
-    digest = hashlib.sha256(data.tobytes()).hexdigest()[:8]
-    return f"array(shape={data.shape}, sha256={digest})"
+    return f"array(shape={data.shape}, sha256={digest([data])})"
+
+
+def digest(arrays: Iterable[np.ndarray]) -> str:
+    """Returns the first eight digits of the SHA-256 of arrays."""
+    found = hashlib.sha256()
+    for x in arrays:
+        found.update(np.ascontiguousarray(x).tobytes())
+    return found.hexdigest()[:8]

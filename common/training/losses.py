@@ -71,6 +71,14 @@ def find_metrics(
     return {k: _find("metric", x, METRICS) for k, x in metrics.items()}
 
 
+def name_of(function: Loss | None) -> str | None:
+    """Returns the name of a loss or metric of this module.
+
+    Another function has no name, even if it was defined with the same one.
+    """
+    return next((n for n, f in METRICS.items() if f is function), None)
+
+
 def _find(what: str, loss: Any, known: Mapping[str, Loss]) -> Loss:
     if isinstance(loss, str) and loss in known:
         return known[loss]

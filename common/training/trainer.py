@@ -1,30 +1,27 @@
 """`Trainer`: trains, evaluates and saves a model of any backend."""
 
-import dataclasses
 import functools
 import os
-from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array
 
-from common import environment
-from common.protocol import Backend, Loss, Metrics, Spec
+from common.protocol import Metrics
 from common.state import State
-from common.training import carrying, checks, identity, optimizers
+from common.training import carrying, checks, identity, manifest
 from common.training import data as data_module
+from common.training.compiled import Compiled
 from common.training.data import Place
 from common.training.following import follow
-from common.training.leaves import PureFunctions, as_arrays, copy_leaves
+from common.training.leaves import as_arrays
 from common.training.loop import Chunk, Loop
-from common.training.subjects import Subject
+from common.training.manifest import Saved
+
+DEFAULT_BATCH_SIZE = 32
 
 
-class Trainer:
+class Trainer(Compiled):
     """Trains a model of one backend.
 
     The trainer keeps the arrays of the native object as a flat list. One
@@ -43,58 +40,10 @@ class Trainer:
         seed: the seed that it was built with.
         run_key: the data of the PRNG key from which the run draws.
         place: the place in the data order where `fit` continues.
+        fitted: the `batch_size` and a description of the `data` of the last
+            `fit`, which a file records.
         pure: the backend's methods as pure functions of `leaves`.
     """
-
-    def __init__(
-        self,
-        subject: Subject,
-        *,
-        optimizer: Any,
-        loss: Loss | None,
-        metrics: Mapping[str, Loss],
-        seed: int,
-    ):
-        self.subject = subject
-        self.name = subject.name
-        self.dtype = subject.dtype
-        self.seed = seed
-        with self._x64():
-            self.optimizer = optimizers.require_optimizers(
-                subject.optimizer() if optimizer is None else optimizer
-            )
-            self.backend: Backend = subject.backend(
-                self.optimizer, loss, metrics
-            )
-            init_key, run_key = jr.split(jr.key(seed))
-            native = subject.start(self.backend, init_key, run_key)
-            self.pure = PureFunctions(self.backend, native)
-            self._leaves = copy_leaves(self.pure.flatten(native))
-        self.run_key = np.asarray(jr.key_data(run_key))
-        self.place = Place(0, 0)
-
-        self._checks = checks.BatchChecks(subject.fit(), loss, metrics)
-        self._step = jax.jit(self.pure_step, donate_argnums=0)
-        self._predict = jax.jit(self.pure.predict)
-        self._evaluate = jax.jit(self.pure.evaluate)
-        self._state = jax.jit(self.pure.state)
-        self._load = jax.jit(self.pure.load)
-        self._loop: Loop | None = None
-
-    @property
-    def spec(self) -> Spec:
-        """The definition of the model.
-
-        Raises:
-            AttributeError: if it is a model of the user, which has none.
-        """
-        if self.subject.spec is None:
-            raise AttributeError(
-                f"spec: got a trainer of {self.name}, a model that was "
-                "passed to `build(model=...)`, expected one of a spec. Use "
-                "`trainer.name`, or `trainer.native` for the model."
-            )
-        return self.subject.spec
 
     # --- training -----------------------------------------------------------
 
@@ -123,7 +72,7 @@ class Trainer:
         targets: Any,
         *,
         epochs: int = 1,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         progress: bool = True,
     ) -> np.ndarray:
         """Trains for a number of epochs, in compiled chunks of steps.
@@ -142,7 +91,8 @@ class Trainer:
             inputs: all examples, channels last, in the trainer's dtype.
             targets: the targets, one for each example.
             epochs: the number of epochs to complete.
-            batch_size: the number of examples in a step.
+            batch_size: the number of examples in a step. By default that of
+                the run that was loaded from a file, or 32.
             progress: whether to show a progress bar on a terminal.
 
         Returns:
@@ -155,11 +105,23 @@ class Trainer:
                 an infinity. The trainer holds the state before that step.
             Interrupted: after Control-C. The trainer holds the state after
                 the last chunk of steps.
+
+        Warns:
+            UserWarning: if the run was loaded from a file, and had another
+                batch size or data set, naming both.
         """
+        if batch_size is None:
+            batch_size = int(self.fitted.get("batch_size", DEFAULT_BATCH_SIZE))
         self.check(inputs, targets, training=True)
         size = checks.check_examples(inputs, targets)
         minimum = self.subject.min_batch_size
         checks.check_fit(size, epochs, batch_size, minimum)
+        fitted = manifest.fitted(inputs, targets, batch_size)
+        if self._loaded_from:
+            identity.warn_of_changes(
+                self.fitted, fitted, self._loaded_from, identity.FIT
+            )
+        self.fitted, self._loaded_from = fitted, ""
         take = functools.partial(
             data_module.take, self.run_key, size=size, batch_size=batch_size
         )
@@ -231,18 +193,9 @@ class Trainer:
 
     # --- state --------------------------------------------------------------
 
-    def state(self) -> State:
-        """Returns a copy of everything that another backend needs to
-        continue the run."""
-        with self._x64():
-            state = State.from_flat(self._state(self._leaves))
-        place = {k: np.int32(v) for k, v in self.place._asdict().items()}
-        rng = {**state.rng, **place}
-        return dataclasses.replace(state, rng=rng).numpy()
-
     def load(
         self,
-        state: State | str | os.PathLike[str],
+        state: State | Saved | str | os.PathLike[str],
         *,
         rules: Any = None,
         like: Any = None,
@@ -267,12 +220,14 @@ class Trainer:
 
         Warns:
             UserWarning: if the file was saved with another optimizer, loss or
-                metrics, naming both.
+                metrics, naming both, or if it has NaN in it. The next `fit`
+                compares the batch size and the data set.
         """
-        meta, source = {}, ""
-        if not isinstance(state, State):
-            source = f"state file {os.fspath(state)!r}"
-            state, meta = State.read(state)
+        if isinstance(state, State):
+            state = Saved(state, {}, "")
+        elif not isinstance(state, Saved):
+            state = manifest.read(state)
+        state, meta, source = state
         state = state.numpy()
         if rules is not None or like is not None:
             with self._x64():
@@ -286,6 +241,8 @@ class Trainer:
             self._leaves = self._load(self._leaves, state.flat())
         self.run_key = np.array(state.rng["key"])
         self.place = Place(int(state.rng["epoch"]), int(state.rng["position"]))
+        self.fitted = {k: meta[k] for k in manifest.FITTED if k in meta}
+        self._loaded_from = source
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -294,78 +251,7 @@ class Trainer:
         The file's header records how to build the trainer again, and which
         optimizer, loss and metrics it had.
         """
-        meta = {
-            "spec" if self.subject.spec else "model": self.name,
-            "hyper_parameters": self.subject.hyper_parameters,
-            "dtype": self.dtype,
-            "seed": self.seed,
-            "versions": environment.versions(),
-            **identity.identify(self),
-        }
-        self.state().save(path, meta)
-
-    @property
-    def native(self) -> Any:
-        """A copy of the library's own objects.
-
-        `(model, state, opt_state, key, step)` in Equinox, and
-        `(module, nnx.Optimizer, nnx.Rngs)` in Flax. Of a model of the user,
-        what was passed to `build`, with the current arrays: the model, the
-        pair of a model and its state, or the module.
-        """
-        with self._x64():
-            native = self.pure.rebuild(copy_leaves(self._leaves))
-            return self.subject.native(native)
-
-    @property
-    def carry(self) -> Any:
-        """A copy of what the model's own step carries, or `None`."""
-        with self._x64():
-            native = self.pure.rebuild(copy_leaves(self._leaves))
-        return getattr(native, "carry", None)
-
-    # --- pure functions, for custom training loops --------------------------
-
-    @property
-    def leaves(self) -> list[Array]:
-        """A copy of the arrays that `pure_step` takes."""
-        with self._x64():
-            return copy_leaves(self._leaves)
-
-    def pure_step(
-        self, leaves: list[Array], batch: Any
-    ) -> tuple[list[Array], Metrics]:
-        """Takes one training step as a pure function of arrays.
-
-        It can be transformed like any JAX function, for example by `jax.jit`
-        or `jax.vmap`.
-
-        Args:
-            leaves: arrays as `Trainer.leaves` returns them.
-            batch: `(xs, ys)`.
-
-        Returns:
-            The leaves after the step, in the same order, and the metrics.
-
-        Raises:
-            TypeError: if the step changes the shape or dtype of a leaf.
-        """
-        with self._x64():
-            return self.pure.step(leaves, batch)
-
-    def pure_transition(self, arrays: Any, batch: Any) -> dict[str, Any]:
-        """Takes one training step as a pure function of a State's arrays.
-
-        Args:
-            arrays: arrays as `State.flat` returns them.
-            batch: `(xs, ys)`.
-
-        Returns:
-            The arrays after the step, and the metrics under `"metrics"`.
-        """
-        leaves = self.pure.load(self._leaves, arrays)
-        leaves, metrics = self.pure_step(leaves, batch)
-        return {**self.pure.state(leaves), "metrics": metrics}
+        self.state().save(path, manifest.manifest(self))
 
     def with_optimizer(self, optimizer: Any) -> "Trainer":
         """Returns a new trainer that differs only in its optimizer.
@@ -388,9 +274,3 @@ class Trainer:
             f"Trainer({self.name!r}, backend={self.backend.name!r}, "
             f"dtype={self.dtype!r}, step={int(self.state().step)})"
         )
-
-    # --- private ------------------------------------------------------------
-
-    def _x64(self):
-        # With x64 on, a float32 model would draw its masks in float64.
-        return jax.enable_x64(self.dtype == "float64")

@@ -268,6 +268,19 @@ HOSTILE = {
     "path in a name": bytes_of(
         OURS | {"step": STEP, "../../etc/passwd": WEIGHT}, 8
     ),
+    "control characters in a name": bytes_of(
+        OURS | {"step": STEP, "params.\x1b[2J": WEIGHT}, 8
+    ),
+    "negative step": bytes_of(OURS | {"step": STEP}) + b"\xff" * 4,
+    "step that is a vector": bytes_of(
+        OURS | {"step": entry("I32", [1], 0, 4)}, 4
+    ),
+    "NaN as the epoch": bytes_of(OURS | {"step": STEP, "rng.epoch": WEIGHT}, 4)
+    + b"\x00\x00\xc0\x7f",
+    "booleans that are neither": bytes_of(
+        OURS | {"step": STEP, "constants.mask": entry("BOOL", [2], 4, 6)}, 5
+    )
+    + b"\x02",
     "unknown dtype": bytes_of(OURS | {"step": entry("X32", [], 0, 4)}, 4),
     "dtype that NumPy lacks": bytes_of(
         OURS | {"step": STEP, "params.w": entry("F8_E5M2", [4], 4, 8)}, 8

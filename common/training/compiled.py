@@ -1,0 +1,157 @@
+"""The arrays of a trainer, and the compiled functions over them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+
+from common.protocol import Backend, Loss, Metrics, Spec
+from common.state import State
+from common.training import checks, optimizers
+from common.training.data import Place
+from common.training.leaves import PureFunctions, copy_leaves
+from common.training.loop import Loop
+from common.training.subjects import Subject
+
+
+class Compiled:
+    """A model in training as a flat list of arrays.
+
+    `Trainer` documents the attributes.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        optimizer: Any,
+        loss: Loss | None,
+        metrics: Mapping[str, Loss],
+        seed: int,
+    ):
+        self.subject = subject
+        self.name = subject.name
+        self.dtype = subject.dtype
+        self.seed = seed
+        with self._x64():
+            self.optimizer = optimizers.require_optimizers(
+                subject.optimizer() if optimizer is None else optimizer
+            )
+            self.backend: Backend = subject.backend(
+                self.optimizer, loss, metrics
+            )
+            init_key, run_key = jr.split(jr.key(seed))
+            native = subject.start(self.backend, init_key, run_key)
+            self.pure = PureFunctions(self.backend, native)
+            self._leaves = copy_leaves(self.pure.flatten(native))
+        self.run_key = np.asarray(jr.key_data(run_key))
+        self.place = Place(0, 0)
+        self.fitted: dict[str, Any] = {}
+        self._loaded_from = ""
+
+        self._checks = checks.BatchChecks(subject.fit(), loss, metrics)
+        self._step = jax.jit(self.pure_step, donate_argnums=0)
+        self._predict = jax.jit(self.pure.predict)
+        self._evaluate = jax.jit(self.pure.evaluate)
+        self._state = jax.jit(self.pure.state)
+        self._load = jax.jit(self.pure.load)
+        self._loop: Loop | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """The definition of the model.
+
+        Raises:
+            AttributeError: if it is a model of the user, which has none.
+        """
+        if self.subject.spec is None:
+            raise AttributeError(
+                f"spec: got a trainer of {self.name}, a model that was "
+                "passed to `build(model=...)`, expected one of a spec. Use "
+                "`trainer.name`, or `trainer.native` for the model."
+            )
+        return self.subject.spec
+
+    # --- state --------------------------------------------------------------
+
+    def state(self) -> State:
+        """Returns a copy of everything that another backend needs to
+        continue the run."""
+        with self._x64():
+            state = State.from_flat(self._state(self._leaves))
+        place = {k: np.int32(v) for k, v in self.place._asdict().items()}
+        rng = {**state.rng, **place}
+        return dataclasses.replace(state, rng=rng).numpy()
+
+    @property
+    def native(self) -> Any:
+        """A copy of the library's own objects.
+
+        `(model, state, opt_state, key, step)` in Equinox, and
+        `(module, nnx.Optimizer, nnx.Rngs)` in Flax. Of a model of the user,
+        what was passed to `build`, with the current arrays: the model, the
+        pair of a model and its state, or the module.
+        """
+        with self._x64():
+            native = self.pure.rebuild(copy_leaves(self._leaves))
+            return self.subject.native(native)
+
+    @property
+    def carry(self) -> Any:
+        """A copy of what the model's own step carries, or `None`."""
+        with self._x64():
+            native = self.pure.rebuild(copy_leaves(self._leaves))
+        return getattr(native, "carry", None)
+
+    # --- pure functions, for custom training loops --------------------------
+
+    @property
+    def leaves(self) -> list[Array]:
+        """A copy of the arrays that `pure_step` takes."""
+        with self._x64():
+            return copy_leaves(self._leaves)
+
+    def pure_step(
+        self, leaves: list[Array], batch: Any
+    ) -> tuple[list[Array], Metrics]:
+        """Takes one training step as a pure function of arrays.
+
+        It can be transformed like any JAX function, for example by `jax.jit`
+        or `jax.vmap`.
+
+        Args:
+            leaves: arrays as `Trainer.leaves` returns them.
+            batch: `(xs, ys)`.
+
+        Returns:
+            The leaves after the step, in the same order, and the metrics.
+
+        Raises:
+            TypeError: if the step changes the shape or dtype of a leaf.
+        """
+        with self._x64():
+            return self.pure.step(leaves, batch)
+
+    def pure_transition(self, arrays: Any, batch: Any) -> dict[str, Any]:
+        """Takes one training step as a pure function of a State's arrays.
+
+        Args:
+            arrays: arrays as `State.flat` returns them.
+            batch: `(xs, ys)`.
+
+        Returns:
+            The arrays after the step, and the metrics under `"metrics"`.
+        """
+        leaves = self.pure.load(self._leaves, arrays)
+        leaves, metrics = self.pure_step(leaves, batch)
+        return {**self.pure.state(leaves), "metrics": metrics}
+
+    # --- private ------------------------------------------------------------
+
+    def _x64(self):
+        # With x64 on, a float32 model would draw its masks in float64.
+        return jax.enable_x64(self.dtype == "float64")

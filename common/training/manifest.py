@@ -1,0 +1,135 @@
+"""What a file records of a run besides its arrays."""
+
+import os
+import warnings
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from common import environment
+from common.state import State
+from common.training import identity, losses
+from common.training.checks import describe
+
+WHOLE = 2**24
+"""How many bytes of each array of a data set are hashed, at most.
+
+They take about 20 ms. Of a larger array, evenly spaced rows are hashed.
+"""
+
+FITTED = ("batch_size", "data")
+"""What a file records of the last `fit`."""
+
+NAMED = 5
+"""How many arrays a warning names."""
+
+
+def manifest(trainer: Any) -> dict[str, Any]:
+    """Returns values for JSON from which a trainer can be built again.
+
+    Args:
+        trainer: a `Trainer`.
+    """
+    subject = trainer.subject
+    backend = trainer.backend
+    return {
+        "spec" if subject.spec else "model": trainer.name,
+        "class": _class_of(subject),
+        "hyper_parameters": subject.hyper_parameters,
+        "backend": backend.name,
+        "dtype": trainer.dtype,
+        "seed": trainer.seed,
+        "versions": {
+            **environment.versions(),
+            "safetensors": metadata.version("safetensors"),
+        },
+        **identity.identify(trainer),
+        "names": {
+            "loss": losses.name_of(backend.loss),
+            "metrics": {
+                name: losses.name_of(metric)
+                for name, metric in backend.metrics.items()
+            },
+        },
+        **trainer.fitted,
+    }
+
+
+class Saved(NamedTuple):
+    """A run that was read.
+
+    Attributes:
+        state: its State.
+        meta: what `manifest` returned when it was saved.
+        what: names it in messages.
+    """
+
+    state: State
+    meta: dict[str, Any]
+    what: str
+
+
+def read(path: str | os.PathLike[str]) -> Saved:
+    """Reads a run that was saved.
+
+    Raises:
+        StateError: if it was damaged, or is none.
+
+    Warns:
+        UserWarning: naming the arrays of the model or of the optimizer that
+            have NaN in them. Such a run is read, because training may have
+            produced it.
+    """
+    state, meta = State.read(path)
+    what = f"state file {os.fspath(path)!r}"
+    nans = [
+        name
+        for group in ("params", "buffers", "opt")
+        for name, x in getattr(state, group).items()
+        if not np.all(x == x)
+    ]
+    if nans:
+        more = f" and {len(nans) - NAMED} more" if len(nans) > NAMED else ""
+        warnings.warn(
+            f"{what}: got NaN in {', '.join(map(repr, nans[:NAMED]))}{more}, "
+            "expected numbers. Every loss will be NaN; load an earlier file "
+            "of the run, or another one.",
+            stacklevel=3,
+        )
+    return Saved(state, meta, what)
+
+
+def _class_of(subject: Any) -> str:
+    if subject.spec is not None:
+        return class_path(type(subject.spec))
+    native = subject.model.native
+    return class_path(type(native[0] if isinstance(native, tuple) else native))
+
+
+def class_path(cls: type) -> str:
+    """Returns the module and the name of a class, with a dot between."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def fitted(inputs: Any, targets: Any, batch_size: int) -> dict[str, Any]:
+    """Returns what a file records of the data that `fit` trains on.
+
+    Args:
+        inputs: all examples.
+        targets: the targets, one for each example.
+        batch_size: the number of examples in a step.
+    """
+    digest = identity.digest(map(_sample, jax.tree.leaves((inputs, targets))))
+    data = (
+        f"(inputs={describe(inputs)}, targets={describe(targets)}, "
+        f"sha256={digest})"
+    )
+    return dict(zip(FITTED, (int(batch_size), data), strict=True))
+
+
+def _sample(x: Any) -> np.ndarray:
+    """Returns rows of an array, evenly spaced if they are many."""
+    x = np.asarray(x)
+    return x[:: max(-(-x.nbytes // WHOLE), 1)]
