@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from common.layers._activation import softmax, standardize
@@ -144,7 +145,7 @@ def multihead_attention(
 
     def project(name, x, heads):
         y = linear(x, **within(f"{name}_proj", params))
-        return y.reshape(*x.shape[:2], heads, -1)
+        return y.reshape(*x.shape[:2], heads, y.shape[-1] // heads)
 
     def normalize(name, x):
         weight = params.get(f"{name}_norm.weight")
@@ -160,7 +161,7 @@ def multihead_attention(
     if key is not None and dropout_p > 0:
         weights = attention_dropout(weights, key, dropout_p)
     attended = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-    attended = attended.reshape(*attended.shape[:2], -1)
+    attended = lax.collapse(attended, 2)  # (B, Q, H, D) -> (B, Q, H * D)
     return linear(attended, **within("output_proj", params))
 
 

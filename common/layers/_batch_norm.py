@@ -11,8 +11,9 @@ from common.layers._initial import constant, ones, zeros
 from common.layers._layer import Layer, extent
 from common.layers._normalization import (
     affine_variables,
-    apply_affine,
     draw_mask,
+    standardize,
+    statistics,
 )
 from common.protocol import Arrays, Shaped, Variable
 
@@ -97,8 +98,7 @@ def batch_norm(
     buffers = {}
     if training:
         axes = tuple(range(x.ndim - 1))
-        mean = jnp.mean(x, axes, where=mask)
-        var = jnp.mean(jnp.square(x - mean), axes, where=mask)
+        mean, var = (jnp.squeeze(s, axes) for s in statistics(x, axes, mask))
         stored = var
         if dialect == "torch":
             counted = jnp.broadcast_to(True if mask is None else mask, x.shape)
@@ -121,8 +121,8 @@ def batch_norm(
         buffers["num_batches_tracked"] = n + 1 if training else n
     buffers["running_mean"] = running_mean
     buffers["running_var"] = running_var
-    x = (x - mean) / jnp.sqrt(var + eps)
-    return apply_affine(x, weight, bias), buffers
+    y = standardize(x, mean, var, eps, weight, bias, mask)
+    return y, buffers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

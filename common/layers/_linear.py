@@ -239,7 +239,8 @@ def linear_general(
     x = jnp.moveaxis(x, axis, range(-len(axis), 0))
     *groups, outputs, inputs = weight.shape
     rest = x.shape[1 + len(groups) : x.ndim - len(axis)]
-    x = x.reshape(x.shape[0], *groups, -1, inputs)
+    # A size of -1 would be unknown for an empty batch.
+    x = x.reshape(x.shape[0], *groups, math.prod(rest), inputs)
     y = x @ jnp.swapaxes(weight, -1, -2)
     if bias is not None:
         y = y + bias[..., None, :]

@@ -5,6 +5,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from common.layers._initial import ones, zeros
@@ -34,20 +35,49 @@ def apply_affine(
     return x if bias is None else x + bias
 
 
-def standardize(
+def statistics(
     x: Float[Array, "*S"],
     axes: tuple[int, ...],
-    eps: float,
     mask: Bool[Array, "*#S"] | None = None,
-) -> Float[Array, "*S"]:
-    """Computes `(x - mean) / sqrt(var + eps)`, with the biased variance.
+) -> tuple[Float[Array, "*S2"], Float[Array, "*S2"]]:
+    """Returns the mean and the biased variance over some axes, of length 1.
 
-    Elements excluded by a mask do not contribute to the statistics, but are
-    normalized like the others.
+    Elements excluded by a mask do not contribute, and have no gradient.
     """
+    if mask is not None:
+        # The gradient of the square is multiplied by 0 where the mask
+        # excludes an element, and 0 times NaN would be NaN.
+        x = jnp.where(mask, x, 0)
     mean = jnp.mean(x, axes, keepdims=True, where=mask)
     var = jnp.mean(jnp.square(x - mean), axes, keepdims=True, where=mask)
-    return (x - mean) / jnp.sqrt(var + eps)
+    return mean, var
+
+
+def standardize(
+    x: Float[Array, "*S"],
+    mean: Float[Array, "*#S"],
+    var: Float[Array, "*#S"],
+    eps: float,
+    weight: Float[Array, "..."] | None = None,
+    bias: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "*#S"] | None = None,
+) -> Float[Array, "*S"]:
+    """Computes `(x - mean) / sqrt(var + eps) * weight + bias`.
+
+    Elements excluded by a mask are normalized like the others. If such an
+    element is NaN or infinite, the result has no gradient, so that a loss
+    that does not depend on it has a finite gradient.
+    """
+
+    def apply(x):
+        return apply_affine((x - mean) / jnp.sqrt(var + eps), weight, bias)
+
+    if mask is None:
+        return apply(x)
+    lost = ~(mask | jnp.isfinite(x))
+    return jnp.where(
+        lost, lax.stop_gradient(apply(x)), apply(jnp.where(lost, 0, x))
+    )
 
 
 def layer_norm(
@@ -70,7 +100,7 @@ def layer_norm(
         `flax.nnx.LayerNorm`.
     """
     axes = tuple(range(-len(shape), 0))
-    return apply_affine(standardize(x, axes, eps, mask), weight, bias)
+    return standardize(x, *statistics(x, axes, mask), eps, weight, bias, mask)
 
 
 def rms_norm(
@@ -111,11 +141,11 @@ def group_norm(
     References:
         Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
     """
-    split = x.reshape(*x.shape[:-1], groups, -1)  # (B, *S, G, C / G)
+    *rest, channels = x.shape
+    split = x.reshape(*rest, groups, channels // groups)
     axes = (*range(1, x.ndim - 1), x.ndim)
-    return apply_affine(
-        standardize(split, axes, eps).reshape(x.shape), weight, bias
-    )
+    y = standardize(split, *statistics(split, axes), eps)
+    return apply_affine(y.reshape(x.shape), weight, bias)
 
 
 def instance_norm(
@@ -135,7 +165,7 @@ def instance_norm(
         arXiv:1607.08022.
     """
     axes = tuple(range(1, x.ndim - 1))
-    return apply_affine(standardize(x, axes, eps), weight, bias)
+    return standardize(x, *statistics(x, axes), eps, weight, bias)
 
 
 def draw_mask(

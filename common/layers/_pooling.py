@@ -158,7 +158,7 @@ def adaptive_max_pool(
 def flatten(x: Float[Array, "B H W C"]) -> Float[Array, "B F"]:
     """Flattens each example in PyTorch's order: C, then H, then W."""
     x = jnp.transpose(x, (0, 3, 1, 2))  # (B, C, H, W)
-    return x.reshape(x.shape[0], -1)
+    return lax.collapse(x, 1)
 
 
 # --- rows --------------------------------------------------------------------

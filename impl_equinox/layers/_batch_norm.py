@@ -126,6 +126,7 @@ class BatchNorm(eqx.nn.StatefulLayer):
             x: the example.
             state: contains the running statistics.
             mask: true for the elements that contribute to the statistics.
+                The gradient of a NaN or an infinity elsewhere is zero.
             key: ignored; provided for compatibility with other layers.
             inference: overrides `self.inference`.
         """
@@ -144,11 +145,22 @@ class BatchNorm(eqx.nn.StatefulLayer):
                 stored_var = var * (count / jnp.maximum(count - 1, 1))
             state = self._update(state, mean, stored_var)
 
-        x = (x - _per_channel(mean, x)) * _per_channel(
-            lax.rsqrt(var + self.eps), x
+        def apply(x):
+            scale = _per_channel(lax.rsqrt(var + self.eps), x)
+            x = (x - _per_channel(mean, x)) * scale
+            if self.weight is None or self.bias is None:
+                return x
+            return x * _per_channel(self.weight, x) + _per_channel(
+                self.bias, x
+            )
+
+        if mask is None:
+            return apply(x).astype(dtype), state
+        # In a gradient, such an element would turn zeros into NaN.
+        lost = ~(mask | jnp.isfinite(x))
+        x = jnp.where(
+            lost, lax.stop_gradient(apply(x)), apply(jnp.where(lost, 0, x))
         )
-        if self.weight is not None and self.bias is not None:
-            x = x * _per_channel(self.weight, x) + _per_channel(self.bias, x)
         return x.astype(dtype), state
 
     def _batch_statistics(self, x, mask):
@@ -158,6 +170,7 @@ class BatchNorm(eqx.nn.StatefulLayer):
             count = lax.axis_size(self.axis_name) * x[0].size
         else:
             mask = jnp.broadcast_to(mask, x.shape)
+            x = jnp.where(mask, x, 0)
             count = lax.psum(jnp.sum(mask, axes), self.axis_name)
 
         def average(y):

@@ -20,9 +20,10 @@ class LayerNorm(eqx.Module):
         \gamma + \beta
 
     The mean and the variance are those of the elements where the mask is
-    true; all elements are normalized. Without a mask this is
-    `eqx.nn.LayerNorm`. The statistics are computed in float32 or wider; the
-    output has the dtype of the input.
+    true; all elements are normalized. Where the mask is false, a NaN or an
+    infinity has no gradient and does not change that of the other elements.
+    Without a mask this is `eqx.nn.LayerNorm`. The statistics are computed in
+    float32 or wider; the output has the dtype of the input.
 
     Example:
 
@@ -92,11 +93,21 @@ class LayerNorm(eqx.Module):
             )
         dtype = x.dtype
         x = x.astype(jnp.promote_types(dtype, jnp.float32))
-        mean = jnp.mean(x, where=mask)
-        var = jnp.mean(jnp.square(x - mean), where=mask)
-        x = (x - mean) * lax.rsqrt(var + self.eps)
-        if self.weight is not None:
-            x = x * self.weight
-        if self.bias is not None:
-            x = x + self.bias
+        seen = x if mask is None else jnp.where(mask, x, 0)
+        mean = jnp.mean(seen, where=mask)
+        var = jnp.mean(jnp.square(seen - mean), where=mask)
+
+        def apply(x):
+            x = (x - mean) * lax.rsqrt(var + self.eps)
+            if self.weight is not None:
+                x = x * self.weight
+            return x if self.bias is None else x + self.bias
+
+        if mask is None:
+            return apply(x).astype(dtype)
+        # In a gradient, such an element would turn zeros into NaN.
+        lost = ~(mask | jnp.isfinite(x))
+        x = jnp.where(
+            lost, lax.stop_gradient(apply(x)), apply(jnp.where(lost, 0, x))
+        )
         return x.astype(dtype)

@@ -113,3 +113,32 @@ def batch_norm_biased() -> float:
     x = jnp.array([[0.0], [2.0]])
     norm(x)
     return float(jnp.var(x, ddof=1) - norm.var[0])
+
+
+@family.known_difference(
+    name="batch-norm-masked-nan",
+    layer="BatchNorm",
+    quantity="fraction of gradient elements that are NaN",
+    what="A NaN at a position that the mask excludes makes every gradient of "
+    "its channel NaN, as in `LayerNorm` (see layer-norm-masked-nan).",
+    measured=1.0,
+    origin="1",
+    ours="The definition, `impl_equinox.layers.BatchNorm` and "
+    "`impl_flax.layers.BatchNorm` do not differentiate such an element. The "
+    "layer table draws finite inputs.",
+)
+def batch_norm_masked_nan() -> float:
+    """Returns the fraction of gradients that are NaN.
+
+    One of four examples is NaN. The mask excludes it, and the loss is the
+    output of the first.
+    """
+    norm = nnx.BatchNorm(1, use_fast_variance=False, rngs=nnx.Rngs(0))
+    x = jnp.array([[1.0], [2.0], [4.0], [jnp.nan]])
+    mask = jnp.isfinite(x)
+
+    def loss(norm, x):
+        return norm(x, mask=mask)[0, 0]
+
+    gradient = nnx.grad(loss, argnums=1)(norm, x)
+    return float(jnp.mean(jnp.isnan(gradient)))

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -88,6 +89,33 @@ def layer_norm_bfloat16() -> float:
     """Returns the bytes per output element for a bfloat16 input."""
     norm = nnx.LayerNorm(4, rngs=nnx.Rngs(0))
     return float(norm(jnp.ones((1, 4), jnp.bfloat16)).itemsize)
+
+
+@family.known_difference(
+    name="layer-norm-masked-nan",
+    layer="LayerNorm",
+    quantity="fraction of gradient elements that are NaN",
+    what="A NaN in an element that the mask excludes makes every gradient "
+    "NaN, because the gradient multiplies the NaN by 0. The loss and the "
+    "statistics do not depend on the element.",
+    measured=1.0,
+    origin="1",
+    ours="The definition and `impl_equinox.layers.LayerNorm` do not "
+    "differentiate such an element. The layer table draws finite inputs.",
+)
+def layer_norm_masked_nan() -> float:
+    """Returns the fraction of gradients that are NaN.
+
+    One of four elements is NaN. The mask excludes it, and the loss is one of
+    the other outputs.
+    """
+    norm = nnx.LayerNorm(4, use_fast_variance=False, rngs=nnx.Rngs(0))
+    x = jnp.array([[1.0, 2.0, 4.0, jnp.nan]])
+
+    def loss(x):
+        return norm(x, mask=jnp.array([[True, True, True, False]]))[0, 0]
+
+    return float(jnp.mean(jnp.isnan(jax.grad(loss)(x))))
 
 
 @family.known_difference(

@@ -138,6 +138,7 @@ class BatchNorm(nnx.Module):
             x: the batch.
             use_running_average: overrides `self.use_running_average`.
             mask: true for the elements that contribute to the statistics.
+                The gradient of a NaN or an infinity elsewhere is zero.
         """
         if use_running_average is None:
             use_running_average = self.use_running_average
@@ -152,16 +153,27 @@ class BatchNorm(nnx.Module):
                 mean, var = mean / debias, var / debias
         else:
             mean, var = self._update(x, mask)
-        x = (x - mean) / jnp.sqrt(var + self.epsilon)
-        if self.scale is not None:
-            x = x * self.scale[...]
-        if self.bias is not None:
-            x = x + self.bias[...]
+
+        def apply(x):
+            x = (x - mean) / jnp.sqrt(var + self.epsilon)
+            if self.scale is not None:
+                x = x * self.scale[...]
+            return x if self.bias is None else x + self.bias[...]
+
+        if mask is None:
+            return apply(x).astype(dtype)
+        # In a gradient, such an element would turn zeros into NaN.
+        lost = ~(mask | jnp.isfinite(x))
+        x = jnp.where(
+            lost, lax.stop_gradient(apply(x)), apply(jnp.where(lost, 0, x))
+        )
         return x.astype(dtype)
 
     def _update(self, x: Array, mask: Array | None) -> tuple[Array, Array]:
         """Updates the statistics, and returns those to normalize by."""
         axes = tuple(range(x.ndim - 1))
+        if mask is not None:
+            x = jnp.where(mask, x, 0)
         mean = jnp.mean(x, axes, where=mask)
         var = jnp.mean(jnp.square(x - mean), axes, where=mask)
         stored_var = var
