@@ -79,6 +79,7 @@ from common.layers._pooling import flatten as flatten
 from common.layers._pooling import max_pool as max_pool
 from common.layers._pooling import min_pool as min_pool
 from common.layers._pooling import pool as pool
+from common.layers._pooling import require_blocks as require_blocks
 from common.layers._recurrent import bidirectional as bidirectional
 from common.layers._recurrent import rnn as rnn
 from common.layers._recurrent_cell import Cell as Cell
@@ -103,3 +104,5 @@ from common.layers._reparametrization import (
 )
 from common.layers._rotary import rotary_embedding as rotary_embedding
 from common.layers._window import Padding as Padding
+from common.layers._window import ceil_padding as ceil_padding
+from common.layers._window import explicit_padding as explicit_padding

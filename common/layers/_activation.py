@@ -23,8 +23,9 @@ def identity(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
 
 
 def relu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """Computes `max(x, 0)`. The gradient at 0 is 0, and NaN stays NaN."""
-    return jnp.where(x <= 0, jnp.zeros_like(x), x)
+    """Computes `max(x, 0)`. NaN stays NaN. The gradient at 0 and NaN is 0."""
+    other = jnp.where(x <= 0, jnp.zeros_like(x), lax.stop_gradient(x))
+    return jnp.where(x > 0, x, other)
 
 
 def relu6(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
@@ -165,14 +166,22 @@ def gelu(
 
 
 def logsumexp(x: Float[Array, "*S I"]) -> Float[Array, "*S"]:
-    """Computes `log(sum(exp(x)))` along the last axis."""
+    """Computes `log(sum(exp(x)))` along the last axis.
+
+    It is infinite if the largest element is.
+    """
     largest = lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+    # The difference of two infinities would be NaN.
+    largest = jnp.where(jnp.isfinite(largest), largest, 0)
     total = jnp.sum(jnp.exp(x - largest), axis=-1)
     return largest[..., 0] + jnp.log(total)
 
 
 def log_softmax(x: Float[Array, "*S I"]) -> Float[Array, "*S I"]:
     """Computes `log(softmax(x))` along the last axis."""
+    # The shift keeps the digits of differences, and makes an infinite maximum
+    # NaN.
+    x = x - lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
     return x - logsumexp(x)[..., None]
 
 

@@ -155,7 +155,7 @@ def conv_transpose(
         weight: the kernel of the convolution from `O` to `I` channels.
         bias: added to each channel.
         stride: the stride of the convolution; so are the options below.
-        padding: see `conv`; `"CAUSAL"` is not supported.
+        padding: see `conv`.
         padding_mode: `"ZEROS"` or `"CIRCULAR"`.
         output_padding: how much larger than the smallest size, or smaller than
             the largest size, the output is. Less than the stride.
@@ -331,6 +331,18 @@ class ConvTranspose(Layer):
     groups: int = 2
     use_bias: bool = True
     size: tuple[int, ...] = extent((3, 4))
+
+    def __post_init__(self):
+        if self.padding_mode == "CIRCULAR" and (
+            self.padding not in ("SAME", "SAME_LOWER")
+            or any(self.output_padding)
+        ):
+            raise ValueError(
+                f"circular conv_transpose padding: got {self.padding!r} with "
+                f"output_padding {self.output_padding}, expected 'SAME' or "
+                "'SAME_LOWER' and no output padding. Use "
+                "padding_mode='ZEROS' for others."
+            )
 
     @property
     def inputs(self):

@@ -10,7 +10,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from common.layers._layer import Layer, extent
-from common.layers._window import Padding, pads_of, per_axis
+from common.layers._window import (
+    Padding,
+    ceil_padding,
+    explicit_padding,
+    pads_of,
+    per_axis,
+)
 from common.protocol import Shaped
 
 
@@ -34,18 +40,17 @@ def pool(
         stride: the step between two windows.
         padding: see `conv`.
         use_ceil: whether entries after the last whole window form another,
-            padded window.
+            padded window. It must start in the input or in the padding before
+            it.
+
+    References:
+        `torch.nn.MaxPool2d`, whose `ceil_mode` is `use_ceil`.
     """
     stride = per_axis(stride, len(window))
     sizes = x.shape[1:-1]
     pads = pads_of(padding, sizes, window, stride)
     if use_ceil:
-        pads = [
-            (lo, hi + s if (size + lo + hi - k) % s else hi)
-            for size, (lo, hi), k, s in zip(
-                sizes, pads, window, stride, strict=True
-            )
-        ]
+        pads = ceil_padding(pads, sizes, window, stride)
     return lax.reduce_window(
         x,
         init,
@@ -61,23 +66,41 @@ def avg_pool(
     window: Sequence[int],
     *,
     count_include_pad: bool = True,
-    **options: Any,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    use_ceil: bool = False,
 ) -> Float[Array, "B *S2 C"]:
     """Computes the mean of each window.
 
     Args:
         x: a batch, channels last.
         window: the size of the window along each axis.
-        count_include_pad: whether the zeros of the padding are counted.
-        options: `stride`, `padding` and `use_ceil`; see `pool`.
+        count_include_pad: whether the zeros of the padding are counted. What
+            `use_ceil` adds to the padding is not counted.
+        stride: see `pool`.
+        padding: see `pool`.
+        use_ceil: see `pool`.
 
     References:
         `torch.nn.AvgPool2d`.
     """
-    total = pool(x, 0.0, lax.add, window, **options)
-    if count_include_pad:
+    stride = per_axis(stride, len(window))
+    sizes = x.shape[1:-1]
+    pads = pads_of(padding, sizes, window, stride)
+    ends = ceil_padding(pads, sizes, window, stride) if use_ceil else pads
+    total = pool(x, 0.0, lax.add, window, stride=stride, padding=ends)
+    if count_include_pad and ends == pads:
         return total / math.prod(window)
-    return total / pool(jnp.ones_like(x), 0.0, lax.add, window, **options)
+    counted = pads if count_include_pad else [(0, 0)] * len(window)
+    sizes = [n + sum(pair) for n, pair in zip(sizes, counted, strict=True)]
+    rest = [
+        (lower - a, upper - b)
+        for (lower, upper), (a, b) in zip(ends, counted, strict=True)
+    ]
+    ones = jnp.ones((1, *sizes, 1), x.dtype)
+    return total / pool(
+        ones, 0.0, lax.add, window, stride=stride, padding=rest
+    )
 
 
 def max_pool(
@@ -102,6 +125,16 @@ def min_pool(
     return pool(x, jnp.inf, lax.min, window, **options)
 
 
+def require_blocks(target_shape: Sequence[int], size: Sequence[int]) -> None:
+    """Raises a ValueError if an axis has fewer entries than blocks."""
+    if any(t > n for t, n in zip(target_shape, size, strict=True)):
+        raise ValueError(
+            f"adaptive_pool target_shape: got {tuple(target_shape)}, "
+            f"expected at most {tuple(size)}. Ask for fewer blocks, or "
+            "pass a larger input."
+        )
+
+
 def adaptive_pool(
     x: Float[Array, "B *S C"],
     target_shape: Sequence[int],
@@ -124,13 +157,8 @@ def adaptive_pool(
         `equinox.nn.AdaptivePool`. The windows of `torch.nn.AdaptiveAvgPool2d`
         overlap where sizes do not divide.
     """
+    require_blocks(per_axis(target_shape, x.ndim - 2), x.shape[1:-1])
     for axis, blocks in enumerate(per_axis(target_shape, x.ndim - 2), 1):
-        if blocks > x.shape[axis]:
-            raise ValueError(
-                f"adaptive_pool target_shape: got {tuple(target_shape)}, "
-                f"expected at most {x.shape[1:-1]}. Ask for fewer blocks, or "
-                "pass a larger input."
-            )
         width, larger = divmod(x.shape[axis], blocks)
         ends = [i * width + min(i, larger) for i in range(blocks + 1)]
         reduced = [
@@ -176,6 +204,19 @@ class _Pooling(Layer):
     use_ceil: bool = False
     size: tuple[int, ...] = extent((5, 4))
     channels: int = extent(2)
+
+    def __post_init__(self):
+        pads = explicit_padding(self.padding, self.window)
+        if isinstance(pads, str):
+            return
+        for pair, k in zip(pads, self.window, strict=True):
+            if not all(0 <= p < k for p in pair):
+                raise ValueError(
+                    f"{self.name} padding: got {self.padding!r}, expected at "
+                    f"least 0 and less than the window {self.window}. A "
+                    "window needs an element of the input; reduce the "
+                    "padding."
+                )
 
     @property
     def inputs(self):
@@ -255,6 +296,9 @@ class _AdaptivePooling(Layer):
     target_shape: tuple[int, ...] = (2, 3)
     size: tuple[int, ...] = extent((5, 4))
     channels: int = extent(2)
+
+    def __post_init__(self):
+        require_blocks(self.target_shape, self.size)
 
     @property
     def inputs(self):

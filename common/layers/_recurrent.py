@@ -39,7 +39,7 @@ def rnn(
         params: the arrays of the cell, by leaf name.
         xs: a batch of sequences.
         carry: the carry before the first step. Zeros if `None`.
-        lengths: the length of each sequence, from 1 to T. T if `None`.
+        lengths: the length of each sequence, from 0 to T. T if `None`.
         reverse: whether to run from the end of each sequence to its start.
         keep_order: whether the outputs of a reversed run are put in the order
             of the inputs.
@@ -68,7 +68,11 @@ def rnn(
     inputs = turn(xs) if reverse else xs
     _, carries = lax.scan(step, carry, jnp.moveaxis(inputs, 1, 0))
     carries = tuple(jnp.moveaxis(x, 0, 1) for x in carries)
-    last = tuple(x[jnp.arange(batch), lengths - 1] for x in carries)
+    # The initial carry is the one after 0 steps.
+    last = tuple(
+        jnp.concatenate((first[:, None], x), 1)[jnp.arange(batch), lengths]
+        for first, x in zip(carry, carries, strict=True)
+    )
     outputs = turn(carries[0]) if reverse and keep_order else carries[0]
     return outputs, last
 

@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from common.layers._layer import Layer, extent
 from common.protocol import Shaped
@@ -33,7 +33,7 @@ def dropout(
     """
     shape = [1 if i in broadcast_dims else n for i, n in enumerate(x.shape)]
     keep = jr.bernoulli(key, 1 - p, shape)
-    return jnp.where(keep, x / (1 - p), jnp.zeros_like(x))
+    return _select(keep, x, p)
 
 
 def dropout_per_example(
@@ -46,7 +46,16 @@ def dropout_per_example(
     """
     keys = jr.split(key, x.shape[0])
     keep = jax.vmap(lambda key: jr.bernoulli(key, 1 - p, x.shape[1:]))(keys)
-    return jnp.where(keep, x / (1 - p), jnp.zeros_like(x))
+    return _select(keep, x, p)
+
+
+def _select(
+    keep: Bool[Array, "*#S"], x: Float[Array, "*S"], p: float
+) -> Float[Array, "*S"]:
+    """Divides the elements to keep by 1 - p, and zeroes the others."""
+    # If all are zeroed, a division by 0 would make their gradient NaN.
+    kept = 1 - p if p < 1 else 1
+    return jnp.where(keep, x / kept, jnp.zeros_like(x))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

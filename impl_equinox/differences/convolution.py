@@ -64,8 +64,7 @@ def conv_transpose_order() -> float:
     measured=1.0,
     origin="1",
     related=("equinox #175", "equinox #176"),
-    ours="The layer table draws paddings that stay small enough after the "
-    "stride is added.",
+    ours="The layer table computes the padding itself where this would raise.",
 )
 def pool_use_ceil() -> float:
     """Returns 1 if a pooling layer that rounds its output size up raises.
@@ -78,6 +77,25 @@ def pool_use_ceil() -> float:
     except RuntimeError:  # "Paddings should be less than ... the kernel."
         return 1.0
     return 0.0
+
+
+@family.known_difference(
+    name="avg-pool-ceil-count",
+    layer="AvgPool1d(use_ceil=True)",
+    quantity="mean of a window of ones",
+    what="The layer divides by the size of the window, also if `use_ceil` "
+    "makes the window longer than the padded input. PyTorch divides by the "
+    "number of entries in the padded input.",
+    expected=1.0,
+    measured=2 / 3,
+    origin="2 / 3",
+    ours="The definition follows PyTorch. The layer table divides by the same "
+    "layer's result for ones.",
+)
+def avg_pool_ceil_count() -> float:
+    """Returns the mean of a window of size 3 with 2 entries, which are 1."""
+    pool = eqx.nn.AvgPool1d(3, stride=2, use_ceil=True)
+    return float(pool(jnp.ones((1, 4)))[0, 1])
 
 
 @family.known_difference(

@@ -179,7 +179,12 @@ class RNN(eqx.Module):
             step, carry, xs[order] if self.reverse else xs
         )
         if length is not None:
-            last = jax.tree.map(lambda x: x[length - 1], carries)
+            # The initial carry is the one after 0 steps.
+            last = jax.tree.map(
+                lambda first, x: jnp.concatenate((first[None], x))[length],
+                carry,
+                carries,
+            )
         ys = carries[0] if isinstance(carries, tuple) else carries
         if self.reverse and self.keep_order:
             ys = ys[order]

@@ -105,8 +105,12 @@ class Dropout(eqx.Module):
         # A number is subtracted in Python's double precision, as in Flax.
         q = 1 - (self.p if is_number else lax.stop_gradient(self.p))
         batch_size = lax.axis_size(self.axis_name)
+        if batch_size == 0:
+            return x
         broadcast = {axis % x.ndim for axis in self.broadcast_axes}
         shape = [1 if i in broadcast else n for i, n in enumerate(x.shape)]
         mask = jr.bernoulli(key, q, (batch_size, *shape))
         mask = mask[lax.axis_index(self.axis_name)]
-        return jnp.where(mask, x / q, jnp.zeros_like(x))
+        # If all are dropped, a division by 0 would make their gradient NaN.
+        divisor = q or 1 if is_number else jnp.where(q == 0, 1, q)
+        return jnp.where(mask, x / divisor, jnp.zeros_like(x))

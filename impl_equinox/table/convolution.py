@@ -32,9 +32,11 @@ def conv(
     key: PRNGKeyArray,
 ) -> eqx.nn.Conv:
     """Returns a Conv1d, Conv2d or Conv3d, or a Conv for more axes."""
-    if padding == "CAUSAL":  # all of the padding comes first
-        (step,) = np.broadcast_to(dilation, 1).tolist()
-        padding = [(step * (kernel_size[0] - 1), 0)]
+    if padding == "CAUSAL":  # Equinox does not know this name
+        steps = np.broadcast_to(dilation, len(kernel_size)).tolist()
+        padding = [
+            (d * (k - 1), 0) for k, d in zip(kernel_size, steps, strict=True)
+        ]
     options: dict[str, Any] = dict(
         stride=stride,
         padding=padding,
@@ -116,6 +118,11 @@ def conv_transpose(
     key: PRNGKeyArray,
 ) -> eqx.nn.ConvTranspose:
     """Returns a ConvTranspose1d, 2d or 3d, or a ConvTranspose for more."""
+    if padding == "CAUSAL":  # Equinox does not know this name
+        padding = [
+            (d * (k - 1), 0)
+            for k, d in zip(kernel_size, dilation, strict=True)
+        ]
     # `ConvTranspose2d` and `ConvTranspose` take `padding` and
     # `output_padding` in different orders, so both are keywords here.
     options: dict[str, Any] = dict(

@@ -8,9 +8,27 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from common.layers import Padding
+from common.layers import Padding, ceil_padding, explicit_padding
 from impl_equinox.table import calls
 from impl_equinox.table.column import constructs
+
+Pads = list[tuple[int, int]]
+
+
+def _pads(
+    x: Array,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: Padding,
+    use_ceil: bool,
+) -> tuple[Pads, Pads]:
+    """Returns the padding of an input, before and after rounding up."""
+    pads: Any = explicit_padding(padding, window)
+    if isinstance(pads, str):
+        pads = lax.padtype_to_pads(x.shape[1:], window, stride, pads)
+    if not use_ceil:
+        return pads, pads
+    return pads, ceil_padding(pads, x.shape[1:], window, stride)
 
 
 def _sized(
@@ -20,13 +38,22 @@ def _sized(
     padding: Padding,
     use_ceil: bool,
 ) -> eqx.Module:
-    """Constructs a layer; a named padding is resolved when it is called."""
-    if not isinstance(padding, str):
-        return make(window, stride, padding, use_ceil)
+    """Constructs a layer, when it is called if that depends on the input."""
+    pads = explicit_padding(padding, window)
+    if not use_ceil and not isinstance(pads, str):
+        return make(window, stride, pads)
 
     def pool(x: Array) -> Array:
-        pads = lax.padtype_to_pads(x.shape[1:], window, stride, padding)
-        layer: Any = make(window, stride, pads, use_ceil)
+        pads, ends = _pads(x, window, stride, padding, use_ceil)
+        # Where entries are left over, `use_ceil` adds a whole stride of
+        # padding, and Equinox rejects the sum if it exceeds the window.
+        stock = use_ceil and all(
+            upper + s <= k or (n + lower + upper - k) % s == 0
+            for n, (lower, upper), k, s in zip(
+                x.shape[1:], pads, window, stride, strict=True
+            )
+        )
+        layer: Any = make(window, stride, pads if stock else ends, stock)
         return layer(x)
 
     return eqx.nn.Lambda(pool)
@@ -52,13 +79,27 @@ def avg_pool(
 ) -> eqx.Module:
     """Returns an AvgPool1d, AvgPool2d or AvgPool3d."""
     del key
-    make = (eqx.nn.AvgPool1d, eqx.nn.AvgPool2d, eqx.nn.AvgPool3d)
-    layer: Any = _sized(
-        make[len(window) - 1], window, stride, padding, use_ceil
-    )
-    if count_include_pad:
+    dimensions = (eqx.nn.AvgPool1d, eqx.nn.AvgPool2d, eqx.nn.AvgPool3d)
+    make = dimensions[len(window) - 1]
+    layer: Any = _sized(make, window, stride, padding, use_ceil)
+    if not count_include_pad:
+        return eqx.nn.Lambda(lambda x: layer(x) / layer(jnp.ones_like(x)))
+    if not use_ceil:
         return layer
-    return eqx.nn.Lambda(lambda x: layer(x) / layer(jnp.ones_like(x)))
+
+    def pool(x: Array) -> Array:
+        pads, ends = _pads(x, window, stride, padding, use_ceil)
+        # PyTorch counts the padding, but not what `use_ceil` adds to it.
+        rest = [
+            (0, end - upper)
+            for (_, upper), (_, end) in zip(pads, ends, strict=True)
+        ]
+        layer: Any = make(window, stride, rest)
+        pads = [(0, 0), *pads]
+        ones = jnp.pad(jnp.ones_like(x), pads, constant_values=1)
+        return layer(jnp.pad(x, pads)) / layer(ones)
+
+    return eqx.nn.Lambda(pool)
 
 
 @constructs(

@@ -156,3 +156,29 @@ def rnn_seq_lengths() -> float:
     x = jnp.ones((1, 6, 2))
     y: Any = rnn(x, seq_lengths=jnp.array([3]))
     return float(jnp.mean(y[:, 3:] != 0))
+
+
+@family.known_difference(
+    name="rnn-length-zero",
+    layer="RNN",
+    quantity="number of steps behind the carry of an empty sequence",
+    what="For a sequence length of 0 the layer returns the carry after all "
+    "steps of the padding instead of the initial carry.",
+    measured=3.0,
+    origin="the number of steps of the padding",
+    ours="The definition and `impl_equinox.layers.RNN` return the initial "
+    "carry. The layer table draws lengths from 1.",
+)
+def rnn_length_zero() -> float:
+    """Returns the number of steps that an empty sequence has taken.
+
+    The cell adds 1 to its carry in each step, and there are 3 steps.
+    """
+    cell = nnx.SimpleCell(
+        1, 1, activation_fn=lambda x: x + 1, rngs=nnx.Rngs(0)
+    )
+    cell.dense_i.kernel.set_value(jnp.zeros((1, 1)))
+    cell.dense_h.kernel.set_value(jnp.ones((1, 1)))
+    rnn = nnx.RNN(cell, return_carry=True, rngs=nnx.Rngs(0))
+    carry, _ = rnn(jnp.ones((1, 3, 1)), seq_lengths=jnp.array([0]))
+    return float(carry[0, 0])

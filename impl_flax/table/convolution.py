@@ -10,7 +10,7 @@ from flax.nnx.nn.linear import canonicalize_padding
 from jax import lax
 from jaxtyping import Array
 
-from common.layers import Padding, PaddingMode
+from common.layers import Padding, PaddingMode, explicit_padding
 from impl_flax import layers
 from impl_flax.table.column import constructs
 
@@ -84,6 +84,13 @@ def conv(
 ) -> nnx.Conv:
     """Returns a Conv, with any padding in any mode."""
     convolve = lax.conv_general_dilated
+    axes = len(kernel_size)
+    if padding == "CAUSAL" and (padding_mode, axes) != ("ZEROS", 1):
+        # Flax knows this name for zeros and one axis.
+        steps = np.broadcast_to(dilation, axes).tolist()
+        padding = tuple(
+            (d * (k - 1), 0) for k, d in zip(kernel_size, steps, strict=True)
+        )
     if padding_mode in ("CIRCULAR", "REFLECT") and (padding, stride) == (
         "SAME",
         1,
@@ -168,6 +175,10 @@ def conv_transpose(
     rngs: nnx.Rngs,
 ) -> nnx.Module:
     """Returns a stock layer if it has the options, otherwise a custom one."""
+    spans = [
+        d * (k - 1) + 1 for k, d in zip(kernel_size, dilation, strict=True)
+    ]
+    padding = explicit_padding(padding, spans)
     if (
         groups > 1
         or any(output_padding)

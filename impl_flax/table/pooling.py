@@ -8,7 +8,12 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array
 
-from common.layers import Padding
+from common.layers import (
+    Padding,
+    ceil_padding,
+    explicit_padding,
+    require_blocks,
+)
 from impl_flax.table.column import constructs
 
 Pool = Callable[[Array], Array]
@@ -20,20 +25,15 @@ def _pads(
     stride: tuple[int, ...],
     padding: Padding,
     use_ceil: bool,
-) -> Any:
-    """Returns the padding, plus a stride where a window would not fit."""
+) -> tuple[Any, Any]:
+    """Returns the padding of an input, before and after rounding up."""
+    pads: Any = explicit_padding(padding, window)
     if not use_ceil:
-        return padding
+        return pads, pads
     sizes = x.shape[1:-1]
-    pads: Any = padding
-    if isinstance(padding, str):
-        pads = lax.padtype_to_pads(sizes, window, stride, padding)
-    return [
-        (lower, upper + s if (size + lower + upper - k) % s else upper)
-        for size, k, s, (lower, upper) in zip(
-            sizes, window, stride, pads, strict=True
-        )
-    ]
+    if isinstance(pads, str):
+        pads = lax.padtype_to_pads(sizes, window, stride, pads)
+    return pads, ceil_padding(pads, sizes, window, stride)
 
 
 def _blocks(
@@ -42,6 +42,7 @@ def _blocks(
     """Returns a function that reduces disjoint blocks, axis by axis."""
 
     def pool(x: Array) -> Array:
+        require_blocks(target_shape, x.shape[1:-1])
         for axis, number in enumerate(target_shape, 1):
             parts = jnp.array_split(x, number, axis)
             x = jnp.stack([operation(part, axis=axis) for part in parts], axis)
@@ -70,8 +71,17 @@ def avg_pool(
     del rngs
 
     def pool(x: Array) -> Array:
-        pads = _pads(x, window, stride, padding, use_ceil)
-        y = nnx.avg_pool(x, window, stride, pads, count_include_pad)
+        pads, ends = _pads(x, window, stride, padding, use_ceil)
+        counts = count_include_pad
+        if use_ceil and counts:
+            # PyTorch counts the padding, but not what `use_ceil` adds to it.
+            counts = False
+            ends = [
+                (0, end - upper)
+                for (_, upper), (_, end) in zip(pads, ends, strict=True)
+            ]
+            x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
+        y = nnx.avg_pool(x, window, stride, ends, counts)
         return y.astype(x.dtype)  # nnx counts in the widest float dtype
 
     return pool
@@ -96,8 +106,8 @@ def max_pool(
     del rngs
 
     def pool(x: Array) -> Array:
-        pads = _pads(x, window, stride, padding, use_ceil)
-        return nnx.max_pool(x, window, stride, pads)
+        _, ends = _pads(x, window, stride, padding, use_ceil)
+        return nnx.max_pool(x, window, stride, ends)
 
     return pool
 
@@ -115,8 +125,8 @@ def min_pool(
     del rngs
 
     def pool(x: Array) -> Array:
-        pads = _pads(x, window, stride, padding, use_ceil)
-        return nnx.min_pool(x, window, stride, pads)
+        _, ends = _pads(x, window, stride, padding, use_ceil)
+        return nnx.min_pool(x, window, stride, ends)
 
     return pool
 
@@ -146,9 +156,9 @@ def pool(
     init = {"add": 0.0, "max": -jnp.inf, "min": jnp.inf}[operation]
 
     def pool(x: Array) -> Array:
-        pads = _pads(x, window, stride, padding, use_ceil)
+        _, ends = _pads(x, window, stride, padding, use_ceil)
         reduce = getattr(lax, operation)
-        return nnx.pool(x, init, reduce, window, stride, pads)
+        return nnx.pool(x, init, reduce, window, stride, ends)
 
     return pool
 

@@ -87,7 +87,8 @@ def _carry(cell: Any, xs: Any, arrays: tuple[Any, ...]) -> Any:
     """Returns the carry as a cell takes it: h or (c, h)."""
     if not arrays:
         # The cell makes it in its `param_dtype`; a scan needs one dtype.
-        zeros = cell.initialize_carry(xs[:, 0].shape, nnx.Rngs(0))
+        shape = xs.shape[0], *xs.shape[2:]
+        zeros = cell.initialize_carry(shape, nnx.Rngs(0))
         return jax.tree.map(lambda x: x.astype(xs.dtype), zeros)
     return arrays[0] if len(arrays) == 1 else arrays[::-1]
 

@@ -1,11 +1,17 @@
-"""NaN in masked elements, for the definitions and for both libraries."""
+"""Special inputs, for the definitions and for both libraries."""
+
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from common.comparison import layer_judge as judge
+from common.layers import ACTIVATIONS
 from common.layers.table import LAYERS
+from common.registry import find_counterpart
+from tests.layers.numeric import assert_agrees
 
 SIDES = ("reference", "equinox", "flax")
 
@@ -59,3 +65,193 @@ def test_nan_in_an_excluded_element_leaves_the_gradient_alone(name, side):
         shown = np.broadcast_to(mask, x.shape)
         assert np.array_equal(got["output"][shown], expected["output"][shown])
         assert not np.isfinite(got["output"][~shown]).any()
+
+
+# --- empty batches and sequences --------------------------------------------
+
+
+def forward(layer, side):
+    """Returns the function of a row, or of its counterpart."""
+    one = layer if side == "reference" else find_counterpart(side, layer)
+    return functools.partial(one.forward, key=jax.random.key(0))
+
+
+EMPTY = (
+    "linear_general",
+    "group_norm",
+    "multihead_attention",
+    "unequal_attention",
+    "grouped_query_attention",
+    "rotary_attention",
+    "dropout",
+)
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_batch_may_be_empty(name):
+    layer = LAYERS[name]()
+    case = judge.draw(layer, 1, seed=0)
+    inputs = [x[:0] for x in case.calls[0].inputs]
+    arrays = case.params, case.buffers, *inputs
+    shapes = {
+        jax.eval_shape(
+            functools.partial(forward(layer, side), training=True), *arrays
+        )[0].shape
+        for side in SIDES
+    }
+    ((examples, *_),) = shapes
+    assert examples == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"seq_lengths": True}], ids=str)
+def test_the_carry_after_no_steps_is_the_initial_one(options):
+    layer = LAYERS["rnn"](cell="gru", steps=1, initial_carry=True, **options)
+    case = judge.draw(layer, 1, seed=0)
+    xs, *lengths, carry = case.calls[0].inputs
+    inputs = xs[:, :0], *(x * 0 for x in lengths), carry
+    # The stock Flax layer cannot take lengths of 0.
+    for side in SIDES[: 2 if options else 3]:
+        (last, ys), _ = forward(layer, side)(
+            case.params, {}, *inputs, training=True
+        )
+        assert np.array_equal(jax.tree.leaves(last)[0], carry)
+        assert ys.shape == (1, 0, 4)
+
+
+# --- paddings ----------------------------------------------------------------
+
+PADDINGS = {
+    "conv-number": dict(padding=1, padding_mode="REFLECT"),
+    "conv-causal": dict(padding="CAUSAL"),
+    "conv_transpose-number": dict(padding=1, output_padding=(0, 0), groups=1),
+    "conv_transpose-causal": dict(padding="CAUSAL", groups=1),
+    "max_pool-number": dict(padding=1),
+    "avg_pool-numbers": dict(padding=(1, 0), use_ceil=True),
+    "pool-causal": dict(padding="CAUSAL"),
+}
+
+
+@pytest.mark.parametrize("name", PADDINGS)
+def test_all_sides_take_a_padding(name):
+    layer = LAYERS[name.split("-")[0]](**PADDINGS[name])
+    case = judge.draw(layer, 2, seed=0)
+    expected, *others = (
+        forward(layer, side)(
+            case.params, case.buffers, *case.calls[0].inputs, training=True
+        )[0]
+        for side in SIDES
+    )
+    for got in others:
+        assert_agrees(got, expected)
+
+
+# The results of PyTorch 2.13 for the inputs 0, 1, 2, ...
+CEIL = {
+    "max_pool": (dict(window=(2,), stride=(3,), size=(6,)), [1, 4]),
+    "avg_pool": (dict(window=(3,), stride=(2,), size=(4,)), [1, 2.5]),
+}
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("name", CEIL)
+def test_windows_of_leftover_entries_are_those_of_pytorch(name, side):
+    options, expected = CEIL[name]
+    layer = LAYERS[name](**options, padding=0, use_ceil=True, channels=1)
+    x = np.arange(options["size"][0] * 1.0)[None, :, None]
+    y, _ = forward(layer, side)({}, {}, x, training=True)
+    assert np.ravel(y).tolist() == expected
+
+
+REFUSED = {
+    "max_pool": dict(padding=((1, 0), (0, 2))),
+    "avg_pool": dict(padding=3),
+    "conv_transpose": dict(padding=1, padding_mode="CIRCULAR"),
+    "adaptive_avg_pool": dict(target_shape=(2, 5)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_row_refuses_what_a_library_cannot_do(name, assert_raises):
+    assert_raises(
+        lambda: LAYERS[name](**REFUSED[name]),
+        ValueError,
+        r".*(padding|target_shape): got .+, expected .+\. [A-Z].+\.",
+    )
+
+
+def test_flax_refuses_more_blocks_than_entries():
+    call = forward(LAYERS["adaptive_avg_pool"](), "flax")
+    with pytest.raises(ValueError, match=r"^adaptive_pool target_shape: got"):
+        call({}, {}, np.ones((1, 1, 3, 1)), training=True)
+
+
+# --- NaN and infinity --------------------------------------------------------
+
+POINTS = [np.nan, np.inf, -np.inf, 0.0]
+ROWS = [
+    [np.inf, 0, 1, 2],
+    [-np.inf] * 4,
+    [np.nan, 0, 1, 2],
+    [-np.inf, 0, 1, 2],
+    [-np.inf, np.inf, 0, 1],
+]
+REDUCING = ("glu", "logsumexp", "log_softmax", "softmax", "standardize")
+
+
+def test_activations_agree_at_special_values():
+    """The functions of both libraries are those of JAX."""
+    names = sorted(ACTIVATIONS.keys() - {"one_hot"})
+
+    def values(side, name, x):
+        layer = LAYERS["activation"](function=name, size=(4,))
+        call = forward(layer, side)
+
+        def total(x):
+            y, _ = call({}, {}, x, training=True)
+            return jnp.sum(jnp.sum(y, 0)), y
+
+        return jax.grad(total, has_aux=True)(x)
+
+    @jax.jit
+    def every(points, rows):
+        return {
+            side: {
+                name: values(side, name, rows if name in REDUCING else points)
+                for name in names
+            }
+            for side in SIDES
+        }
+
+    got = every(jnp.array([POINTS]), jnp.array(ROWS))
+    for side in ("equinox", "flax"):
+        for name in names:
+            for ours, theirs in zip(
+                got["reference"][name], got[side][name], strict=True
+            ):
+                assert_agrees(ours, theirs, what=name)
+
+
+def test_logsumexp_of_infinities_is_infinite():
+    y = ACTIVATIONS["logsumexp"](jnp.array(ROWS))
+    assert_agrees(y[jnp.array([0, 1, 4])], np.array([1, -1, 1]) * np.inf)
+
+
+# --- dropout of everything ---------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", ["batch", "example"])
+@pytest.mark.parametrize("side", SIDES)
+def test_the_gradient_of_dropping_everything_is_zero(side, mask):
+    layer = LAYERS["dropout"](p=1.0, mask=mask)
+    call = forward(layer, side)
+
+    def loss(x):
+        y, _ = call({}, {}, x, training=True)
+        return jnp.sum(y)
+
+    value, gradient = jax.value_and_grad(loss)(jnp.ones((2, 3, 4)))
+    assert value == 0
+    if (side, mask) == ("equinox", "example"):  # the stock layer
+        assert np.isnan(gradient).all()
+    else:
+        assert not gradient.any()
