@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from common.training.building import build as build
     from common.training.loading import load as load
     from common.training.trainer import Trainer as Trainer
+    from common.views import as_equinox as as_equinox
+    from common.views import as_nnx as as_nnx
 
 _HOMES = {
     "Alignment": "common.alignment",
@@ -48,6 +50,8 @@ _HOMES = {
     "State": "common.state",
     "Trainer": "common.training.trainer",
     "align": "common.alignment",
+    "as_equinox": "common.views",
+    "as_nnx": "common.views",
     "assert_equivalent": "common.comparison.comparing",
     "backends": "common.registry",
     "build": "common.training.building",
@@ -70,6 +74,8 @@ __all__ = [
     "State",
     "Trainer",
     "align",
+    "as_equinox",
+    "as_nnx",
     "assert_equivalent",
     "backends",
     "build",

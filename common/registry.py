@@ -173,6 +173,31 @@ def find_library(library: str) -> Library:
     )
 
 
+class Views(NamedTuple):
+    """What a library provides for live views.
+
+    Attributes:
+        part: describes a native object: `(native, state, trainable)` gives a
+            part and its values.
+        view: the class of views that show a part as an object of the library.
+        make: makes a view of a part and its values.
+    """
+
+    part: Callable[..., tuple[Any, Any]]
+    view: type
+    make: Callable[..., Any]
+
+
+def find_views(library: str) -> Views:
+    """Returns what a library provides for live views.
+
+    Raises:
+        BackendNotInstalledError: if the library is not installed.
+    """
+    views = _load(library, "views")
+    return Views(_load(library, "parts").describe, views.View, views.make)
+
+
 def find_porting(library: str) -> ModuleType:
     """Returns the module with what `port` asks of a library.
 

@@ -39,7 +39,7 @@ class Layouts(ModelLayouts):
                 state but has no `StateIndex` in the model.
         """
         model, state = _pair(native)
-        _require_no_hidden_arrays(model)
+        require_no_hidden_arrays(model)
         self.aliases = aliases(model)
         found = [*self._find_arrays(model), *self._find_state(model, state)]
         self._paths = [None if x is None else x.path for x in found]
@@ -59,7 +59,7 @@ class Layouts(ModelLayouts):
     def _find_arrays(self, model):
         """Yields each leaf of the model, `None` if it is not an array."""
         for path, x in jax.tree_util.tree_flatten_with_path(model)[0]:
-            if not _is_array(x):
+            if not is_array(x):
                 yield None
                 continue
             role = Role.CONSTANT
@@ -76,7 +76,7 @@ class Layouts(ModelLayouts):
         leaves, treedef = jax.tree.flatten(state)
         numbers = jax.tree.unflatten(treedef, range(len(leaves)))
         arrays: list[NativeArray | None] = [None] * len(leaves)
-        indices = _indices(model) if leaves else []
+        indices = indices(model) if leaves else []
         for path, index in indices:
             where = f"state.get(model{jax.tree_util.keystr(path)})"
             place = resolve(RULES, _trail(model, path))
@@ -197,7 +197,7 @@ def aliases(model: Any) -> dict[str, str]:
     }
 
 
-def _is_array(x: Any) -> bool:
+def is_array(x: Any) -> bool:
     return eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
 
 
@@ -218,7 +218,7 @@ def _pair(native: Any) -> tuple[Any, Any]:
     return model, state
 
 
-def _indices(model: Any) -> list[tuple[Any, Any]]:
+def indices(model: Any) -> list[tuple[Any, Any]]:
     """Returns the path and the value of each `StateIndex` of a model."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_index)
     return [(path, x) for path, x in leaves if _is_index(x)]
@@ -232,9 +232,9 @@ def _names_of_state(place: Place, count: int) -> list[str]:
     return [f"{place.names[0]}.{i}" for i in range(count)]
 
 
-def _require_no_hidden_arrays(model: Any) -> None:
+def require_no_hidden_arrays(model: Any) -> None:
     """Checks that no array is where `jax.tree` does not find it."""
-    for path, index in _indices(model):
+    for path, index in indices(model):
         if jax.tree.leaves(index):
             raise ValueError(
                 f"model{jax.tree_util.keystr(path)}: got a StateIndex with "
@@ -260,12 +260,12 @@ def _require_no_hidden_arrays(model: Any) -> None:
 def _nodes(node: Any, where: str) -> Any:
     """Yields each inner node of a pytree, with its path."""
     yield where, node
-    for entry, child in _children(node):
+    for entry, child in children_of(node):
         if not jax.tree_util.all_leaves([child]):
             yield from _nodes(child, where + jax.tree_util.keystr((entry,)))
 
 
-def _children(node: Any) -> Any:
+def children_of(node: Any) -> Any:
     registry = jax.tree_util.default_registry
     found = registry.flatten_one_level_with_keys(node)
     return [] if found is None else found[0]
@@ -280,7 +280,7 @@ def _trail(model: Any, path: tuple[Any, ...]) -> list[tuple[Any, Any]]:
             word, child = entry.name, getattr(node, entry.name)
         else:
             word = getattr(entry, "idx", getattr(entry, "key", None))
-            child = dict(_children(node))[entry]
+            child = dict(children_of(node))[entry]
         trail.append((node, word))
         node = child
     return trail

@@ -154,7 +154,7 @@ class _Found:
         return "module" + "".join(words)
 
 
-def _is_array(x: Any) -> bool:
+def is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
@@ -166,7 +166,7 @@ def _walk(
     if isinstance(node, nnx.Variable):
         leaves, _ = jax.tree_util.tree_flatten_with_path(node.get_value())
         for inner, x in leaves:
-            if not _is_array(x):
+            if not is_array(x):
                 continue
             words = _words(inner)
             if words and isinstance(node, nnx.Param):
@@ -176,16 +176,16 @@ def _walk(
                 )
             whole = (*trail, *((node, word) for word in words))
             yield _Found((*path, *words), whole, node, x, _role(node, x), path)
-    elif _is_array(node):
+    elif is_array(node):
         yield _Found(path, trail, node, node, _role(None, node), path)
     elif nnx.graph.is_node(node):
         if any(node is ancestor for ancestor, _ in trail):
             return
-        for word, child in _children(node).items():
+        for word, child in children_of(node).items():
             yield from _walk(child, (*trail, (node, word)))
 
 
-def _children(node: Any) -> dict[Any, Any]:
+def children_of(node: Any) -> dict[Any, Any]:
     """Returns what is in a node of the graph, by attribute, index or key."""
     impl = nnx.graph.get_node_impl(node)
     return {} if impl is None else dict(impl.node_dict(node))
@@ -242,7 +242,7 @@ def _follow(node: Any, path: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
     for i, word in enumerate(path):
         if isinstance(node, nnx.Variable):
             return node, path[i:]
-        node = _children(node)[word]
+        node = children_of(node)[word]
     return node, ()
 
 
