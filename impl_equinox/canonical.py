@@ -76,8 +76,7 @@ class Layouts(ModelLayouts):
         leaves, treedef = jax.tree.flatten(state)
         numbers = jax.tree.unflatten(treedef, range(len(leaves)))
         arrays: list[NativeArray | None] = [None] * len(leaves)
-        indices = indices(model) if leaves else []
-        for path, index in indices:
+        for path, index in indices(model) if leaves else []:
             where = f"state.get(model{jax.tree_util.keystr(path)})"
             place = resolve(RULES, _trail(model, path))
             found, _ = jax.tree_util.tree_flatten_with_path(numbers.get(index))

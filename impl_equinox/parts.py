@@ -165,21 +165,12 @@ class _Model:
     def children(
         self, node: Any, path: tuple[Any, ...]
     ) -> tuple[tuple[Any, Any], ...]:
-        """Describes what is in a node.
-
-        Raises:
-            ValueError: if two keys of a dict have the same text.
-        """
+        """Describes what is in a node."""
         found: dict[Any, Any] = {}
         for entry, child in children_of(node):
             word = _word(entry)
             if isinstance(node, eqx.Module) and word not in vars(node):
                 continue  # a field that the instance has not set
-            if word in found:
-                raise ValueError(
-                    f"model{jax.tree_util.keystr(path)}: got two keys "
-                    f"{word!r}, expected different ones. Use strings as keys."
-                )
             found[word] = self._child(child, (*path, entry))
         return tuple(found.items())
 

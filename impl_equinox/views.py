@@ -178,8 +178,9 @@ def _values(view: View, state: Any, name: str) -> dict[Hashable, Any]:
 def _get(what: str, state: Any, index: Any) -> Any:
     """Returns the value of a state at an index."""
     if not _is_state(state):
+        got = "no state" if state is None else type(state).__name__
         raise TypeError(
-            f"{what}: got {'no state' if state is None else state!r}, "
+            f"{what}: got {got}, "
             "expected an eqx.nn.State. Pass the state that `as_equinox` "
             "returned: `outputs, state = model(x, state)`."
         )

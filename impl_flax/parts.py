@@ -1,6 +1,6 @@
 """An NNX module as a live view in another library sees it."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +36,9 @@ class Part(Base):
         self.origin = type(module)
         self.children = whole.children(module, path)
         words = {word for word, _ in self.children}
-        self._static = {k: x for k, x in vars(module).items() if k not in words}
+        self._static = {
+            k: x for k, x in vars(module).items() if k not in words
+        }
         self._graphdef, state = nnx.split(module)
         self._slots = {
             inner: whole.slots[path + inner]
@@ -71,9 +73,8 @@ class Part(Base):
     def read(self, values, name):
         if name in self._static or not hasattr(self.origin, name):
             return self._read_static(name, self._static)
-        slots = {slot.key for slot in self._slots.values()}
-        missing = dict.fromkeys(slots - values.keys())
-        return getattr(self.native({**missing, **values}), name)
+        shapes = {slot.key: slot.shape for slot in self._slots.values()}
+        return getattr(self.native({**shapes, **values}), name)
 
     def call(self, values, name, args, kwargs):
         module = self.native(values)
@@ -127,8 +128,9 @@ class Part(Base):
             if _is_same(x, previous):
                 continue
             if slot.role in (Role.PARAMETER, Role.CONSTANT):
+                role = slot.role.name.lower()
                 raise ValueError(
-                    f"{what}: got a call that writes to the {slot.role.value} "
+                    f"{what}: got a call that writes to the {role} "
                     f"{_dotted(path)!r}, expected one that writes to other "
                     "Variables only, whose values are in the state. Keep the "
                     "array in an `nnx.Variable` of another type, or leave it "
@@ -149,6 +151,7 @@ class _Slot(NamedTuple):
         metadata: of the Variable.
         generators: for each leaf of the value, how typed keys are made from
             their data, or `None` if the leaf holds none.
+        shape: stands for the value where it is not known.
     """
 
     key: Hashable
@@ -156,10 +159,11 @@ class _Slot(NamedTuple):
     kind: Any
     metadata: dict[str, Any]
     generators: tuple[str | None, ...]
+    shape: Any
 
     def fill(self, value: Any) -> Any:
         """Returns what an NNX state has in this place."""
-        if value is not None and any(self.generators):
+        if value is not self.shape and any(self.generators):
             leaves, treedef = jax.tree.flatten(value)
             value = treedef.unflatten(map(_with_key, leaves, self.generators))
         if self.kind is None:
@@ -264,8 +268,10 @@ class _Whole:
         generators = tuple(
             str(jr.key_impl(x)) if _is_typed(x) else None for x in leaves
         )
-        self.slots[path] = _Slot(key, role, kind, metadata, generators)
-        self.values[key] = jax.tree.map(_without_key, value)
+        value = jax.tree.map(_without_key, value)
+        self.values[key] = value
+        shape = jax.tree.map(_shape, value)
+        self.slots[path] = _Slot(key, role, kind, metadata, generators, shape)
         return Leaf(role, key)
 
 
@@ -330,6 +336,10 @@ def _without_key(x: Any) -> Any:
     """Returns an array that is not a typed key."""
     x = jnp.asarray(x) if not is_array(x) else x
     return jr.key_data(x) if is_key(x) else x
+
+
+def _shape(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _check_arrays(path: tuple[Any, ...], leaves: list[Any]) -> None:
