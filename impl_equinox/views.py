@@ -1,6 +1,7 @@
 """A module of another library as a live Equinox model."""
 
 import functools
+import types
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -114,7 +115,11 @@ def _view_class(
     namespace["__module__"] = __name__
     namespace["__annotations__"] = dict.fromkeys(fields, Any)
     namespace["__init__"] = View.__init__
-    return type(View)(f"{origin.__name__}View", (View,), namespace)
+    return types.new_class(
+        f"{origin.__name__}View",
+        (View,),
+        exec_body=lambda own: own.update(namespace),
+    )
 
 
 def _call(

@@ -24,7 +24,7 @@ class Part(Base):
     base = nnx.Module
 
     def __init__(
-        self, module: nnx.Module, path: tuple[Any, ...], whole: "_Whole"
+        self, module: nnx.Pytree, path: tuple[Any, ...], whole: "_Whole"
     ):
         """Describes a module.
 
@@ -302,7 +302,7 @@ def describe(
     return Part(module, (), whole), whole.values
 
 
-def _snapshot(module: nnx.Module) -> tuple[Any, dict[Any, Any]]:
+def _snapshot(module: nnx.Pytree) -> tuple[Any, dict[Any, Any]]:
     """Returns a module's structure, and its present values by path."""
     graphdef, state = nnx.split(module)
     return graphdef, {

@@ -95,14 +95,15 @@ def _view(
     views = find_views(library)
     if state is None and isinstance(native, tuple) and len(native) == 2:
         native, state = native
-    if isinstance(native, views.view) and library == source:
+    view: Any = native
+    if isinstance(view, views.view) and library == source:
         if trainable is not None:
             raise TypeError(
                 f"trainable: got {trainable!r}, expected None, because "
                 f"`{FUNCTIONS[source]}` takes the original out of a view. "
                 "Leave the argument out."
             )
-        return native.original(*(() if state is None else (state,)))
+        return view.original(*(() if state is None else (state,)))
     if library != source:
         raise TypeError(
             f"{FUNCTIONS[source]}: got {NAMES[library]}, "

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from common.differences import RAISES, Family
+from common.layers.table import BatchNorm
+from common.registry import find_counterpart
 
 family = Family("equinox", "state")
 
@@ -171,3 +173,38 @@ def state_set_restored() -> float:
     except ValueError:  # "Old and new values have different ... dtypes."
         return 1.0
     return 0.0
+
+
+@family.known_difference(
+    name="filter-jit-nnx-module",
+    layer="eqx.filter_jit of an nnx.BatchNorm",
+    quantity="fraction of an update of the running mean that is lost",
+    what="An NNX module is a pytree, so `eqx.filter_jit` takes it as an "
+    "argument. What the function writes to the module's Variables, such as "
+    "the running statistics of a batch norm, is lost without an error.",
+    measured=1.0,
+    origin="1",
+    ours="`as_equinox` puts these Variables into an `eqx.nn.State`, which a "
+    "call returns.",
+)
+def filter_jit_nnx_module() -> float:
+    """Returns the fraction of an update of the running mean that is lost.
+
+    `eqx.filter_jit` takes the module apart and calls the function with a copy
+    of it. Without it the module is updated in place.
+    """
+    batch_norm = find_counterpart("flax", BatchNorm(features=1))
+    module = batch_norm.write(
+        {"weight": jnp.ones(1), "bias": jnp.zeros(1)},
+        {"running_mean": jnp.zeros(1), "running_var": jnp.ones(1)},
+    )
+    x = jnp.ones((8, 1))
+
+    def mean_after(call) -> float:
+        call(module, x)
+        _, buffers = batch_norm.read(module)
+        return float(buffers["running_mean"][0])
+
+    by_jit = mean_after(eqx.filter_jit(lambda module, x: module(x)))
+    in_place = mean_after(lambda module, x: module(x)) - by_jit
+    return 1 - by_jit / in_place

@@ -1,7 +1,6 @@
 """`as_nnx`: an Equinox model as a live NNX module."""
 
 import equinox as eqx
-import flax
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,6 +9,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
+from flax.errors import TraceContextError
 
 from common import as_equinox, as_nnx
 from tests.views.equinox_models import (
@@ -127,7 +127,7 @@ def test_a_method_reads_and_writes_the_state(normalized, xs):
     assert view.features(xs).shape == (5, SIZE)
     assert view.reset() is None
     assert view.norm.batch_counter[...] == 0
-    with pytest.raises(flax.errors.TraceContextError):
+    with pytest.raises(TraceContextError):
         jax.jit(lambda xs: view(xs, key=jr.key(2)))(xs)
 
 
