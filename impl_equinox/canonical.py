@@ -197,6 +197,7 @@ def aliases(model: Any) -> dict[str, str]:
 
 
 def is_array(x: Any) -> bool:
+    """Tells arrays, also abstract ones, from other leaves."""
     return eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
 
 
@@ -265,6 +266,7 @@ def _nodes(node: Any, where: str) -> Any:
 
 
 def children_of(node: Any) -> Any:
+    """Returns what is in a node of a pytree, with the keys that lead there."""
     registry = jax.tree_util.default_registry
     found = registry.flatten_one_level_with_keys(node)
     return [] if found is None else found[0]

@@ -155,6 +155,7 @@ class _Found:
 
 
 def is_array(x: Any) -> bool:
+    """Tells arrays, also abstract ones, from other values."""
     return isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 

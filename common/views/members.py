@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 # A view has its own life cycle, attributes and pytree.
-OWN = frozenset(dir(object)) | {
+_OWN = frozenset(dir(object)) | {
     "__annotate__",
     "__check_init__",
     "__class_getitem__",
@@ -44,7 +44,7 @@ def members(
         if cls in inherited or cls.__module__ in ("abc", "typing"):
             continue
         for name, value in vars(cls).items():
-            if name in OWN or name in fields:
+            if name in _OWN or name in fields:
                 continue
             if isinstance(value, staticmethod | classmethod):
                 found[name] = staticmethod(getattr(origin, name))
