@@ -39,7 +39,7 @@ class Part(Base):
         self.origin = type(node)
         self.children = model.children(node, path)
         words = {word for word, _ in self.children}
-        self._static = {k: x for k, x in vars(node).items() if k not in words}
+        self.static = {k: x for k, x in vars(node).items() if k not in words}
         leaves, self._treedef = jax.tree_util.tree_flatten_with_path(node)
         self._keys = tuple(_key(path + inner) for inner, _ in leaves)
         self._entries = {
@@ -65,9 +65,7 @@ class Part(Base):
         model = self._model(values)
         return (model, self._state(values)) if self._entries else model
 
-    def read(self, values, name):
-        if name in self._static or not hasattr(self.origin, name):
-            return self._read_static(name, self._static)
+    def _compute(self, values, name):
         return getattr(self._model(values), name)
 
     def call(self, values, name, args, kwargs):

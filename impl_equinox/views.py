@@ -96,10 +96,7 @@ def _make(
     value = values[what.key]
     if what.key in made:
         return made[what.key]
-    if what.role in (Role.BUFFER, Role.RANDOM_STATE) or (
-        # As a leaf, a floating array would be trained.
-        what.role is Role.CONSTANT and eqx.is_inexact_array(value)
-    ):
+    if what.role in (Role.BUFFER, Role.RANDOM_STATE):
         return made.setdefault(what.key, eqx.nn.StateIndex(value))
     made[what.key] = _Tied()
     return value

@@ -10,6 +10,7 @@ from flax import nnx
 
 from common.layouts import Role
 from common.layouts.model import is_key
+from common.views.changes import check_same_type, is_equal, is_same, kept
 from common.views.part import Group, Leaf
 from common.views.part import Part as Base
 from impl_flax.canonical import children_of, is_array
@@ -36,9 +37,7 @@ class Part(Base):
         self.origin = type(module)
         self.children = whole.children(module, path)
         words = {word for word, _ in self.children}
-        self._static = {
-            k: x for k, x in vars(module).items() if k not in words
-        }
+        self.static = {k: x for k, x in vars(module).items() if k not in words}
         self._graphdef, state = nnx.split(module)
         self._slots = {
             inner: whole.slots[path + inner]
@@ -70,9 +69,7 @@ class Part(Base):
             self._set(module, path, setting, values[setting.key])
         return module
 
-    def read(self, values, name):
-        if name in self._static or not hasattr(self.origin, name):
-            return self._read_static(name, self._static)
+    def _compute(self, values, name):
         shapes = {slot.key: slot.shape for slot in self._slots.values()}
         return getattr(self.native({**shapes, **values}), name)
 
@@ -80,8 +77,16 @@ class Part(Base):
         module = self.native(values)
         before = _snapshot(module)
         outputs = getattr(module, name)(*args, **kwargs)
+        after = _snapshot(module)
         what = f"{self.origin.__name__}.{name}"
-        new = self._changes(what, before, _snapshot(module))
+        _check_structure(what, before, after)
+
+        def run(given):
+            module = self.native({**values, **given})
+            getattr(module, name)(*args, **kwargs)
+            return _snapshot(module)[1]
+
+        new = self._changes(what, before[1], after[1], run)
         return _without_variables(outputs), new
 
     def _set(self, module, path, setting, value):
@@ -106,29 +111,37 @@ class Part(Base):
             if name in vars(node):
                 setattr(node, name, value)
 
-    def _changes(self, what, before, after):
+    def _changes(self, what, old, new, run):
         """Returns the values that a call changed, by key.
 
         Raises:
             ValueError: if the call changed what is no state.
         """
-        (graphdef, old), (new_graphdef, new) = before, after
-        if graphdef != new_graphdef:
-            names = sorted(_dotted(path) for path in old.keys() ^ new.keys())
-            raise ValueError(
-                f"{what}: got a call that changes the structure of the "
-                f"module ({', '.join(names) or 'a static attribute'}), "
-                "expected one that changes values of Variables only. Call "
-                "methods that create or remove Variables before "
-                "`as_equinox`, and pass settings as arguments."
-            )
         found: dict[Hashable, Any] = {}
+        fixed = []
         for path, slot in self._slots.items():
-            x, previous = new[path], old[path]
-            if _is_same(x, previous):
+            if is_same(new[path], old[path]):
                 continue
             if slot.role in (Role.PARAMETER, Role.CONSTANT):
-                role = slot.role.name.lower()
+                fixed.append(path)
+                continue
+            check_same_type(f"{what}: {_dotted(path)}", old[path], new[path])
+            found[slot.key] = jax.tree.map(_without_key, new[path])
+        if not fixed or is_equal(
+            [new[x] for x in fixed], [old[x] for x in fixed]
+        ):
+            return found
+
+        # Transformations of NNX return all Variables, also unchanged ones.
+        def again(*given):
+            keys = (self._slots[path].key for path in fixed)
+            after = run(dict(zip(keys, given, strict=True)))
+            return [jax.tree.map(_without_key, after[path]) for path in fixed]
+
+        given = [jax.tree.map(_without_key, old[path]) for path in fixed]
+        for path, is_kept in zip(fixed, kept(again, given), strict=True):
+            if not is_kept:
+                role = self._slots[path].role.name.lower()
                 raise ValueError(
                     f"{what}: got a call that writes to the {role} "
                     f"{_dotted(path)!r}, expected one that writes to other "
@@ -136,8 +149,6 @@ class Part(Base):
                     "array in an `nnx.Variable` of another type, or leave it "
                     "out of `trainable`."
                 )
-            _check_same_type(f"{what}: {_dotted(path)}", previous, x)
-            found[slot.key] = jax.tree.map(_without_key, x)
         return found
 
 
@@ -235,18 +246,17 @@ class _Whole:
         return Leaf(None, path)
 
     def _child(self, node, word, child, path):
-        if isinstance(child, nnx.Variable):
-            return self._leaf(id(child), path, child)
-        if is_array(child):
-            # One array in two attributes is not tied.
-            return self._leaf((id(node), word), path, child)
+        if isinstance(child, nnx.Variable) or is_array(child):
+            # One array in two attributes is not tied, but a Variable is.
+            is_variable = isinstance(child, nnx.Variable)
+            owned = id(child) if is_variable else (id(node), word)
+            return self._leaf(owned, path, child)
         if not _holds_data(child):
             return None
         if isinstance(child, nnx.List | list | tuple):
             children = self.children(child, path)
-            if [name for name, _ in children] == list(range(len(children))):
-                return Group(children, True)
-            return Group(children, False)
+            words = [word for word, _ in children]
+            return Group(children, words == list(range(len(words))))
         if isinstance(child, nnx.Pytree) and not isinstance(child, nnx.Dict):
             return Part(child, path, self)
         if nnx.graph.is_node(child):
@@ -265,6 +275,8 @@ class _Whole:
                 role = Role.PARAMETER
         leaves = jax.tree.leaves(value)
         _check_arrays(path, leaves)
+        if kind is None and jnp.issubdtype(value.dtype, jnp.inexact):
+            role = Role.BUFFER  # as a leaf, Equinox would train it
         generators = tuple(
             str(jr.key_impl(x)) if _is_typed(x) else None for x in leaves
         )
@@ -312,8 +324,7 @@ def _snapshot(module: nnx.Pytree) -> tuple[Any, dict[Any, Any]]:
 
 def _holds_data(x: Any) -> bool:
     """Tells modules and containers of arrays from static attributes."""
-    leaves = jax.tree.leaves(x, is_leaf=nnx.is_data)
-    return nnx.is_data(x) or any(map(nnx.is_data, leaves))
+    return any(map(nnx.is_data, [x, *jax.tree.leaves(x, is_leaf=nnx.is_data)]))
 
 
 def _value(holder: Any) -> Any:
@@ -360,32 +371,21 @@ def _check_arrays(path: tuple[Any, ...], leaves: list[Any]) -> None:
             )
 
 
-def _is_same(x: Any, previous: Any) -> bool:
-    """Tells whether a call has left a value alone."""
-    leaves, treedef = jax.tree.flatten(x)
-    old, old_treedef = jax.tree.flatten(previous)
-    return treedef == old_treedef and all(map(_is, leaves, old))
-
-
-def _is(x: Any, other: Any) -> bool:
-    return x is other
-
-
-def _check_same_type(what: str, previous: Any, x: Any) -> None:
-    """Checks that a new value has the structure, shapes and dtypes of before.
+def _check_structure(what: str, before: Any, after: Any) -> None:
+    """Checks that a call has left the structure of a module alone.
 
     Raises:
-        ValueError: if it has not.
+        ValueError: naming the Variables that it created or removed.
     """
-    old, new = (
-        jax.tree.map(lambda x: jax.typeof(x).str_short(), tree)
-        for tree in (previous, x)
-    )
-    if old != new:
+    (graphdef, old), (new_graphdef, new) = before, after
+    if graphdef != new_graphdef:
+        names = sorted(_dotted(path) for path in old.keys() ^ new.keys())
         raise ValueError(
-            f"{what}: got {new}, expected {old}, as before the call. An "
-            "`eqx.nn.State` cannot change shapes or dtypes; create the "
-            "Variable with the value's final shape and dtype."
+            f"{what}: got a call that changes the structure of the "
+            f"module ({', '.join(names) or 'a static attribute'}), "
+            "expected one that changes values of Variables only. Call "
+            "methods that create or remove Variables before "
+            "`as_equinox`, and pass settings as arguments."
         )
 
 

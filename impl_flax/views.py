@@ -11,6 +11,9 @@ from common.layouts import Role
 from common.views.members import members
 from common.views.part import Group, Leaf, Part, walk
 
+_OWN = ("_pytree__", "_nnx")
+"""What the names of Flax's own attributes start with."""
+
 
 class View(nnx.Module):
     """An NNX module that shows a module of another library.
@@ -53,7 +56,7 @@ class View(nnx.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         part = vars(self).get("_view_part")
-        if part is not None and not name.startswith("_pytree__"):
+        if part is not None and not name.startswith(_OWN):
             name = "inference" if name == part.mode else name
             _check_new(part, name, vars(self).get(name), value)
         super().__setattr__(name, value)

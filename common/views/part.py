@@ -47,6 +47,7 @@ class Part(abc.ABC):
         origin: the module's class, whose methods the view has.
         base: the library's class of modules, whose own methods it has not.
         children: the values and modules in the module, by attribute.
+        static: the other attributes of the module.
         structure: what tells two parts apart, and can be hashed.
         mode: the attribute of the view that switches between training and
             inference, if the module has such a setting.
@@ -55,6 +56,7 @@ class Part(abc.ABC):
     origin: type
     base: type
     children: tuple[tuple[str, "Leaf | Group | Part"], ...]
+    static: Mapping[str, Any]
     structure: Hashable
     mode: str | None = None
 
@@ -75,6 +77,9 @@ class Part(abc.ABC):
             and self.structure == other.structure
         )
 
+    def __deepcopy__(self, memo: Any) -> "Part":
+        return self  # static data
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.origin.__name__})"
 
@@ -86,25 +91,27 @@ class Part(abc.ABC):
             values: of all leaves, by key.
         """
 
-    def _read_static(self, name: str, static: Mapping[str, Any]) -> Any:
-        """Returns a static attribute of an instance.
+    def read(self, values: Mapping[Hashable, Any], name: str) -> Any:
+        """Reads an attribute of the module that is none of its children.
+
+        Args:
+            values: of the leaves, by key; those of the state may be missing.
+            name: of the attribute.
 
         Raises:
             AttributeError: if the module has no such attribute.
         """
-        if name not in static:
-            raise AttributeError(
-                f"{self.origin.__name__!r} object has no attribute {name!r}"
-            )
-        return static[name]
+        if name in self.static:
+            return self.static[name]
+        if hasattr(self.origin, name) or hasattr(self.origin, "__getattr__"):
+            return self._compute(values, name)
+        raise AttributeError(
+            f"{self.origin.__name__!r} object has no attribute {name!r}"
+        )
 
     @abc.abstractmethod
-    def read(self, values: Mapping[Hashable, Any], name: str) -> Any:
-        """Reads an attribute of the module.
-
-        Raises:
-            AttributeError: if the module has no such attribute.
-        """
+    def _compute(self, values: Mapping[Hashable, Any], name: str) -> Any:
+        """Computes an attribute, such as a property."""
 
     @abc.abstractmethod
     def call(

@@ -111,12 +111,33 @@ class Restless(nnx.Module):
         self.scale = jnp.ones(2)
         self.total = nnx.Variable(jnp.zeros(2))
         self.used = False
+        self.inner = nnx.Linear(2, 2, rngs=rngs, **DTYPE)
+        self.index = jnp.arange(2)
+
+    @nnx.jit
+    def scan(self, x):
+        """Returns all Variables from transformations, and changes none."""
+
+        @nnx.scan(in_axes=(None, nnx.Carry), out_axes=nnx.Carry, length=2)
+        def step(layer, x):
+            return layer(x)
+
+        return step(self.inner, x)
+
+    @nnx.jit
+    def write_inside(self, x):
+        self.inner.kernel.set_value(2 * self.inner.kernel[...])
+        return x
+
+    def write_index(self, x):
+        self.index = self.index + 1
+        return x
 
     def write_parameter(self, x):
         self.weight[...] *= 2
         return x
 
-    def write_constant(self, x):
+    def write_array(self, x):
         self.scale = 2 * self.scale
         return x
 

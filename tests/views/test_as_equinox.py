@@ -286,7 +286,8 @@ def test_vmap_over_an_ensemble(xs):
     ("name", "message"),
     [
         ("write_parameter", "writes to the parameter 'weight', expected"),
-        ("write_constant", "writes to the constant 'scale', expected"),
+        ("write_inside", "writes to the parameter 'inner.kernel', expected"),
+        ("write_index", "writes to the constant 'index', expected"),
         ("write_attribute", r"structure of the module \(a static attribute"),
         ("make_variable", r"structure of the module \(made\), expected"),
         ("reshape", r"total: got float64\[3\], expected float64\[2\], as"),
@@ -294,8 +295,25 @@ def test_vmap_over_an_ensemble(xs):
 )
 def test_a_call_that_equinox_could_not_carry_is_refused(name, message):
     view, state = as_equinox(Restless(nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=f"Restless.{name}.*{message}"):
-        getattr(view, name)(1.0, state)
+    method = getattr(view, name)
+    for call in (method, eqx.filter_jit(method)):
+        with pytest.raises(ValueError, match=f"Restless.{name}.*{message}"):
+            call(1.0, state)
+
+
+def test_transformations_inside_of_a_method_change_no_parameters():
+    module = Restless(nnx.Rngs(0))
+    view, state = as_equinox(module)
+    x = jnp.ones((1, 2))
+    for call in (view.scan, eqx.filter_jit(view.scan)):
+        y, state = call(x, state)
+        assert (y == module.scan(x)).all()
+
+
+def test_an_array_without_a_variable_may_be_assigned():
+    view, state = as_equinox(Restless(nnx.Rngs(0)))
+    _, state = view.write_array(1.0, state)
+    assert (state.get(view.scale) == 2).all()
 
 
 def test_a_state_that_does_not_fit_is_refused(classifier, xs):
