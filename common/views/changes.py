@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 SAME = frozenset(
@@ -31,7 +32,7 @@ def is_equal(x: Any, previous: Any) -> bool:
     leaves, treedef = jax.tree.flatten(x)
     old, old_treedef = jax.tree.flatten(previous)
     return treedef == old_treedef and all(
-        not isinstance(new, jax.core.Tracer)
+        not isinstance(new, Tracer)
         and new.dtype == old.dtype
         and np.array_equal(np.asarray(new), np.asarray(old))
         for new, old in zip(leaves, old, strict=True)

@@ -62,7 +62,7 @@ def _method(name: str, original: Any, call: Callable[..., Any]) -> Any:
     functools.update_wrapper(method, original, updated=())
     method.__name__ = name
     # A view takes a state that the original does not take, or the reverse.
-    del method.__wrapped__
+    vars(method).pop("__wrapped__", None)
     return method
 
 

@@ -295,7 +295,7 @@ def test_vmap_over_an_ensemble(xs):
 )
 def test_a_call_that_equinox_could_not_carry_is_refused(name, message):
     view, state = as_equinox(Restless(nnx.Rngs(0)))
-    method = getattr(view, name)
+    method: Any = getattr(view, name)
     for call in (method, eqx.filter_jit(method)):
         with pytest.raises(ValueError, match=f"Restless.{name}.*{message}"):
             call(1.0, state)
