@@ -30,6 +30,7 @@ class View(eqx.Module):
         part: Part,
         values: Mapping[Hashable, Any],
         made: dict[Hashable, Any],
+        root: str,
     ):
         """Makes a view.
 
@@ -37,10 +38,11 @@ class View(eqx.Module):
             part: the module to show.
             values: of its leaves, by key.
             made: what other parts of the view have made, by key.
+            root: the name of the whole module's class.
         """
         self._view_part = part
         for word, child in part.children:
-            object.__setattr__(self, word, _make(child, values, made))
+            object.__setattr__(self, word, _make(child, values, made, root))
 
     def original(self, state: Any = None) -> Any:
         """Returns the other library's object, with the current values.
@@ -68,10 +70,11 @@ def make(part: Part, values: Mapping[Hashable, Any]) -> Any:
         part: the module to show.
         values: of its leaves, by key.
     """
-    view = _make(part, values, {})
+    view = _make(part, values, {}, part.origin.__name__)
     if not _indices(view):
         return view
-    return eqx.nn.make_with_state(lambda: view)()
+    # `make_with_state` would give an index in two places two entries.
+    return eqx.nn.delete_init_state(view), eqx.nn.State(view)
 
 
 class _Tied(eqx.Module):
@@ -82,24 +85,39 @@ def _make(
     what: Leaf | Group | Part,
     values: Mapping[Hashable, Any],
     made: dict[Hashable, Any],
+    root: str,
 ) -> Any:
     """Makes what stands in the view for a leaf, group or part."""
     if isinstance(what, Part):
         fields = tuple(word for word, _ in what.children)
-        return _view_class(what.origin, what.base, fields)(what, values, made)
+        return _view_class(what.origin, what.base, fields)(
+            what, values, made, root
+        )
     if isinstance(what, Group):
         if what.is_sequence:
-            return [_make(child, values, made) for _, child in what.children]
+            return [
+                _make(child, values, made, root) for _, child in what.children
+            ]
         return {
-            word: _make(child, values, made) for word, child in what.children
+            word: _make(child, values, made, root)
+            for word, child in what.children
         }
     value = values[what.key]
     if what.key in made:
         return made[what.key]
     if what.role in (Role.BUFFER, Role.RANDOM_STATE):
-        return made.setdefault(what.key, eqx.nn.StateIndex(value))
+        made[what.key] = _index(root, what.key, value)
+        return made[what.key]
     made[what.key] = _Tied()
     return value
+
+
+def _index(root: str, key: Hashable, value: Any) -> Any:
+    """Makes an index with a marker that another view of the model has too."""
+    words = key if isinstance(key, tuple) else (key,)
+    index = eqx.nn.StateIndex(value)
+    object.__setattr__(index, "marker", ".".join(map(str, (root, *words))))
+    return index
 
 
 @functools.cache

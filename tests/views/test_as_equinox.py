@@ -115,6 +115,17 @@ def test_a_tied_array_is_one_leaf():
     assert original.out is original.embed
 
 
+def test_a_tied_layer_has_one_state(xs):
+    module = nnx.Sequential(*[nnx.BatchNorm(SIZE, rngs=nnx.Rngs(0))] * 2)
+    view, state = as_equinox(module)
+    assert len(state.tree_flatten()[1]) == 2
+    y, state = view(xs.astype("float32"), state)
+    assert (y == module(xs.astype("float32"))).all()
+    first, second = view.layers
+    assert_same(state.get(second.mean), state.get(first.mean))
+    assert_same_module(view.original(state), module)
+
+
 # --- methods ----------------------------------------------------------------
 
 
@@ -302,7 +313,7 @@ def test_a_call_that_equinox_could_not_carry_is_refused(name, message):
 
 
 def test_transformations_inside_of_a_method_change_no_parameters():
-    module = Restless(nnx.Rngs(0))
+    module: Any = Restless(nnx.Rngs(0))
     view, state = as_equinox(module)
     x = jnp.ones((1, 2))
     for call in (view.scan, eqx.filter_jit(view.scan)):
