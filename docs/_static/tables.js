@@ -1,4 +1,5 @@
-// Lets a reader sort every table of more than two rows by a column.
+// Lets a reader sort every table of more than two rows by a column, and stacks
+// the cells of a row where the window is too narrow for the table.
 //
 // A click on a heading sorts by that column, a second one in the other
 // direction. Cells that start with a number are sorted as numbers.
@@ -46,6 +47,44 @@ function makeSortable(table) {
   });
 }
 
+// A stacked cell shows the heading of its column. Without this script, a table
+// that is too wide scrolls sideways.
+function labelCells(table) {
+  const titles = [...(table.tHead?.rows[0]?.cells ?? [])].map((cell) => cell.textContent.trim());
+  for (const row of table.tBodies[0]?.rows ?? []) {
+    [...row.cells].forEach((cell, column) => {
+      cell.dataset.title = titles[column] ?? "";
+      cell.classList.toggle("blank", !cell.textContent.trim());
+    });
+  }
+}
+
+function isTooWide(table) {
+  const room = table.parentElement.clientWidth;
+  return room > 0 && table.scrollWidth > room + 1;
+}
+
+function fit(table) {
+  table.classList.remove("compact", "stacked");
+  if (!isTooWide(table)) return;
+  table.classList.add("compact");
+  if (!isTooWide(table)) return;
+  table.classList.replace("compact", "stacked");
+}
+
 document.addEventListener("DOMContentLoaded", () => {
-  document.querySelectorAll("article table.docutils").forEach(makeSortable);
+  const tables = [...document.querySelectorAll("article table.docutils")];
+  tables.forEach(labelCells);
+  tables.forEach(makeSortable);
+  const narrow = window.matchMedia("(max-width: 46em)");
+  const arrange = () => tables.forEach((table) => {
+    if (narrow.matches) fit(table);
+    else table.classList.remove("compact", "stacked");
+  });
+  window.addEventListener("resize", arrange);
+  // A table in a closed part of the page has no width until it is opened.
+  document.querySelectorAll("article details").forEach((details) => {
+    details.addEventListener("toggle", arrange);
+  });
+  arrange();
 });

@@ -22,6 +22,16 @@ function scrolls(element) {
   return false;
 }
 
+// --- no column of a table is out of sight -----------------------------------
+
+for (const table of document.querySelectorAll("article table.docutils")) {
+  const room = table.parentElement.clientWidth;
+  if (room && table.scrollWidth > room + 1) {
+    found.push(`a table of ${table.scrollWidth} px in ${room} px: ` +
+      describe(table));
+  }
+}
+
 // --- a pane of code shows 40 columns ----------------------------------------
 
 const ruler = document.createElement("span");

@@ -92,6 +92,8 @@ def resize(browser: Any, width: int) -> None:
             "mobile": False,
         },
     )
+    # The page may be drawn only after the next script has run.
+    browser.execute_script("window.dispatchEvent(new Event('resize'))")
 
 
 def use_theme(browser: Any, theme: str) -> None:
@@ -127,6 +129,8 @@ PLANTED = {
     "a contrast of 1": "<p style='color: #eee; background: #fff'>pale</p>",
     "a pane shows": "<div class='highlight' style='width: 200px'>"
     "<pre>narrow</pre></div>",
+    "a table of 900 px in 300 px": "<div style='overflow: auto; width: 300px'>"
+    "<table class='docutils' style='width: 900px'><td>wide</table></div>",
 }
 
 
