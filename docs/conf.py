@@ -66,7 +66,7 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_js_files = [
     ("tables.js", {"type": "module"}),
-    ("dictionary.js", {"defer": "defer"}),
+    ("filter.js", {"defer": "defer"}),
 ]
 html_favicon = "_static/favicon.svg"
 html_copy_source = False

@@ -10,8 +10,9 @@ from common.rendering.progress import ProgressBar
 ABOUT = """
 Measure the known differences of the libraries' stock layers.
 
-Each row runs code that shows the difference with the installed versions, and
-names the upstream issue, if there is one.
+Each row runs code that shows the difference with the installed versions. The
+last sentence of a row says what was measured, and what follows from the
+layer's definition.
 """
 EXAMPLES = """
 {program} differences
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
             measured.append(measure(row))
             bar.advance()
     console.print(report.table(measured))
+    console.print(report.summary(measured), highlight=False)
     if options.json is not None:
         files.write(options.json, report.to_json(measured), console)
     return 0

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,16 +18,24 @@ from common.differences.row import (
     KnownDifference,
 )
 from common.rendering.files import to_json as dump
-from common.rendering.tables import (
-    Column,
-    Table,
-    markdown_table,
-    render_table,
-)
+from common.rendering.tables import Column, Table, render_table
+
+LIBRARIES = {"equinox": "Equinox", "flax": "Flax NNX"}
+
+SENTENCE_END = re.compile(r"(?<=\.) (?=[A-Z`])")
+
+FILTER = """
+<form class="filter" role="search" hidden>
+  <label for="filter">Filter</label>
+  <input id="filter" type="search" autocomplete="off" spellcheck="false"
+    placeholder="BatchNorm, bfloat16, raises">
+  <output for="filter"></output>
+</form>
+"""
 
 
 def table(measurements: Sequence[Measurement]) -> rich.console.Group:
-    """Returns one table per family for a terminal of 80 columns."""
+    """Returns one table per family, for a terminal of 80 columns or more."""
     return rich.console.Group(
         *(
             render_table(_table(title, members))
@@ -35,27 +44,57 @@ def table(measurements: Sequence[Measurement]) -> rich.console.Group:
     )
 
 
+def summary(measurements: Sequence[Measurement]) -> str:
+    """Says how many differences are still there, and names the others."""
+    others = [m for m in measurements if not m.still_there]
+    total = f"{len(measurements)} known differences"
+    if len(measurements) == 1:
+        total = "1 known difference"
+    if not others:
+        verb = "is" if len(measurements) == 1 else "are"
+        return f"{total} {verb} still there."
+    names = ", ".join(f"{m.row.name} ({m.verdict})" for m in others)
+    return f"{len(others)} of {total}: {names}."
+
+
 def _table(title: str, measurements: Sequence[Measurement]) -> Table:
     # The column fits every name, because a wrapped name cannot be searched.
     columns = (
-        Column("where", width=25, wrap=False),
+        Column("where", width=27, wrap=False),
         Column("what differs", fill=True),
-        Column("measured", width=8),
-        Column("upstream", width=8),
     )
     rows = []
     for measurement in measurements:
         row = measurement.row
-        where = Text(f"{row.name}\n")
-        where.append(f"{row.layer}\n{row.backend}, {row.dtype}", style="dim")
-        measured, expected = _numbers(measurement)
-        number = Text(measured)
-        if row.quantity != RAISES:
-            number.append(f"\nnot {expected}", style="dim")
+        where = Text(row.name, "bold")
+        facts = [row.layer, f"{LIBRARIES[row.backend]}, {row.dtype}"]
+        if row.upstream != NOT_REPORTED:
+            facts.append(f"issue: {row.upstream}")
+        where.append("\n" + "\n".join(facts), style="not bold dim")
+        what = Text(f"{row.what}\n")
+        what.append(sentence(measurement), style="cyan")
         if not measurement.still_there:
-            number.append(f"\n{measurement.verdict}", style="bold red")
-        rows.append((where, row.what, number, row.upstream))
+            what.append(f" ({measurement.verdict})", style="bold red")
+        rows.append((where, what))
     return Table(title, columns, rows, lines=True)
+
+
+def sentence(measurement: Measurement) -> str:
+    """Says in one sentence what was measured, and what follows from the
+    definition."""
+    quantity = measurement.row.quantity
+    measured, expected = _numbers(measurement)
+    if quantity == RAISES:
+        return f"The call {measured}."
+    quantity, _, unit = quantity.partition(", in ")
+    if not quantity.startswith(("a ", "an ", "the ")):
+        quantity = f"the {quantity}"
+    if unit:
+        unit = unit.removesuffix("s") if measured == "1" else unit
+        measured += f" {unit}"
+    if not measurement.gone:
+        measured += f" instead of {expected}"
+    return f"{quantity[0].upper()}{quantity[1:]} is {measured}."
 
 
 def _by_title(
@@ -74,38 +113,23 @@ def _by_title(
 
 
 def markdown(measurements: Sequence[Measurement]) -> str:
-    """Returns a page of the docs that shows the source of each measurement."""
+    """Returns a page of the docs, with a part to open for each difference."""
     lines = [
         "# Known differences",
         "",
         "This page lists where a stock layer of one library differs from its "
-        "definition, by how much, and what this project does about it. The "
-        "code below each entry measures its number and also runs as a test, "
-        "which fails when a release of the library removes the difference. "
-        "The verdict in parentheses compares the number that was measured "
-        "when this page was built with the number on record.",
+        "definition, by how much, and what this project does about it. Open "
+        "a line to see what differs, why, and the code that measures its "
+        "number. This code also runs as a test, which fails when a release "
+        "of the library removes the difference. All numbers were measured "
+        "when this page was built.",
+        "",
+        "```{raw} html",
+        FILTER.strip(),
+        "```",
     ]
-    columns = (
-        "difference",
-        "library",
-        "layer",
-        Column("measured", "right"),
-        Column("expected", "right"),
-        "upstream",
-    )
     for title, members in _by_title(measurements).items():
-        rows = [
-            (
-                f"[{measurement.row.name}](#{measurement.row.name})",
-                measurement.row.backend,
-                measurement.row.layer,
-                *_numbers(measurement),
-                _link(measurement.row.upstream),
-            )
-            for measurement in members
-        ]
-        table = markdown_table(Table("", columns, rows)).rstrip()
-        lines += ["", f"## {title}", "", table]
+        lines += ["", f"## {title}"]
         for measurement in members:
             lines += _section(measurement)
     return "\n".join(lines) + "\n"
@@ -115,47 +139,49 @@ def _numbers(measurement: Measurement) -> tuple[str, str]:
     """Returns the measured and the expected number as text."""
     row, value = measurement.row, measurement.value
     if row.quantity == RAISES:
-        return "raises" if value else "runs", "runs"
+        return "raises an error" if value else "runs", "runs"
     return f"{value:.3g}", f"{row.expected:.3g}"
 
 
 def _section(measurement: Measurement) -> list[str]:
     row = measurement.row
+    first, *others = SENTENCE_END.split(row.what)
+    verdict = "" if measurement.still_there else f" ({measurement.verdict})"
     upstream = _link(row.upstream)
     if row.related:
         upstream += f" (related: {', '.join(map(_link, row.related))})"
     return [
         "",
-        f"({row.name})=",
-        f"### {row.name}",
+        f"::::{{dropdown}} {LIBRARIES[row.backend]} `{row.layer}`: {first} "
+        f"*{sentence(measurement)}{verdict}*",
+        f":name: {row.name}",
+        ":class-container: difference",
         "",
-        row.what,
+        " ".join(others),
         "",
-        f"- Layer: `{row.layer}` ({row.backend}, {row.dtype})",
-        *_findings(measurement),
+        f"- Name: `{row.name}`",
+        f"- Dtype: {row.dtype}",
+        *_record(measurement),
         f"- Upstream: {upstream}",
         f"- In this project: {row.ours}",
         "",
-        f":::{{dropdown}} `{row.source}`",
-        "```python",
+        "```{code-block} python",
+        f':caption: "{row.source}"',
+        "",
         _function_source(row),
         "```",
-        ":::",
+        "::::",
     ]
 
 
-def _findings(measurement: Measurement) -> list[str]:
-    row, verdict = measurement.row, measurement.verdict
+def _record(measurement: Measurement) -> list[str]:
+    row = measurement.row
     if row.quantity == RAISES:
-        measured, expected = _numbers(measurement)
-        return [f"- Measured: {measured}; expected: {expected} ({verdict})"]
+        return []
     record = f"- On record: {row.measured:.4g}"
     if row.origin not in ("measured", f"{row.measured:g}"):
         record += f", from the formula `{row.origin}`"
     return [
-        f"- Quantity: {row.quantity}",
-        f"- Measured: {measurement.value:.4g}; expected: {row.expected:.4g} "
-        f"({verdict})",
         f"{record}; a measurement may deviate by {row.band:.2g} times the "
         "recorded difference",
     ]

@@ -101,7 +101,7 @@ def avg_pool_ceil_count() -> float:
 @family.known_difference(
     name="adaptive-pool-windows",
     layer="AdaptiveAvgPool1d",
-    quantity="mean of the second of three windows over 0, ..., 6",
+    quantity="mean of the second of three windows over 0 to 6",
     what="If the target size does not divide the input size, the windows are "
     "adjacent blocks of two sizes, while those of PyTorch overlap. Over "
     "0, ..., 6 the second of three windows holds 3 and 4 instead of 2, 3, "
@@ -113,7 +113,7 @@ def avg_pool_ceil_count() -> float:
     ours="The definition has these blocks in every backend.",
 )
 def adaptive_pool_windows() -> float:
-    """Returns the mean of the second of three windows over 0, ..., 6.
+    """Returns the mean of the second of three windows over 0 to 6.
 
     The windows of PyTorch overlap. They are [0, 2], [2, 4], and [4, 6].
     """

@@ -78,7 +78,7 @@ def state_out_axes_eval() -> float:
 @family.known_difference(
     name="state-reuse",
     layer="State",
-    quantity="number of batches that are lost, out of 2",
+    quantity="number of lost batches out of 2",
     what="Passing an old `State` a second time raises an error in plain "
     "Python but not under `eqx.filter_jit`, so the update of the first batch "
     "is lost.",
@@ -115,7 +115,7 @@ def state_reuse() -> float:
 @family.known_difference(
     name="state-reuse-vmap",
     layer="State",
-    quantity="number of batches that are lost, out of 2",
+    quantity="number of lost batches out of 2",
     what="A plain `vmap` also accepts an old `State` a second time, even "
     "without compilation, because each `vmap` creates a new `State` object.",
     measured=1.0,

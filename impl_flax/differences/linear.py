@@ -79,7 +79,7 @@ def embed_one_row_index() -> float:
     name="embed-dtype",
     layer="Embed",
     dtype="float64",
-    quantity="bytes per output element",
+    quantity="size of an output element, in bytes",
     what="The layer fixes its `dtype` to that of the initial table, so a "
     "table that is replaced with a float64 one still returns float32. A "
     "`Linear` returns float64.",
@@ -89,7 +89,7 @@ def embed_one_row_index() -> float:
     ours="The layer table sets `dtype` to None after it creates the layer.",
 )
 def embed_dtype() -> float:
-    """Returns the bytes per output element of a float64 table.
+    """Returns the size of an output element, in bytes of a float64 table.
 
     The table was float32, as by default, when the layer was created.
     """

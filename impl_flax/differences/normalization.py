@@ -76,7 +76,7 @@ def layer_norm_eps() -> float:
     name="layer-norm-bfloat16",
     layer="LayerNorm",
     dtype="bfloat16",
-    quantity="bytes per output element",
+    quantity="size of an output element, in bytes",
     what="Float32 parameters promote a bfloat16 input to float32, also in "
     "`RMSNorm`, `GroupNorm`, and `BatchNorm`. Equinox returns the dtype of "
     "the input, except in `BatchNorm`.",
@@ -86,7 +86,7 @@ def layer_norm_eps() -> float:
     ours="The layer table compares models of a single dtype.",
 )
 def layer_norm_bfloat16() -> float:
-    """Returns the bytes per output element for a bfloat16 input."""
+    """Returns the size of an output element, in bytes for a bfloat16 input."""
     norm = nnx.LayerNorm(4, rngs=nnx.Rngs(0))
     return float(norm(jnp.ones((1, 4), jnp.bfloat16)).itemsize)
 

@@ -44,7 +44,7 @@ def spectral_norm_eval() -> float:
 @family.known_difference(
     name="spectral-norm-training",
     layer="SpectralNorm",
-    quantity="relative decrease of the loss after 20 steps, compared with the "
+    quantity="relative decrease of the loss after 20 steps compared with the "
     "paper's rule",
     what="The optimizer adds its updates to the normalized kernel. In the "
     "paper it adds them to the underlying kernel, so the stock layer takes "

@@ -122,7 +122,7 @@ def lstm_carry() -> float:
     name="simple-cell-float64",
     layer="SimpleCell",
     dtype="float64",
-    quantity="bytes per output element",
+    quantity="size of an output element, in bytes",
     what="The default `dtype` is float32, while other layers infer it, so a "
     "float64 cell computes in float32.",
     expected=8.0,
@@ -131,7 +131,7 @@ def lstm_carry() -> float:
     ours="The layer table passes `dtype=None`.",
 )
 def simple_cell_float64() -> float:
-    """Returns the bytes per output element of a float64 cell."""
+    """Returns the size of an output element, in bytes of a float64 cell."""
     with jax.enable_x64(True):
         cell = nnx.SimpleCell(1, 1, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
         _, y = cell(jnp.zeros((1, 1)), jnp.ones((1, 1)))

@@ -70,7 +70,7 @@ def variable_dtype() -> float:
     name="param-dtype",
     layer="any nnx.Module",
     dtype="float64",
-    quantity="bytes per element of a weight",
+    quantity="size of an element of a weight, in bytes",
     what="Parameters are float32 even when x64 is enabled, because the "
     "default of `param_dtype` is a constant. JAX and Equinox create float64 "
     "arrays.",
@@ -81,7 +81,7 @@ def variable_dtype() -> float:
     ours="`build` replaces every array with one of the model's dtype.",
 )
 def param_dtype() -> float:
-    """Returns the bytes per element of a weight under x64."""
+    """Returns the size of an element of a weight, in bytes under x64."""
     with jax.enable_x64(True):
         linear = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
         return float(linear.kernel[...].itemsize)

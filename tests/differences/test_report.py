@@ -15,7 +15,14 @@ from common.differences import (
     Measurement,
     known_differences,
 )
-from common.differences.report import issue_url, markdown, table, to_json
+from common.differences.report import (
+    issue_url,
+    markdown,
+    sentence,
+    summary,
+    table,
+    to_json,
+)
 
 RECORDED = [Measurement(row, row.measured) for row in known_differences()]
 
@@ -35,8 +42,10 @@ def test_table_fits_80_columns():
         row = measurement.row
         assert f" {row.name} " in text
         assert row.layer in text
-        for word in [*row.what.split(), *row.upstream.split()]:
+        for word in [*row.what.split(), *sentence(measurement).split()]:
             assert word in text
+        if row.upstream != NOT_REPORTED:
+            assert f"issue: {row.upstream}" in text
     assert "changed" not in text and "gone" not in text
 
 
@@ -55,10 +64,35 @@ def test_table_reports_a_difference_that_is_not_there(row, share, verdict):
 )
 def test_exception_is_not_reported_as_a_number(row):
     present, absent = Measurement(row, 1.0), Measurement(row, 0.0)
-    assert " raises " in show([present])
-    assert " gone " in show([absent])
-    assert "- Measured: raises; expected: runs (" in markdown([present])
-    assert "- Measured: runs; expected: runs (gone)" in markdown([absent])
+    assert "The call raises an error." in show([present])
+    assert "The call runs. (gone)" in " ".join(show([absent]).split())
+    assert "*The call raises an error.*" in markdown([present])
+    assert "*The call runs. (gone)*" in markdown([absent])
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value", "text"),
+    [
+        ("mean of it", 4.0, "The mean of it is 4 instead of 0."),
+        ("an output", 4.0, "An output is 4 instead of 0."),
+        ("size, in bytes", 4.0, "The size is 4 bytes instead of 0."),
+        ("size, in bytes", 1.0, "The size is 1 byte instead of 0."),
+        ("size, in bytes", 0.0, "The size is 0 bytes."),
+    ],
+)
+def test_a_number_is_a_sentence_with_its_unit(row, quantity, value, text):
+    planted = dataclasses.replace(row, quantity=quantity, expected=0.0)
+    assert sentence(Measurement(planted, value)) == text
+
+
+def test_the_summary_names_what_is_not_there_any_more():
+    row = RECORDED[0].row
+    gone = Measurement(row, row.expected)
+    assert summary(RECORDED[:1]) == "1 known difference is still there."
+    assert summary(RECORDED[:2]) == "2 known differences are still there."
+    assert summary([gone, RECORDED[1]]) == (
+        f"1 of 2 known differences: {row.name} (gone)."
+    )
 
 
 def test_markdown_shows_the_source_without_the_decorator():
@@ -66,17 +100,19 @@ def test_markdown_shows_the_source_without_the_decorator():
     for measurement in RECORDED:
         row = measurement.row
         function = row.name.replace("-", "_")
-        assert f"\n({row.name})=\n### {row.name}\n" in text
-        opening = f":::{{dropdown}} `{row.source}`\n```python\n"
-        assert f"{opening}def {function}() -> float:\n" in text
-    assert text.count("\n```\n:::\n") == len(RECORDED)
+        assert f"\n:name: {row.name}\n" in text
+        opening = f':caption: "{row.source}"\n\ndef {function}() -> float:\n'
+        assert opening in text
+        for word in row.what.split():
+            assert word in text
+    assert text.count("\n```\n::::\n") == len(RECORDED)
     assert "known_difference" not in text
     assert "[flax #5576](https://github.com/google/flax/issues/5576)" in text
 
 
-def test_markdown_states_the_quantity_and_the_formula(row):
+def test_markdown_states_the_number_and_the_formula(row):
     text = markdown([Measurement(row, row.measured)])
-    assert f"- Quantity: {row.quantity}\n" in text
+    assert f"*The {row.quantity} is 4.76 instead of 0.*\n" in text
     assert f"4.763, from the formula `{row.origin}`" in text
     for fields in (
         {"origin": "measured"},

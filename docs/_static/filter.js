@@ -1,22 +1,25 @@
-// Filters the rows of the dictionary, and those of the table that lists them.
-// Without this script, the page shows all of them and no search field.
+// Filters the rows of the dictionary and of the known differences as one types.
+//
+// A row is a section of the third level, or a part that opens. Without this
+// script, a page shows all of them and no search field.
 
 document.addEventListener("DOMContentLoaded", () => {
-  const form = document.querySelector("form.dictionary-search");
+  const form = document.querySelector("form.filter");
   if (!form) return;
+  const rowsOf = ":scope > section, :scope > details";
   const field = form.querySelector("input");
   const count = form.querySelector("output");
   const sections = [...document.querySelectorAll("article section section")]
-    .filter((section) => section.querySelector(":scope > section"))
+    .filter((section) => section.querySelector(rowsOf))
     .map((section) => ({
       element: section,
-      rows: [...section.querySelectorAll(":scope > section")].map((row) => ({
+      rows: [...section.querySelectorAll(rowsOf)].map((row) => ({
         element: row,
         text: row.textContent.toLowerCase(),
       })),
     }));
 
-  // The line of the table that links to each row.
+  // The line of the dictionary's table that links to each row.
   const lines = new Map();
   for (const line of document.querySelectorAll(".dictionary-overview tbody tr")) {
     const { hash } = line.querySelector("a");
@@ -41,18 +44,25 @@ document.addEventListener("DOMContentLoaded", () => {
     count.textContent = words.length ? `${shown} found` : "";
   }
 
+  // Shows and opens the row that the address names.
+  function follow() {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    if (target.closest("section[hidden], details[hidden]")) {
+      field.value = "";
+      filter();
+    }
+    const part = target.closest("details");
+    if (part) part.open = true;
+    target.scrollIntoView();
+  }
+
   form.addEventListener("submit", (event) => event.preventDefault());
   field.addEventListener("input", filter);
-  // A link to a row that is filtered out shows all rows.
-  window.addEventListener("hashchange", () => {
-    const target = document.getElementById(location.hash.slice(1));
-    if (!target?.closest("section[hidden]")) return;
-    field.value = "";
-    filter();
-    target.scrollIntoView();
-  });
+  window.addEventListener("hashchange", follow);
   // dictionary.html?q=vmap shows the rows that contain vmap.
   field.value = new URLSearchParams(location.search).get("q") || "";
   form.hidden = false;
   filter();
+  if (location.hash) follow();
 });
