@@ -93,7 +93,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One sentence: whether all agree, and otherwise where the first
+        """Says in one sentence whether all agree, or where the first
         divergence is."""
         if self.ok:
             return f"{self.title} {self.dtype}: all agree."
