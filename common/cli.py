@@ -5,10 +5,12 @@ while Python imports JAX.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 PROGRAM = "eqx-vs-nnx"
 ABOUT = """
@@ -82,7 +84,8 @@ def _run(words: Sequence[str]) -> int:
     jax.config.update("jax_enable_x64", True)
     user_modules.pin_project_packages()
     try:
-        return COMMANDS[options.command].run(options, Terminal())
+        with _plain_warnings():
+            return COMMANDS[options.command].run(options, Terminal())
     except BrokenPipeError:
         raise
     # These are reported in one line. Anything else is a bug and keeps its
@@ -100,6 +103,23 @@ def _run(words: Sequence[str]) -> int:
             f"error: {error}", style="red", markup=False, soft_wrap=True
         )
         return 1 if isinstance(error, NonFiniteLossError) else 2
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Shows a warning of this project in one line, as an error is shown."""
+    home = os.path.dirname(os.path.abspath(__file__))
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_plainly(message, category, filename, lineno, *rest):
+            if category is UserWarning and filename.startswith(home):
+                print(f"warning: {message}", file=sys.stderr, flush=True)
+            else:
+                show(message, category, filename, lineno, *rest)
+
+        warnings.showwarning = show_plainly
+        yield
 
 
 def _with_default(words: Sequence[str]) -> list[str]:

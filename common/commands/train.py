@@ -2,32 +2,35 @@
 
 import argparse
 import pathlib
+import re
 from typing import Any
 
 import rich.console
 
-from common.commands import files, shared_options
+from common.commands import files, optimizer_options, shared_options
 from common.commands.terminal import count
-from common.errors import BatchError, StateError
+from common.errors import BatchError
 
 ABOUT = """
 Train a model on its data set and evaluate it on held-out examples.
 
 digits_cnn trains on scikit-learn's 1,797 handwritten digits, a fifth of them
 held out. The other models train on the sine waves of Equinox's example. The
-file is a State in safetensors: either library can continue from it.
-Control-C ends the run after the current steps and still writes the file.
+file is a State in safetensors: either library can continue from it, with the
+model, optimizer and batch size that the file records. Control-C ends the run
+after the current steps and still writes the file. Progress is shown on the
+error stream.
 """
 EXAMPLES = """
 {program} train --backend equinox --epochs 5 --save run.safetensors
 {program} train --backend flax --resume run.safetensors --epochs 5
 {program} train --backend flax --model stateful_mlp --epochs 200
+{program} train --backend flax --optimizer adamw --learning-rate 3e-4
 """
 DEFAULT_MODEL = "digits_cnn"
 DEFAULT_DTYPE = "float32"
 DEFAULT_SEED = 0
-# What the header of a file must contain to build its trainer again.
-HEADER = ("spec", "hyper_parameters", "dtype", "seed")
+DEFAULT_BATCH_SIZE = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,10 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=int,
-        default=64,
         metavar="N",
-        help="examples per step (default: 64)",
+        help="examples per step (default: that of the resumed file, or "
+        f"{DEFAULT_BATCH_SIZE})",
     )
+    optimizer_options.add_options(parser)
     shared_options.add_batch_norm(parser, "that of the model")
     parser.add_argument(
         "--dtype",
@@ -94,7 +98,7 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     files.require_exists(
         options.resume, "--resume", "Write it with `train --save`"
     )
-    trainer = _resume(options) if options.resume else _start(options)
+    trainer = _resume(options, console) if options.resume else _start(options)
     dataset = data.dataset(trainer.spec, dtype=trainer.dtype)
     start = int(trainer.state().step)
     _fit(trainer, dataset, options, console)
@@ -164,53 +168,68 @@ def _save(
 
 def _start(options: argparse.Namespace) -> Any:
     """Builds the trainer of a new run."""
+    from common.models import find_spec
     from common.training.building import build
 
-    return build(
+    if options.batch_size is None:
+        options.batch_size = DEFAULT_BATCH_SIZE
+    spec = find_spec(
         options.model or DEFAULT_MODEL,
+        shared_options.hyper_parameters(options),
+    )
+    return build(
+        spec,
         backend=options.backend,
         dtype=options.dtype or DEFAULT_DTYPE,
         seed=DEFAULT_SEED if options.seed is None else options.seed,
-        **shared_options.hyper_parameters(options),
+        optimizer=optimizer_options.choose_optimizer(
+            options, spec.optimizer()
+        ),
     )
 
 
-def _resume(options: argparse.Namespace) -> Any:
+def _resume(options: argparse.Namespace, console: rich.console.Console) -> Any:
     """Builds the trainer of a saved run, in any backend."""
-    from common.state import State
-    from common.training.building import build
+    from common.training.loading import load
 
-    _, header = State.read(options.resume)
-    missing = [key for key in HEADER if key not in header]
-    if missing:
-        raise StateError(
-            f"state file {str(options.resume)!r}: got a header without "
-            f"{', '.join(missing)}, expected {', '.join(HEADER)}. Write the "
-            "file with `Trainer.save`."
+    try:
+        trainer = load(options.resume, backend=options.backend)
+    except ValueError as error:
+        raise ValueError(_name_python(str(error))) from error
+    _require_same_run(options, trainer)
+    if options.batch_size is None:
+        options.batch_size = trainer.fitted.get(
+            "batch_size", DEFAULT_BATCH_SIZE
         )
-    _require_same_run(options, header)
-    trainer = build(
-        header["spec"],
-        backend=options.backend,
-        dtype=header["dtype"],
-        seed=header["seed"],
-        **header["hyper_parameters"],
+    chosen = optimizer_options.choose_optimizer(options, trainer.optimizer)
+    note = optimizer_options.require_same(options, trainer.optimizer, chosen)
+    if note is None:
+        return trainer
+    console.print(note, markup=False, highlight=False, soft_wrap=True)
+    state = trainer.state()
+    return trainer.with_optimizer(chosen).load(state)
+
+
+def _name_python(message: str) -> str:
+    """Says where to pass what no option of this command can name."""
+    return re.sub(
+        r"Pass `\w+=` what the run was built with\.",
+        "Continue the run in Python with `common.load`, which takes what it "
+        "was built with.",
+        message,
     )
-    return trainer.load(options.resume)
 
 
-def _require_same_run(
-    options: argparse.Namespace, header: dict[str, Any]
-) -> None:
+def _require_same_run(options: argparse.Namespace, trainer: Any) -> None:
     """Refuses options that contradict the header of a file."""
     for name, got, stored in (
-        ("model", options.model, header["spec"]),
-        ("dtype", options.dtype, header["dtype"]),
-        ("seed", options.seed, header["seed"]),
+        ("model", options.model, trainer.spec.name),
+        ("dtype", options.dtype, trainer.dtype),
+        ("seed", options.seed, trainer.seed),
         (
             "batch-norm",
             options.batch_norm,
-            header["hyper_parameters"].get("batch_norm"),
+            getattr(trainer.spec, "batch_norm", None),
         ),
     ):
         if got not in (None, stored):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import optax
 
@@ -39,6 +39,20 @@ LONGEST = 10_000
 """Longer texts than any of these optimizers has are not searched."""
 
 
+class Named(NamedTuple):
+    """An optimizer of optax that was made with a learning rate only.
+
+    Attributes:
+        name: a key of `MAKERS`.
+        rate: the learning rate.
+        optimizer: the optimizer.
+    """
+
+    name: str
+    rate: float
+    optimizer: optax.GradientTransformation
+
+
 def find_optimizer(
     text: str, default: optax.GradientTransformation | None = None
 ) -> Any:
@@ -57,17 +71,30 @@ def find_optimizer(
     """
     if default is not None and describe(default) == text:
         return default
+    found = find_named(text)
+    return None if found is None else found.optimizer
+
+
+def find_named(text: str) -> Named | None:
+    """Returns the name and the learning rate of a described optimizer.
+
+    Args:
+        text: what `identity.describe` returned.
+
+    Returns:
+        The first of `MAKERS` that makes it, or `None` if there is none.
+    """
     if len(text) > LONGEST:
         return None
-    found = (x for x in _candidates(text) if describe(x) == text)
+    found = (x for x in _candidates(text) if describe(x.optimizer) == text)
     return next(found, None)
 
 
-def _candidates(text: str) -> Iterator[optax.GradientTransformation]:
+def _candidates(text: str) -> Iterator[Named]:
     rates = sorted({float(x) for x in NUMBER.findall(text)})
-    for make in MAKERS.values():
+    for name, make in MAKERS.items():
         for rate in rates:
             try:
-                yield make(rate)
+                yield Named(name, rate, make(rate))
             except ValueError:  # a rate that this optimizer does not take
                 continue
