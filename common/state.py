@@ -96,7 +96,11 @@ class State:
 
     @classmethod
     def from_flat(cls, arrays: Mapping[str, Any]) -> "State":
-        """Inverts `flat`. A group without arrays is empty."""
+        """Returns the State of which `flat` returned the arrays.
+
+        Args:
+            arrays: by `group.name`. A group without arrays is empty.
+        """
         groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
         for path, x in arrays.items():
             group, _, name = path.partition(".")
@@ -127,6 +131,9 @@ class State:
 
     def require_like(self, expected: "State") -> None:
         """Checks names, shapes and dtypes against another State's.
+
+        Args:
+            expected: the other State.
 
         Raises:
             StateError: naming every entry that is missing, unexpected, or of
@@ -189,6 +196,12 @@ class State:
         """Reads the State and the `meta` from a file that `save` wrote.
 
         A file of the first format has no digests, and is not verified.
+
+        Args:
+            path: the file to read.
+
+        Returns:
+            The State, and the `meta` that was saved with it.
 
         Raises:
             StateError: if `save` did not write the file, or if a bit of it

@@ -59,6 +59,10 @@ def diff(
         options: other arguments of `common.alignment.symmetric_arguments`,
             such as `left_call`, if `weights` is given.
 
+    Returns:
+        Whether the outputs agree, and otherwise the origins of the
+        divergence. `print` shows the source lines of both sides.
+
     Raises:
         TypeError: if a function cannot be traced, or if `options` are given
             without `weights`.

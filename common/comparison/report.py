@@ -133,6 +133,9 @@ class Report:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a self-contained `.html` page or a `.json` file.
 
+        Args:
+            path: the file to write, whose suffix says which.
+
         Raises:
             ValueError: if the file name has another suffix.
         """

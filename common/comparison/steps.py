@@ -24,6 +24,9 @@ def diff_steps(left: Trainer, right: Trainer, xs: Any, ys: Any) -> Diff:
         xs: a batch of inputs.
         ys: the targets, one for each input.
 
+    Returns:
+        What `diff` returns for the two steps.
+
     Raises:
         StateError: if the right trainer cannot load the State of the left
             one.

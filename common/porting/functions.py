@@ -103,8 +103,17 @@ def plan_port(
 ) -> Plan:
     """Returns the plan that `port` would follow, and writes nothing.
 
-    The arrays of both sides may be `jax.ShapeDtypeStruct`s. The arguments
-    are those of `port`.
+    The arrays of both sides may be `jax.ShapeDtypeStruct`s.
+
+    Args:
+        source: as for `port`, like all other arguments.
+        into: the native model that would be filled.
+        rules: the mapping of the arrays whose names differ.
+        ignore: names of source arrays and modules that go nowhere.
+        keep: names of target arrays and modules to leave alone.
+        batch_norm: what the running statistics are carried over for.
+        like: the model that wrote the source, if that is a file.
+        flatten: the shapes of flattened images, by the layer after them.
 
     Raises:
         ValueError: naming every array that has no counterpart.

@@ -87,6 +87,9 @@ class Plan:
             source: the arrays of the source.
             target: the arrays of the target.
 
+        Returns:
+            The plan, which has been checked whole.
+
         Raises:
             ValueError: naming a rule that cannot be read or does not fit, or
                 the arrays that no rule names.

@@ -27,7 +27,7 @@ def follow(
         steps_taken: returns the number of steps of the stored run.
         steps: the number of steps in all chunks.
         dtype: the dtype of the losses if there are none.
-        progress: whether to show a progress bar on a terminal.
+        progress: whether to show a progress bar, or lines off a terminal.
 
     Raises:
         NonFiniteLossError: naming the first step that produced a NaN or an

@@ -93,7 +93,8 @@ class Trainer(Compiled):
             epochs: the number of epochs to complete.
             batch_size: the number of examples in a step. By default that of
                 the run that was loaded from a file, or 32.
-            progress: whether to show a progress bar on a terminal.
+            progress: whether to show a progress bar, or a line every so
+                often where there is no terminal.
 
         Returns:
             The loss of every step.
@@ -148,6 +149,12 @@ class Trainer(Compiled):
     def predict(self, xs: Any) -> Any:
         """Runs the model in inference mode, which changes no buffer.
 
+        Args:
+            xs: a batch of inputs.
+
+        Returns:
+            The outputs, one for each input.
+
         Raises:
             BatchError: if the inputs do not fit the model. Nothing is
                 compiled in this case.
@@ -158,6 +165,13 @@ class Trainer(Compiled):
 
     def evaluate(self, xs: Any, ys: Any) -> Metrics:
         """Computes the loss and the metrics in inference mode.
+
+        Args:
+            xs: a batch of inputs.
+            ys: the targets, one for each input.
+
+        Returns:
+            The values by name, such as `loss`.
 
         Raises:
             BatchError: if the batch does not fit the model. Nothing is
@@ -250,6 +264,9 @@ class Trainer(Compiled):
 
         The file's header records how to build the trainer again, and which
         optimizer, loss and metrics it had.
+
+        Args:
+            path: the file to write.
         """
         self.state().save(path, manifest.manifest(self))
 
@@ -257,6 +274,9 @@ class Trainer(Compiled):
         """Returns a new trainer that differs only in its optimizer.
 
         It starts from the initial values, at step 0.
+
+        Args:
+            optimizer: as for `build`.
 
         Raises:
             ValueError: if it is not an optimizer, or cannot be traced.
