@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 from importlib import metadata
 
@@ -73,7 +74,33 @@ html_copy_source = False
 html_show_copyright = False
 
 
+# What jaxtyping makes of `PRNGKeyArray`, and the modules before a type.
+KEY = re.compile(
+    r"~?(?:\w+\.)*Key\[~?jaxlib\._jax\.Array, ''\]"
+    r"(?: \| ~?(?:\w+\.)*UInt32\[~?jaxlib\._jax\.Array, '\d'\])+"
+)
+MODULE = re.compile(r"~?\b(?:[a-z_]\w*\.)+(?=[A-Z])")
+
+
+def shorten_signature(app, what, name, thing, options, signature, returned):
+    """Writes the types in a signature by the names that they have in code."""
+    return tuple(
+        text and KEY.sub("PRNGKeyArray", text)
+        for text in (signature, returned)
+    )
+
+
+def shorten_attributes(app, what, name, thing, options, lines):
+    """Does the same with the types of attributes."""
+    for i, line in enumerate(lines):
+        if line.strip().startswith(":type:"):
+            lines[i] = MODULE.sub("", KEY.sub("PRNGKeyArray", line))
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", shorten_signature)
+    # After Napoleon.
+    app.connect("autodoc-process-docstring", shorten_attributes, priority=600)
     app.connect(
         "builder-inited", lambda app: generate.write(DOCS / "_generated")
     )

@@ -155,6 +155,8 @@ class AlignmentError(ValueError):
             have no counterpart.
     """
 
+    alignment: Alignment
+
     def __init__(self, message: str, alignment: Alignment):
         super().__init__(message)
         self.alignment = alignment

@@ -20,6 +20,8 @@ class EquivalenceError(AssertionError):
         report: what was compared, and where the models first diverge.
     """
 
+    report: Report
+
     def __init__(self, report: Report):
         super().__init__(str(report))
         self.report = report

@@ -103,7 +103,7 @@ def plan_port(
 ) -> Plan:
     """Returns the plan that `port` would follow, and writes nothing.
 
-    The arrays of both sides may be `jax.ShapeDtypeStruct`s.
+    Each array of both sides may be a `jax.ShapeDtypeStruct`.
 
     Args:
         source: as for `port`, like all other arguments.

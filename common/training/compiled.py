@@ -24,6 +24,17 @@ class Compiled:
     `Trainer` documents the attributes.
     """
 
+    subject: Subject
+    name: str
+    backend: Backend
+    optimizer: Any
+    dtype: str
+    seed: int
+    run_key: np.ndarray
+    place: Place
+    fitted: dict[str, Any]
+    pure: PureFunctions
+
     def __init__(
         self,
         subject: Subject,
@@ -41,16 +52,14 @@ class Compiled:
             self.optimizer = optimizers.require_optimizers(
                 subject.optimizer() if optimizer is None else optimizer
             )
-            self.backend: Backend = subject.backend(
-                self.optimizer, loss, metrics
-            )
+            self.backend = subject.backend(self.optimizer, loss, metrics)
             init_key, run_key = jr.split(jr.key(seed))
             native = subject.start(self.backend, init_key, run_key)
             self.pure = PureFunctions(self.backend, native)
             self._leaves = copy_leaves(self.pure.flatten(native))
         self.run_key = np.asarray(jr.key_data(run_key))
         self.place = Place(0, 0)
-        self.fitted: dict[str, Any] = {}
+        self.fitted = {}
         self._loaded_from = ""
 
         self._checks = checks.BatchChecks(subject.fit(), loss, metrics)
