@@ -85,7 +85,8 @@ def find(library: str, dotted: str) -> Argument:
     if name not in known:
         raise ValueError(
             f"argument of a layer of {library}: got {dotted!r}, expected the "
-            "name of a public layer and of an argument. Correct the name."
+            "name of a public layer and of an argument, as in "
+            "'Linear.use_bias'. `help` of the layer lists its arguments."
         )
     return Argument(library, layer, name, known[name])
 

@@ -11,6 +11,9 @@ import numpy as np
 
 from common.commands import files, user_modules
 
+SHOWN_NAMES = 8
+"""How many names of a module a message shows."""
+
 
 def function(name: str) -> Any:
     """Imports `package.module:name` from the working directory.
@@ -30,7 +33,7 @@ def function(name: str) -> Any:
         if not hasattr(found, word):
             raise ValueError(
                 f"function {name!r}: got no {word!r} in {module}, expected a "
-                "function or a model. Check the spelling."
+                f"function or a model. These are there: {_names_in(found)}."
             )
         found = getattr(found, word)
     if not callable(found):
@@ -39,6 +42,16 @@ def function(name: str) -> Any:
             "callable. Name a function or a model."
         )
     return found
+
+
+def _names_in(module: Any) -> str:
+    """Returns the names that a user may have meant, for a message."""
+    names = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and callable(value)
+    ]
+    return ", ".join(names[:SHOWN_NAMES]) or "no callable"
 
 
 def _import_module(name: str, module: str) -> Any:

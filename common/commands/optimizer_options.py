@@ -70,7 +70,7 @@ def choose_optimizer(
     except ValueError as error:
         raise ValueError(
             f"--learning-rate: got {rate:g}, expected one that optax.{name} "
-            f"takes ({error}). Pass another number."
+            f"takes ({error}). Try {DEFAULT_RATE:g}."
         ) from error
 
 

@@ -46,7 +46,7 @@ def explicit_padding(
             return padding
         raise ValueError(
             f"padding: got {padding!r}, expected one of {PADDINGS}, a number "
-            "or numbers. Check the spelling and the case of the name."
+            "or numbers. Write the name in capitals, as in 'SAME'."
         )
     if isinstance(padding, int):
         padding = (padding,) * len(spans)

@@ -36,7 +36,7 @@ def require_int(spec: Spec, *fields: str) -> None:
         if not is_int(value):
             raise ValueError(
                 f"{spec.name} {field}: got {value!r}, expected an int. "
-                "Pass a whole number."
+                "Pass one such as 8, without a decimal point or quotes."
             )
 
 
@@ -58,7 +58,7 @@ def require_ints(spec: Spec, *fields: str, length: int | None = None) -> None:
         if not is_ints or length not in (None, len(value)):
             raise ValueError(
                 f"{spec.name} {field}: got {value!r}, expected a tuple of "
-                f"{kind}. Pass whole numbers."
+                f"{kind}. Write it as in {field}=(8, 16)."
             )
 
 
@@ -74,7 +74,8 @@ def require_within(
     if not isinstance(value, int | float) or not low <= value < high:
         raise ValueError(
             f"{spec.name} {field}: got {value!r}, expected a value in "
-            f"[{low}, {high}). Pass a value in this range."
+            f"[{low}, {high}). Pass a number from {low}, which is allowed, to "
+            f"below {high}."
         )
 
 

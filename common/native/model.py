@@ -89,7 +89,8 @@ class NativeModel:
                 raise ValueError(
                     f"part of {self.name}: got {path!r}, expected the dotted "
                     f"path of a part, but {type(node).__name__} has no "
-                    f"{word!r}. Correct the path."
+                    f"{word!r}. Write attributes, keys and indices with dots "
+                    "between them, as in `layers.0.weight`."
                 ) from None
         return node
 

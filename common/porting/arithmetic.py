@@ -23,7 +23,9 @@ class Divide(Step):
     def output(self, shape):
         if not self.by:
             raise ValueError(
-                f"{self}: got 0, expected another number. Correct the rule."
+                f"{self}: got 0, expected another number, because dividing "
+                "by 0 has no inverse. Write the rule with a number that is "
+                "not 0."
             )
         return shape
 

@@ -128,7 +128,8 @@ def _require(pattern: Pattern, side: Side) -> tuple[bool, list[Match]]:
         raise ValueError(
             f"got {str(pattern)!r}, which is no array or module of the "
             f"{side.what}, expected one of its names, such as "
-            f"{close or names[:3]}. Correct the name."
+            f"{close or names[:3]}. `print` the names of both sides with "
+            "`NativeModel(model).arrays()`, and use one of them."
         )
     return is_module, found
 
@@ -264,7 +265,8 @@ def _require_shape(name: str, layout: Layout, shape: Any) -> None:
     if layout.shape != tuple(shape):
         raise ValueError(
             f"{name}: got the shape {layout.shape}, expected {shape}. "
-            "Correct the steps or their order."
+            "Add, remove or reorder steps of the rule until it ends in the "
+            "latter; the steps run from left to right."
         )
 
 

@@ -216,7 +216,8 @@ def _read_file(path: pathlib.Path, like: Any) -> tuple[Any, bool]:
     if not path.exists():
         raise ValueError(
             f"source {str(path)!r}: got no file or directory, expected one. "
-            "Correct the path."
+            "Relative paths begin in the working directory, "
+            f"{str(pathlib.Path.cwd())!r}."
         )
     if path.suffix == ".safetensors":
         return _read_safetensors(path), False

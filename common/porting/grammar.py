@@ -148,7 +148,8 @@ def parse_call(text: str) -> Call:
     """
     wrong = ValueError(
         f"got the step {text!r}, expected a word with literal arguments, "
-        "such as `transpose(2, 0, 1)`. Correct the step."
+        "such as `transpose(2, 0, 1)`. Put a comma between arguments, and "
+        "`->` between steps."
     )
     try:
         node = ast.parse(text.strip(), mode="eval").body

@@ -169,7 +169,7 @@ def _placeholder(text: str, pattern: str) -> Token:
         raise ValueError(
             f"name {pattern!r}: got the placeholder {{{text}}}, expected an "
             "index as {i}, {i+1} or {i=0..3}, or different words as {q,k,v}. "
-            "Correct the placeholder."
+            "Close the braces, and write one of these forms between them."
         )
     return Choice(words)
 

@@ -52,7 +52,7 @@ def _leaf(kind: type, attribute: str, text: str | tuple[str, ...]) -> Leaf:
         raise ValueError(
             f"register_layer {kind.__name__}.{attribute}: got {text!r}, "
             "expected a name, or steps and a name, as in 'transpose -> "
-            "weight'. Correct the text."
+            "weight'. End the text with the canonical name, without a dot."
         )
     if not steps:
         return Leaf(name)

@@ -110,13 +110,14 @@ def build_steps(call: Call, shape: Shape) -> tuple[Step, ...]:
         step.output(shape)
     except KeyError as error:
         raise ValueError(
-            f"step: got {call.word!r}, expected one of {WORDS}. Correct the "
-            "word."
+            f"step: got {call.word!r}, expected one of {WORDS}. Write one of "
+            "these words, with its arguments in parentheses."
         ) from error
     except TypeError as error:
         raise ValueError(
             f"step {call}: got arguments that it does not take ({error}), "
-            f"expected those of `{call.word}`. Correct the arguments."
+            f'expected those of `{call.word}`. The page "Port your model" of '
+            "the documentation lists them for each step."
         ) from error
     return (step,)
 
@@ -138,7 +139,8 @@ def axis_of(call: Call) -> int:
     ):
         raise ValueError(
             f"step {call}: got other arguments, expected one axis, counted "
-            f"from 0, as in `{call.word}(1)`. Correct the arguments."
+            f"from 0, as in `{call.word}(1)`. Write a single number in the "
+            "parentheses."
         )
     return axis
 
@@ -160,8 +162,8 @@ def cut(call: Call, shape: Shape, count: int) -> list[Step]:
         if size != count:
             raise ValueError(
                 f"step {call}: got the shape {shape}, expected {count} "
-                f"entries along axis {axis}, one for each name. Correct the "
-                "axis or the names."
+                f"entries along axis {axis}, one for each name. Name another "
+                "axis, or write as many names as it has entries."
             )
         return [Index(axis, i) for i in range(count)]
     sizes = dict(call.options).get("sizes")
@@ -193,7 +195,8 @@ def join(call: Call, shapes: list[Shape]) -> Concatenate | Stack:
         if any(axis >= len(shape) for shape in shapes):
             raise ValueError(
                 f"step {call}: got the shapes {shapes}, expected an axis "
-                f"{axis} in each. Correct the axis."
+                f"{axis} in each. Count the axes from 0, and name one that "
+                "all of these shapes have."
             )
         joined = Concatenate(axis, tuple(shape[axis] for shape in shapes))
     joined.output(*shapes)

@@ -249,7 +249,8 @@ def check_steps(steps: int) -> None:
     """
     if steps < 1:
         raise ValueError(
-            f"steps: got {steps}, expected 1 or more. Pass a positive number."
+            f"steps: got {steps}, expected 1 or more. Ask for at least one "
+            "training step, such as `steps=1`."
         )
 
 
@@ -264,7 +265,8 @@ def check_fit(
     for what, value in (("batch_size", batch_size), ("epochs", epochs)):
         if not isinstance(value, int | np.integer):
             raise BatchError(
-                f"{what}: got {value!r}, expected an integer. Pass an int."
+                f"{what}: got {value!r}, expected an integer. Pass one such "
+                "as 32, without a decimal point or quotes."
             )
     if not min_batch_size <= batch_size <= size:
         raise BatchError(

@@ -66,7 +66,8 @@ def find_metrics(
     if "loss" in metrics:
         raise ValueError(
             "metric name: got 'loss', expected another name, because the "
-            "loss itself is reported as 'loss'. Rename the metric."
+            "loss itself is reported as 'loss'. Leave it out, or call the "
+            "metric otherwise, such as 'error'."
         )
     return {k: _find("metric", x, METRICS) for k, x in metrics.items()}
 

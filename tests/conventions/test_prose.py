@@ -186,17 +186,14 @@ def test_the_glossary_lists_the_words_to_use():
 
 # --- error messages ---------------------------------------------------------
 
-# Fixes that tell a user nothing.
-EMPTY_FIXES = (
-    "Raise it.",
-    "Change it.",
-    "Pick one of these.",
-    "Move it into this range.",
-    "Shorten it.",
-    "Rename it.",
-    "Mend",
-    "Write it again.",
-    "Lower it.",
+# Fixes that tell a user nothing: an order without what to write, or where.
+EMPTY_FIX = re.compile(
+    r"(?:Adjust|Change|Check|Choose|Correct|Fix|Lower|Pick|Raise|Rename|Shorten"
+    r"|Write) (?:it|this|these|one of these|the \w+(?: (?:or|and) .+?)?)"
+    r"(?: again)?\.(?= |$)"
+    r"|Pass (?:an?|another|whole) (?:\w+ )?\w+\.(?= |$)"
+    r"|Move it into this range\.|Mend",
+    re.M,
 )
 
 
@@ -207,7 +204,7 @@ def empty_fixes(source: str) -> list[str]:
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
-    return [fix for fix in EMPTY_FIXES if fix in literals]
+    return EMPTY_FIX.findall(literals)
 
 
 @each_source
@@ -215,6 +212,20 @@ def test_errors_end_with_something_to_do(path):
     assert empty_fixes(path.read_text()) == []
 
 
-def test_an_empty_fix_is_found():
-    source = 'raise ValueError(f"seed: got {x}, expected 1. " "Raise it.")'
-    assert empty_fixes(source) == ["Raise it."]
+@pytest.mark.parametrize(
+    "fix",
+    [
+        "Raise it.",
+        "Pick one of these.",
+        "Correct the name.",
+        "Correct the axis or the names.",
+        "Pass a whole number.",
+    ],
+)
+def test_an_empty_fix_is_found(fix):
+    source = f'raise ValueError(f"seed: got {{x}}, expected 1. " "{fix}")'
+    assert empty_fixes(source) == [fix]
+
+
+def test_a_fix_that_says_something_is_none():
+    assert empty_fixes('"Pass an integer in this range, such as 0."') == []

@@ -73,7 +73,7 @@ def test_an_int_is_required(value, assert_raises):
         lambda: untyped(checks.require_int)(Sizes(value), "size"),
         ValueError,
         rf"sizes size: got {re.escape(repr(value))}, expected an int\. Pass "
-        r"a whole number\.",
+        r"one such as 8, without a decimal point or quotes\.",
     )
 
 
@@ -83,7 +83,7 @@ def test_a_tuple_of_ints_is_required(value, assert_raises):
         lambda: untyped(checks.require_ints)(Sizes(value), "size", length=2),
         ValueError,
         rf"sizes size: got {re.escape(repr(value))}, expected a tuple of 2 "
-        r"ints\. Pass whole numbers\.",
+        r"ints\. Write it as in \w+=\(8, 16\)\.",
     )
 
 

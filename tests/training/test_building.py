@@ -58,7 +58,8 @@ BUILD = {
         {"metrics": {"loss": "mse"}, "backend": "flax"},
         ValueError,
         r"metric name: got 'loss', expected another name, because the loss "
-        r"itself is reported as 'loss'\. Rename the metric\.",
+        r"itself is reported as 'loss'\. Leave it out, or call the "
+        r"metric otherwise, such as 'error'\.",
     ),
     "dtype_of_numpy": (
         {"dtype": np.int32, "backend": "flax"},

@@ -307,7 +307,7 @@ def test_parts_that_are_not_there(library, assert_raises):
             lambda options=options: make_gan(library, model, **options),
             ValueError,
             rf"part of {name}: got '{part}', expected the dotted path of a "
-            rf"part, but {owner} has no '{word}'\. Correct the path\.",
+            rf"part, but {owner} has no '{word}'\. Write attributes, ",
         )
 
 
