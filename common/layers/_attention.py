@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -108,6 +108,7 @@ def multihead_attention(
     theta: float | None = None,
     key: PRNGKeyArray | None = None,
     dropout_p: float = 0.0,
+    drop: Callable[[Array, PRNGKeyArray, float], Array] = attention_dropout,
 ) -> Float[Array, "B Q O"]:
     """Computes multi-head attention between projections of its inputs.
 
@@ -133,6 +134,7 @@ def multihead_attention(
         key: samples the dropout of attention weights. There is no dropout if
             `None`.
         dropout_p: the probability that a weight is zeroed.
+        drop: zeroes weights, given the weights, the key and the probability.
 
     References:
         Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762;
@@ -159,7 +161,7 @@ def multihead_attention(
     k, v = (jnp.repeat(x, num_heads // num_kv_heads, axis=2) for x in (k, v))
     weights = attention_weights(q, k, mask)
     if key is not None and dropout_p > 0:
-        weights = attention_dropout(weights, key, dropout_p)
+        weights = drop(weights, key, dropout_p)
     attended = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
     attended = lax.collapse(attended, 2)  # (B, Q, H, D) -> (B, Q, H * D)
     return linear(attended, **within("output_proj", params))

@@ -17,6 +17,7 @@ from common.protocol import Shaped, Variable
 Cell = Literal["lstm", "gru", "simple"]
 Carry = tuple[Float[Array, "B H"], ...]
 """The hidden state h, followed by the memory c of an LSTM."""
+Function = Callable[[Array], Array]
 
 # The number of gates, whose weights are stacked in the rows of one array.
 GATES = {"lstm": 4, "gru": 3, "simple": 1}
@@ -54,13 +55,17 @@ def lstm_cell(
     weight_ih: Float[Array, "4*H I"],
     weight_hh: Float[Array, "4*H H"],
     bias: Float[Array, " 4*H"] | None = None,
+    *,
+    gate: Function = lax.logistic,
+    activation: Function = jnp.tanh,
 ) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """Takes one step of a long short-term memory; returns the new (h, c).
 
     The rows of the weights hold the gates i, f, g and o, in this order. With
     `(i, f, g, o) = weight_ih x + weight_hh h + bias`, computes
     `c' = sigmoid(f) * c + sigmoid(i) * tanh(g)` and
-    `h' = sigmoid(o) * tanh(c')`.
+    `h' = sigmoid(o) * tanh(c')`. Other functions may replace sigmoid, by
+    `gate`, and tanh, by `activation`.
 
     References:
         Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997, with the
@@ -70,8 +75,8 @@ def lstm_cell(
     if bias is not None:
         gates = gates + bias
     i, f, g, o = jnp.split(gates, 4, axis=-1)
-    c = lax.logistic(f) * c + lax.logistic(i) * jnp.tanh(g)
-    return lax.logistic(o) * jnp.tanh(c), c
+    c = gate(f) * c + gate(i) * activation(g)
+    return gate(o) * activation(c), c
 
 
 def gru_cell(
@@ -81,13 +86,17 @@ def gru_cell(
     weight_hh: Float[Array, "3*H H"],
     bias: Float[Array, " 3*H"] | None = None,
     bias_n: Float[Array, " H"] | None = None,
+    *,
+    gate: Function = lax.logistic,
+    activation: Function = jnp.tanh,
 ) -> Float[Array, "B H"]:
     """Takes one step of a gated recurrent unit; returns the new h.
 
     The rows of the weights hold the gates r, z and n, in this order. With
     `a = weight_ih x + bias` and `b = weight_hh h`, computes
     `n = tanh(a_n + sigmoid(a_r + b_r) * (b_n + bias_n))` and
-    `h' = n + sigmoid(a_z + b_z) * (h - n)`.
+    `h' = n + sigmoid(a_z + b_z) * (h - n)`. Other functions may replace
+    sigmoid, by `gate`, and tanh, by `activation`.
 
     References:
         Cho et al., "Learning Phrase Representations using RNN
@@ -101,8 +110,8 @@ def gru_cell(
     b_r, b_z, b_n = jnp.split(h @ weight_hh.T, 3, axis=-1)
     if bias_n is not None:
         b_n = b_n + bias_n
-    n = jnp.tanh(a_n + lax.logistic(a_r + b_r) * b_n)
-    return n + lax.logistic(a_z + b_z) * (h - n)
+    n = activation(a_n + gate(a_r + b_r) * b_n)
+    return n + gate(a_z + b_z) * (h - n)
 
 
 def simple_cell(
@@ -113,16 +122,18 @@ def simple_cell(
     bias: Float[Array, " H"],
     *,
     residual: bool = False,
+    activation: Function = jnp.tanh,
 ) -> Float[Array, "B H"]:
     """Computes `tanh(weight_ih x + bias + weight_hh h)`, the new h.
 
-    With `residual`, h is added inside the tanh.
+    With `residual`, h is added inside the tanh. Another function may replace
+    it, by `activation`.
 
     References:
         Elman, "Finding Structure in Time", 1990; `flax.nnx.SimpleCell`.
     """
     new = x @ weight_ih.T + bias + h @ weight_hh.T
-    return jnp.tanh(new + h if residual else new)
+    return activation(new + h if residual else new)
 
 
 def _gru(x: Array, h: Array, **params: Array) -> Carry:
