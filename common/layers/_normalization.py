@@ -110,6 +110,7 @@ def rms_norm(
     *,
     shape: tuple[int, ...],
     eps: float,
+    mask: Bool[Array, "#B *#S"] | None = None,
 ) -> Float[Array, "B *S"]:
     """Computes `x / sqrt(mean(x**2) + eps) * weight + bias`.
 
@@ -118,11 +119,15 @@ def rms_norm(
 
     References:
         Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019,
-        arXiv:1910.07467. The bias is that of `equinox.nn.RMSNorm`.
+        arXiv:1910.07467. The bias is that of `equinox.nn.RMSNorm`, and the
+        mask is that of `flax.nnx.RMSNorm`.
     """
     axes = tuple(range(-len(shape), 0))
-    square = jnp.mean(jnp.square(x), axes, keepdims=True)
-    return apply_affine(x / jnp.sqrt(square + eps), weight, bias)
+    kept = x if mask is None else jnp.where(mask, x, 0)
+    square = jnp.mean(jnp.square(kept), axes, keepdims=True, where=mask)
+    return standardize(
+        x, jnp.zeros_like(square), square, eps, weight, bias, mask
+    )
 
 
 def group_norm(
@@ -132,6 +137,7 @@ def group_norm(
     *,
     groups: int,
     eps: float,
+    mask: Bool[Array, "#B *#S C"] | None = None,
 ) -> Float[Array, "B *S C"]:
     """Computes `(x - mean) / sqrt(var + eps) * weight + bias`.
 
@@ -139,12 +145,18 @@ def group_norm(
     consecutive channels, over the spatial axes.
 
     References:
-        Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
+        Wu and He, "Group Normalization", 2018, arXiv:1803.08494. The mask is
+        that of `flax.nnx.GroupNorm`.
     """
-    *rest, channels = x.shape
-    split = x.reshape(*rest, groups, channels // groups)
+    channels = x.shape[-1]
+
+    def split(x):
+        return x.reshape(*x.shape[:-1], groups, channels // groups)
+
     axes = (*range(1, x.ndim - 1), x.ndim)
-    y = standardize(split, *statistics(split, axes), eps)
+    mask = None if mask is None else split(mask)
+    moments = statistics(split(x), axes, mask)
+    y = standardize(split(x), *moments, eps, mask=mask)
     return apply_affine(y.reshape(x.shape), weight, bias)
 
 
@@ -154,6 +166,7 @@ def instance_norm(
     bias: Float[Array, " C"] | None = None,
     *,
     eps: float,
+    mask: Bool[Array, "#B *#S #C"] | None = None,
 ) -> Float[Array, "B *S C"]:
     """Computes `(x - mean) / sqrt(var + eps) * weight + bias`.
 
@@ -162,10 +175,10 @@ def instance_norm(
 
     References:
         Ulyanov, Vedaldi and Lempitsky, "Instance Normalization", 2016,
-        arXiv:1607.08022.
+        arXiv:1607.08022. The mask is that of `flax.nnx.InstanceNorm`.
     """
     axes = tuple(range(1, x.ndim - 1))
-    return standardize(x, *statistics(x, axes), eps, weight, bias)
+    return standardize(x, *statistics(x, axes, mask), eps, weight, bias, mask)
 
 
 def draw_mask(

@@ -123,7 +123,7 @@ def grouped_query_attention(
     "rotary_attention",
     call=calls.with_keys,
     kind="composition",
-    using="GroupedQueryAttention with rotary query and key heads",
+    using="attention with rotary query and key heads",
 )
 def rotary_attention(
     num_heads: int,
@@ -137,14 +137,24 @@ def rotary_attention(
 ) -> Callable[..., Array]:
     """Returns grouped-query attention with rotary query and key heads."""
     rotate = layers.RotaryPositionalEmbedding(head_size, theta)
-    attention = layers.GroupedQueryAttention(
-        num_heads,
-        num_kv_heads,
-        size,
-        head_size=head_size,
-        dropout_p=dropout_p,
-        key=key,
-    )
+    if num_kv_heads == num_heads:
+        attention = eqx.nn.MultiheadAttention(
+            num_heads,
+            size,
+            qk_size=head_size,
+            vo_size=head_size,
+            dropout_p=dropout_p,
+            key=key,
+        )
+    else:
+        attention = layers.GroupedQueryAttention(
+            num_heads,
+            num_kv_heads,
+            size,
+            head_size=head_size,
+            dropout_p=dropout_p,
+            key=key,
+        )
 
     def process_heads(
         query: Array, key_: Array, value: Array

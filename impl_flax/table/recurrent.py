@@ -143,11 +143,14 @@ def optimized_lstm_cell(
 )
 def gru_cell(
     input_size: int, hidden_size: int, *, use_bias: bool, rngs: nnx.Rngs
-) -> layers.GRUCell:
+) -> nnx.GRUCell:
     """Returns a gated recurrent unit, called as `cell(h, x)`."""
-    return layers.GRUCell(
-        input_size, hidden_size, use_bias=use_bias, rngs=rngs
-    )
+    if use_bias:
+        # The stock cell lacks one of the biases.
+        return layers.GRUCell(input_size, hidden_size, rngs=rngs)
+    cell = nnx.GRUCell(input_size, hidden_size, rngs=rngs)
+    _drop_bias(cell.dense_i)
+    return cell
 
 
 @constructs(

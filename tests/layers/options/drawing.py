@@ -35,6 +35,8 @@ class Draw:
     def fill(self, native: Any) -> tuple[Any, dict[str, Any]]:
         """Puts the next arrays into the parameters of a layer.
 
+        Its buffers keep their values, in the dtype of the arrays.
+
         Returns:
             The layer, and its parameters by canonical name.
         """
@@ -43,7 +45,14 @@ class Draw:
             name: self(*x.shape)
             for name, x in layouts.read(native, Role.PARAMETER).items()
         }
-        return layouts.write(native, params, Role.PARAMETER), params
+        buffers = {
+            name: x.astype(jnp.float64)
+            for name, x in layouts.read(native, Role.BUFFER).items()
+            if jnp.issubdtype(x.dtype, jnp.floating)
+        }
+        arrays, roles = {**params, **buffers}, [Role.PARAMETER]
+        roles += [Role.BUFFER] * bool(buffers)
+        return layouts.write(native, arrays, *roles), params
 
 
 def mask(*shape: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from flax import nnx
 
 from common import layers as definitions
 from common.layers import within
+from impl_flax.layers import dot_product_attention
 from tests.layers.options.drawing import Draw, mask
 
 KEY = jr.key(0)
@@ -91,7 +92,9 @@ def functions_of_some_elements(draw: Draw) -> Any:
 
 
 def einsum_with_the_equation_of_a_call(draw: Draw) -> Any:
-    layer, params = draw.fill(nnx.Einsum("ab,bc->ac", (4, 3), rngs=nnx.Rngs(0)))
+    layer, params = draw.fill(
+        nnx.Einsum("ab,bc->ac", (4, 3), rngs=nnx.Rngs(0))
+    )
     x = draw(2, 5, 4)
     got = layer(x, einsum_str="abc,cd->abd")
     return got, jnp.einsum("abc,cd->abd", x, params["weight"])
@@ -140,8 +143,8 @@ def causal_attention(draw: Draw) -> Any:
     x = draw(2, 3, 4)
     # Flax multiplies the causal mask by the one that it gets.
     where = np.broadcast_to(np.tri(3) > 0, (2, 3, 3))
-    y = layer(x, is_causal=True, sow_weights=True)
-    sown = nnx.pop(layer, nnx.Intermediate)
+    call: Any = nnx.capture(layer, nnx.Intermediate)
+    y, sown = call(x, is_causal=True, sow_weights=True)
     (weights,) = sown["attention_weights"].get_value()
     want = definitions.multihead_attention(
         x, x, x, where, params=params, num_heads=2
@@ -151,27 +154,29 @@ def causal_attention(draw: Draw) -> Any:
 
 def decoding(draw: Draw) -> Any:
     """A step with the cache is a row of causal attention."""
-    layer, params = draw.fill(_attention(decode=True, num_kv_heads=1))
-    late, also = draw.fill(_attention(decode=False))
-    x = draw(2, 3, 4)
-    for one in (layer, late):
-        one.init_cache((2, 3, 4), dtype=x.dtype)
-    steps = [x[:, i : i + 1] for i in range(3)]
-    # In float64 the default attention computes its softmax in float32, but
-    # not if it stores the weights.
-    got = [layer(step, sow_weights=True) for step in steps]
-    got += [late(step, decode=True, sow_weights=True) for step in steps]
-    where = np.broadcast_to(np.tri(3) > 0, (2, 3, 3))
-    want = [
-        definitions.multihead_attention(
-            x, x, x, where, params=arrays, num_heads=2, num_kv_heads=heads
+    layer, params = draw.fill(
+        _attention(
+            decode=True,
+            num_kv_heads=1,
+            # The default computes the softmax in float32.
+            attention_fn=dot_product_attention,
         )
-        for arrays, heads in ((params, 1), (also, 2))
-    ]
-    return (
-        (jnp.concatenate(got[:3], 1), jnp.concatenate(got[3:], 1)),
-        tuple(want),
     )
+    x = draw(2, 2, 4)
+    layer.init_cache(x.shape, dtype=x.dtype)
+    first = layer(x[:, :1])
+    layer.decode = False  # the argument of the call takes precedence
+    second = layer(x[:, 1:], decode=True)
+    want = definitions.multihead_attention(
+        x,
+        x,
+        x,
+        np.broadcast_to(np.tri(2) > 0, (2, 2, 2)),
+        params=params,
+        num_heads=2,
+        num_kv_heads=1,
+    )
+    return jnp.concatenate((first, second), axis=1), want
 
 
 def dropout_of_attention(draw: Draw) -> Any:
@@ -179,17 +184,23 @@ def dropout_of_attention(draw: Draw) -> Any:
     options = {"dropout_rate": 0.5, "decode": False}
     shared, params = draw.fill(_attention(**options))
     single, also = draw.fill(_attention(**options, broadcast_dropout=False))
-    silent, rest = draw.fill(_attention(**options, deterministic=True))
+    silent, rest = draw.fill(
+        _attention(
+            **options, deterministic=True, attention_fn=dot_product_attention
+        )
+    )
     x = draw(2, 3, 4)
 
     def stream() -> Any:
         return KEY
 
-    got = (
+    got = [
         shared(x, rngs=stream, deterministic=False),
         single(x, rngs=stream, deterministic=False),
-        silent(x, sow_weights=True),
-    )
+        silent(x),
+    ]
+    silent.deterministic = False  # the argument of the call takes precedence
+    got.append(silent(x, deterministic=True))
     drops = (
         functools.partial(definitions.dropout, broadcast_dims=(0, 1)),
         definitions.dropout,
@@ -207,10 +218,10 @@ def dropout_of_attention(draw: Draw) -> Any:
         )
         for arrays, drop in zip((params, also), drops, strict=True)
     ]
-    want.append(
-        definitions.multihead_attention(x, x, x, params=rest, num_heads=2)
+    without = definitions.multihead_attention(
+        x, x, x, params=rest, num_heads=2
     )
-    return got, tuple(want)
+    return got, [*want, without, without]
 
 
 COMPARISONS = (
