@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -136,7 +136,7 @@ def simple_cell(
     return activation(new + h if residual else new)
 
 
-def _gru(x: Array, h: Array, **params: Array) -> Carry:
+def _gru(x: Array, h: Array, **params: Any) -> Carry:
     return (gru_cell(x, h, **params),)
 
 

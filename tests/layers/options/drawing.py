@@ -55,7 +55,7 @@ class Draw:
         return layouts.write(native, arrays, *roles), params
 
 
-def mask(*shape: int) -> np.ndarray:
+def mask(*shape: int) -> Any:
     """Returns a mask that is true for about two in three elements."""
     return np.arange(np.prod(shape, dtype=int)).reshape(shape) % 3 > 0
 

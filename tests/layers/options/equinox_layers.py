@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from equinox.nn import _embedding
 
 from common import layers as definitions
@@ -113,7 +112,7 @@ def deprecated_names(draw: Draw) -> Any:
 def an_embedding_of_given_rows(draw: Draw) -> Any:
     rows = draw(5, 3)
     layer = eqx.nn.Embedding(weight=rows)
-    return layer(2), definitions.embedding(np.array(2), rows)
+    return layer(2), definitions.embedding(jnp.array(2), rows)
 
 
 def weight_norm_of_a_bias(draw: Draw) -> Any:

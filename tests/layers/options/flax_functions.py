@@ -29,7 +29,8 @@ def functions_with_a_slope(draw: Draw) -> Any:
 
 def functions_along_another_axis(draw: Draw) -> Any:
     x = draw(2, 4, 3)
-    indices = np.array([0, 2, 1])
+    indices = jnp.array([0, 2, 1])
+    standardize: Any = nnx.standardize
 
     def moved(function: Any) -> Any:
         return jnp.moveaxis(function(jnp.moveaxis(x, 1, -1)), -1, 1)
@@ -38,7 +39,7 @@ def functions_along_another_axis(draw: Draw) -> Any:
         nnx.glu(x, axis=1),
         nnx.softmax(x, axis=1),
         nnx.log_softmax(x, axis=1),
-        nnx.standardize(x, axis=1, epsilon=0.1, algorithm="stable"),
+        standardize(x, axis=1, epsilon=0.1, algorithm="stable"),
         nnx.logsumexp(x, axis=1, keepdims=True),
         nnx.one_hot(indices, 3, dtype=jnp.int32, axis=0),
     )
@@ -142,8 +143,9 @@ def causal_attention(draw: Draw) -> Any:
     layer, params = draw.fill(_attention(decode=False))
     x = draw(2, 3, 4)
     # Flax multiplies the causal mask by the one that it gets.
-    where = np.broadcast_to(np.tri(3) > 0, (2, 3, 3))
-    call: Any = nnx.capture(layer, nnx.Intermediate)
+    where = jnp.broadcast_to(jnp.tri(3) > 0, (2, 3, 3))
+    capture: Any = nnx.capture
+    call: Any = capture(layer, nnx.Intermediate)
     y, sown = call(x, is_causal=True, sow_weights=True)
     (weights,) = sown["attention_weights"].get_value()
     want = definitions.multihead_attention(
@@ -171,7 +173,7 @@ def decoding(draw: Draw) -> Any:
         x,
         x,
         x,
-        np.broadcast_to(np.tri(2) > 0, (2, 2, 2)),
+        jnp.broadcast_to(jnp.tri(2) > 0, (2, 2, 2)),
         params=params,
         num_heads=2,
         num_kv_heads=1,

@@ -26,7 +26,7 @@ def cells_with_other_functions(draw: Draw) -> Any:
     x, h, c = draw(2, 3), draw(2, 4), draw(2, 4)
     got, want = [], []
     for kind, definition in CELLS.items():
-        options = {"activation_fn": nnx.soft_sign}
+        options: dict[str, Any] = {"activation_fn": nnx.soft_sign}
         functions = {"activation": definitions.soft_sign}
         if kind is nnx.SimpleCell:
             options["dtype"] = None
@@ -107,7 +107,7 @@ def arguments_of_the_call_of_bidirectional(draw: Draw) -> Any:
         nnx.RNN(cell()), nnx.RNN(cell()), merge_fn=jnp.multiply, rngs=False
     )
     layer, params = draw.fill(layer)
-    other = nnx.Bidirectional(
+    other: Any = nnx.Bidirectional(
         layer.forward_rnn, layer.backward_rnn, time_major=True
     )
     xs = draw(2, 5, 3)
@@ -180,8 +180,9 @@ def spectral_norm(draw: Draw) -> Any:
     got, want = [], []
     for layer, steps, update in ((first, 2, True), (second, 1, False)):
         kernel, bias = draw(3, 4), draw(4)
-        layer.layer_instance.kernel.set_value(kernel)
-        layer.layer_instance.bias.set_value(bias)
+        inner: Any = layer.layer_instance
+        inner.kernel.set_value(kernel)
+        inner.bias.set_value(bias)
         (name,) = [path for path in layer.batch_stats if path[-1] == "u"]
         layer.batch_stats[name].set_value(u[None])
         layer.batch_stats[*name[:-1], "sigma"].set_value(jnp.ones(()))
@@ -227,8 +228,9 @@ def weight_norm(draw: Draw) -> Any:
         rngs=nnx.Rngs(0),
     )
     for layer in (scaled, plain):
-        layer.layer_instance.kernel.set_value(kernel)
-        layer.layer_instance.bias.set_value(bias)
+        inner: Any = layer.layer_instance
+        inner.kernel.set_value(kernel)
+        inner.bias.set_value(bias)
     weights = (
         _unit(kernel.T) * scales,
         _unit(kernel).T,

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from common import layers as definitions
@@ -40,7 +39,7 @@ def axes(draw: Draw) -> Any:
     )
     batch, of_batch = draw.fill(nnx.BatchNorm(3, axis=1, rngs=nnx.Rngs(0)))
     turned = jnp.swapaxes(x, 1, 2)
-    zeros = np.zeros(3)
+    zeros = jnp.zeros(3)
     normalized, _ = definitions.batch_norm(
         turned,
         of_batch["weight"],
@@ -94,8 +93,8 @@ def statistics_of_a_mapped_axis(draw: Draw) -> Any:
         x.reshape(6, 4),
         of_batch["weight"],
         of_batch["bias"],
-        np.zeros(4),
-        np.ones(4),
+        jnp.zeros(4),
+        jnp.ones(4),
         dialect="standard",
         momentum=0.99,
         eps=1e-5,
@@ -130,7 +129,7 @@ def running_averages(draw: Draw) -> Any:
     )
     called, of_called = draw.fill(nnx.BatchNorm(4, **options))
     x = draw(2, 4)
-    mean, var = np.arange(4.0), np.arange(1.0, 5.0)
+    mean, var = jnp.arange(4.0), jnp.arange(1.0, 5.0)
     for layer in (always, called):
         layer.mean.set_value(jnp.asarray(mean))
         layer.var.set_value(jnp.asarray(var))
