@@ -213,6 +213,17 @@ class Counterpart(Protocol):
         """
         ...
 
+    def initial(self, seed: int) -> tuple[Any, Any]:
+        """Returns the parameters and buffers of a newly constructed layer."""
+        ...
+
+    def native_arrays(self) -> dict[str, Any]:
+        """Returns how each canonical array is made of the library's own.
+
+        The values are layouts, whose sources have dotted names.
+        """
+        ...
+
 
 Native = TypeVar("Native")
 Rebuild = Callable[[Sequence[Any]], Any]

@@ -266,6 +266,28 @@ def find_public_layers(library: str) -> dict[str, Any]:
     return {name: public.find(name) for name in public.public_layers()}
 
 
+def find_layer_modules(library: str) -> dict[str, ModuleType]:
+    """Returns the modules of the stock and the custom layers.
+
+    Returns:
+        The module by what one usually writes in front of a layer's name.
+
+    Raises:
+        BackendNotInstalledError: if the library is not installed.
+    """
+    public = _load(library, "table.public")
+    return {public.PREFIX: public.MODULE, "layers": _load(library, "layers")}
+
+
+def find_options(library: str) -> ModuleType:
+    """Returns the module with notes on the arguments of a library's layers.
+
+    Raises:
+        BackendNotInstalledError: if the library is not installed.
+    """
+    return _load(library, "table.options")
+
+
 def find_module_paths(library: str) -> Callable[[Any], Any]:
     """Returns the function that makes a library's modules record their paths.
 

@@ -1,9 +1,10 @@
 """Writes the dictionary, from the rows that the tests run."""
 
 import dictionary_rows
-import layer_defaults
 from dictionary_rows import LIBRARIES, Row, Section
 from tables import table
+
+from common.comparison import layer_defaults
 
 
 def pages() -> dict[str, str]:

@@ -5,11 +5,12 @@ import pathlib
 import textwrap
 from collections.abc import Sequence
 
-import layer_defaults
 from tables import table
 
+from common.comparison import layer_details, layer_initial
 from common.comparison import layer_judge as judge
 from common.comparison import layer_report as report
+from common.comparison.layer_details import Details
 from common.differences import known_differences
 from common.layers import Layer
 from common.layers.constructors import Constructor
@@ -113,8 +114,10 @@ def _section(row: type[Layer], measured: Measured) -> str:
         text=2,
     )
     text += _sources(row)
-    text += _variables(row)
-    text += _defaults(row)
+    details = layer_details.find_details(row)
+    text += _arrays(details)
+    text += _defaults(details)
+    text += _initial(details)
     text += _errors(measured)
     return text + _known_differences(row.name)
 
@@ -147,36 +150,60 @@ def _sources(row: type[Layer]) -> str:
     return text + "::::::\n\n"
 
 
-def _variables(row: type[Layer]) -> str:
-    """Lists the canonical arrays of the example."""
-    variables = row().variables()
-    if not variables:
+def _arrays(details: Details) -> str:
+    """Lists the canonical arrays, and where each library keeps them."""
+    rows = []
+    for array in details.arrays:
+        name = f"`{array.name}` {array.shape}"
+        for library, title in report.LIBRARIES.items():
+            native, arrow, steps = array.native[library].partition(" -> ")
+            rows.append((name, title, f"`{native}`{arrow}{steps}"))
+            name = ""
+    if not rows:
         return ""
-    cells = (
-        f"`{name}` {variable.shape}"
-        + ("" if variable.trainable else " (buffer)")
-        for name, variable in variables.items()
-    )
-    return f"Arrays of `{row()!r}`: {', '.join(cells)}.\n\n"
+    columns = ("array", "library", "its own array, and the steps")
+    return _narrow("Where the arrays are", table(columns, rows, text=3))
 
 
-# --- defaults that differ ---------------------------------------------------
+def _narrow(title: str, text: str) -> str:
+    """Puts tables that fit a phone under a title."""
+    return f"**{title}**\n\n:::{{container}} layer-details\n{text}:::\n\n"
 
 
-def _defaults(row: type[Layer]) -> str:
+# --- defaults and initial values that differ --------------------------------
+
+
+def _defaults(details: Details) -> str:
     """Lists the arguments of both stock layers whose defaults differ."""
+    found = details.defaults
+    if not any(found):
+        return ""
     rows = [
-        [
-            cell
-            for argument in pair
-            for cell in (f"`{argument.name}`", argument.shown)
-        ]
-        for pair in layer_defaults.differing(row)
+        [next(layer_details.described([argument])) for argument in pair]
+        for pair in found.differing
+    ]
+    text = table(tuple(report.LIBRARIES.values()), rows, text=2) * bool(rows)
+    for title, several in zip(
+        report.LIBRARIES.values(), found[1:], strict=True
+    ):
+        if several:
+            listed = ", ".join(layer_details.described(several))
+            text += f"Only in {title}: {listed}.\n\n"
+    return _narrow("Defaults that differ", text)
+
+
+def _initial(details: Details) -> str:
+    """Lists the arrays that the libraries fill with other values."""
+    rows = [
+        (f"`{one.array}`", one.equinox, one.flax)
+        for one in details.initial
+        if one.differs
     ]
     if not rows:
         return ""
-    columns = ("Equinox", "default", "Flax NNX", "default")
-    return "Defaults that differ:\n\n" + table(columns, rows, text=4)
+    columns = ("array", *report.LIBRARIES.values())
+    title = f"Initial values that differ, at {layer_initial.INPUTS} inputs"
+    return _narrow(title, table(columns, rows, text=3))
 
 
 # --- errors -----------------------------------------------------------------

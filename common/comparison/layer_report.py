@@ -10,6 +10,7 @@ from rich.text import Text
 
 from common import environment
 from common.agreement import EPS
+from common.comparison import layer_details
 from common.comparison import layer_judge as judge
 from common.differences import excused
 from common.layers import Layer
@@ -205,7 +206,7 @@ def to_json(measured: Sequence[Measurement]) -> str:
     """Returns rows and findings as JSON.
 
     Each library of a row has the fields of its `Constructor`, except the
-    functions.
+    functions. `layer_details` describes the calls, arrays and defaults.
     """
     rows = [
         {
@@ -217,6 +218,7 @@ def to_json(measured: Sequence[Measurement]) -> str:
                 backend: _constructor(find_constructors(backend)[row.name])
                 for backend in LIBRARIES
             },
+            **layer_details.to_json(layer_details.find_details(row)),
             "measured": [
                 {
                     "backend": one.backend,

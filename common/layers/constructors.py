@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from common.layers.table import LAYERS
 
 Kind = Literal["stock", "settings", "custom", "composition"]
+Keywords = Mapping[str, str | tuple[str, ...]]
 Make = TypeVar("Make", bound=Callable[..., Any])
 
 
@@ -35,7 +36,8 @@ class Constructor:
         page: the address of the first stock layer's documentation. Empty if
             there is no stock layer.
         keywords: arguments of the first stock layer whose names differ from
-            the row's: the row's name to the library's.
+            the row's: the row's name to that of the library, or to several
+            that together mean the same.
     """
 
     row: str
@@ -45,7 +47,7 @@ class Constructor:
     kind: Kind = "stock"
     using: str = ""
     page: str = ""
-    keywords: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    keywords: Keywords = dataclasses.field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -85,7 +87,7 @@ class Column(Mapping[str, Constructor]):
         kind: Kind = "stock",
         using: str = "",
         page: str = "",
-        keywords: Mapping[str, str] | None = None,
+        keywords: Keywords | None = None,
     ) -> Callable[[Make], Make]:
         """Registers the decorated function as the constructor of a row.
 

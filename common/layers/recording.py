@@ -17,6 +17,7 @@ class Use(NamedTuple):
     """A layer was constructed, or it was called.
 
     Attributes:
+        group: the name of the group that the layer is in.
         layer: the public name of the class or function.
         method: `"__init__"` or `"__call__"`.
         arguments: what was passed, by the name of the parameter. Arguments
@@ -24,22 +25,32 @@ class Use(NamedTuple):
         target: the layer. `None` for a function.
     """
 
+    group: str
     layer: str
     method: str
     arguments: dict[str, Any]
     target: Any = None
 
 
+class Group(NamedTuple):
+    """Layers of one module.
+
+    Attributes:
+        module: the module that the layers are imported from. Its functions
+            are recorded if they are looked up in it while recording.
+        layers: its public classes and functions, by name.
+    """
+
+    module: ModuleType
+    layers: Mapping[str, Any]
+
+
 @contextlib.contextmanager
-def recorded(
-    layers: Mapping[str, Any], namespace: ModuleType
-) -> Iterator[list[Use]]:
+def recorded(groups: Mapping[str, Group]) -> Iterator[list[Use]]:
     """Records every use of some layers by the code in the `with` statement.
 
     Args:
-        layers: public classes and functions, by name.
-        namespace: the module that they are imported from. Its functions are
-            recorded if they are looked up in it while recording.
+        groups: the layers, by a name of the group.
 
     Yields:
         The uses so far, in their order. The list grows.
@@ -47,15 +58,18 @@ def recorded(
     uses: list[Use] = []
     busy: list[str] = []  # the layers whose code is running
     with contextlib.ExitStack() as stack:
-        for name, layer in layers.items():
-            if inspect.isclass(layer):
-                for method in ("__init__", "__call__"):
-                    if hasattr(layer, method):
-                        wrapped = _method(uses, busy, name, layer, method)
-                        stack.enter_context(_replaced(layer, method, wrapped))
-            else:
-                wrapped = _function(uses, busy, name, layer)
-                stack.enter_context(_replaced(namespace, name, wrapped))
+        for group, (module, layers) in groups.items():
+            for name, layer in layers.items():
+                record = functools.partial(_wrapped, uses, busy, group, name)
+                if inspect.isclass(layer):
+                    for method in ("__init__", "__call__"):
+                        if hasattr(layer, method):
+                            wrapped = record(getattr(layer, method), method)
+                            replaced = _replaced(layer, method, wrapped)
+                            stack.enter_context(replaced)
+                else:
+                    wrapped = record(layer, None)
+                    stack.enter_context(_replaced(module, name, wrapped))
         yield uses
 
 
@@ -90,40 +104,30 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, before)
 
 
-def _method(
+def _wrapped(
     uses: list[Use],
     busy: list[str],
+    group: str,
     name: str,
-    layer: type,
-    method: str,
+    original: Callable[..., Any],
+    method: str | None,
 ) -> Callable[..., Any]:
-    original = getattr(layer, method)
+    """Returns a method, or a function if `None`, that records its uses."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)
-    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if not busy:
-            _, *bound = signature.bind(self, *args, **kwargs).arguments.items()
-            uses.append(Use(name, method, dict(bound), self))
-        busy.append(name)
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            busy.pop()
-
-    return call
-
-
-def _function(
-    uses: list[Use], busy: list[str], name: str, function: Callable[..., Any]
-) -> Callable[..., Any]:
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if not busy:
-            bound = signature.bind(*args, **kwargs).arguments
-            uses.append(Use(name, "__call__", dict(bound)))
-        return function(*args, **kwargs)
+            bound = dict(signature.bind(*args, **kwargs).arguments)
+            target = None
+            if method is not None:  # the first argument is `self`
+                target = bound.pop(next(iter(bound)))
+            use = Use(group, name, method or "__call__", bound, target)
+            uses.append(use)
+        busy.append(name)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            busy.pop()
 
     return call

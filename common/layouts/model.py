@@ -15,6 +15,7 @@ from common.layouts.composition import apply, invert
 from common.layouts.joins import Concatenate
 from common.layouts.layout import Layout, Source
 from common.layouts.rules import EACH, Place, Role
+from common.layouts.simplification import simplify
 from common.layouts.steps import Cast, Index, KeyData, Step
 
 STATE = re.compile(r"^state\.get\(|\)(?=$|\[)")
@@ -124,6 +125,17 @@ class ModelLayouts(abc.ABC):
         """Returns the canonical names of the arrays of some roles, or all."""
         roles = roles or tuple(Role)
         return [name for name, role in self.roles.items() if role in roles]
+
+    def dotted(self) -> dict[str, Layout]:
+        """Returns how each array is made of arrays with dotted names."""
+        sources = {
+            array.path: Layout.of(array.dotted, array.value.shape)
+            for array in self._arrays
+        }
+        return {
+            name: simplify(layout.substitute(sources))
+            for name, layout in self.canonical.items()
+        }
 
     def read(self, native: Any, *roles: Role) -> dict[str, Any]:
         """Returns the canonical arrays of a native object.

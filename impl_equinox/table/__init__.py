@@ -3,6 +3,7 @@
 Each module registers the constructors of one family; see `column.py`.
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,7 @@ import jax.random as jr
 from common.layers import Layer
 from common.layers.constructors import Constructor
 from common.layers.table import require_variables
-from common.layouts import Role
+from common.layouts import Layout, Role
 from common.protocol import Arrays
 from impl_equinox.canonical import Layouts, abstract
 
@@ -31,7 +32,8 @@ class Counterpart:
         """
         self.call = constructor.call
         make = eqx.nn.make_with_state(constructor.make)
-        self.native = abstract(lambda: make(**layer.options(), key=jr.key(0)))
+        self.make = functools.partial(make, **layer.options())
+        self.native = abstract(lambda: self.make(key=jr.key(0)))
         self.layouts = Layouts(self.native)
         require_variables(
             layer,
@@ -52,6 +54,14 @@ class Counterpart:
         model = eqx.nn.inference_mode(model, not training)
         outputs, state = self.call(model, state, *inputs, key=key)
         return outputs, self.layouts.read((model, state), Role.BUFFER)
+
+    def initial(self, seed: int) -> tuple[Arrays, Arrays]:
+        """Returns the arrays of a newly constructed layer."""
+        return self.read(self.make(key=jr.key(seed)))
+
+    def native_arrays(self) -> dict[str, Layout]:
+        """Returns how each canonical array is made of the layer's own."""
+        return self.layouts.dotted()
 
     def write(self, params: Any, buffers: Any) -> Any:
         """Returns the layer and its state with the given arrays."""

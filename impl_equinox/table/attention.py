@@ -15,6 +15,14 @@ from impl_equinox.table.column import constructs
     call=calls.with_keys,
     stock=("MultiheadAttention",),
     page="attention",
+    keywords={
+        "use_bias": (
+            "use_query_bias",
+            "use_key_bias",
+            "use_value_bias",
+            "use_output_bias",
+        ),
+    },
 )
 def multihead_attention(
     num_heads: int,

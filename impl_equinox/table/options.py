@@ -8,6 +8,14 @@ NOT_COMPARED = {
 }
 """Arguments of any layer that do not change what it computes, with reasons."""
 
+NOTES = {
+    "BatchNorm.mode": "`'legacy'` is `'ema'`, and warns unless it is given",
+    "Dropout.deterministic": "deprecated; `inference` means the same",
+    "LayerNorm.elementwise_affine": "deprecated; stands for both `use_weight` "
+    "and `use_bias`",
+}
+"""What a reader must know of a default, by `Layer.argument`."""
+
 NOT_SET: dict[str, str] = {}
 """Other arguments that no comparison sets, by `Layer.argument` with reasons.
 

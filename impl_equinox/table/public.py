@@ -4,6 +4,8 @@ from typing import Any
 
 import equinox as eqx
 
+PREFIX, MODULE = "eqx.nn", eqx.nn
+
 # Public names of `equinox.nn` that are not layers, and what they are.
 NOT_LAYERS = {
     "State": "the state that stateful layers take and return",

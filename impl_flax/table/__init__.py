@@ -3,6 +3,7 @@
 Each module registers the constructors of one family; see `column.py`.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from flax import nnx
 from common.layers import Layer
 from common.layers.constructors import Constructor
 from common.layers.table import require_variables
-from common.layouts import Role
+from common.layouts import Layout, Role
 from common.protocol import Arrays
 from impl_flax.canonical import Layouts, abstract
 
@@ -30,11 +31,8 @@ class Counterpart:
             ValueError: if its arrays are not those that the row declares.
         """
         self.call = constructor.call
-        module = abstract(
-            lambda: _as_module(
-                constructor.make(**layer.options(), rngs=nnx.Rngs(0))
-            )
-        )
+        self.make = functools.partial(constructor.make, **layer.options())
+        module = abstract(lambda: _as_module(self.make(rngs=nnx.Rngs(0))))
         self.layouts = Layouts(module)
         self.graphdef, self.abstract = nnx.split(module)
         require_variables(
@@ -60,6 +58,14 @@ class Counterpart:
         layer = module.function if isinstance(module, _Function) else module
         outputs = self.call(layer, *inputs, key=key)
         return outputs, self.layouts.read(module, Role.BUFFER)
+
+    def initial(self, seed: int) -> tuple[Arrays, Arrays]:
+        """Returns the arrays of a newly constructed layer."""
+        return self.read(_as_module(self.make(rngs=nnx.Rngs(seed))))
+
+    def native_arrays(self) -> dict[str, Layout]:
+        """Returns how each canonical array is made of the layer's own."""
+        return self.layouts.dotted()
 
     def write(self, params: Any, buffers: Any) -> nnx.Module:
         """Returns the layer with the given arrays."""

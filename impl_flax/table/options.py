@@ -59,6 +59,22 @@ NOT_COMPARED = {
 }
 """Arguments of any layer that do not change what it computes, with reasons."""
 
+NOTES = {
+    "MultiHeadAttention.broadcast_dropout": "one mask of the attention "
+    "weights is shared by all heads of all examples",
+    "MultiHeadAttention.decode": "`None` raises in the call",
+    "BatchNorm.use_fast_variance": "E[x²] - E[x]², which cancels if the mean "
+    "is large",
+    "LayerNorm.use_fast_variance": "E[x²] - E[x]², which cancels if the mean "
+    "is large",
+    "GroupNorm.use_fast_variance": "E[x²] - E[x]², which cancels if the mean "
+    "is large",
+    "InstanceNorm.use_fast_variance": "E[x²] - E[x]², which cancels if the "
+    "mean is large",
+    "SimpleCell.dtype": "computes in float32, whatever the input",
+}
+"""What a reader must know of a default, by `Layer.argument`."""
+
 NOT_SET: dict[str, str] = {
     f"{layer}.axis_index_groups": GROUPS
     for layer in (

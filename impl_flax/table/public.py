@@ -6,6 +6,8 @@ from typing import Any
 from flax import nnx
 from flax.nnx.nn import activations
 
+PREFIX, MODULE = "nnx", nnx
+
 # Public modules and functions of `flax.nnx` that are not layers.
 NOT_LAYERS = {
     "Module": "the class of all modules",

@@ -12,10 +12,11 @@ from tests.conftest import exhaustive_but
 
 @pytest.mark.parametrize("columns", exhaustive_but([80, 120], 80))
 def test_layers_fit_the_terminal(columns):
-    words = "layers --name dropout --dtype float32"
+    words = "layers dropout --dtype float32"
     done = run_script(*words.split(), env=environment(columns=columns))
     assert done.returncode == 0, done.stderr
-    assert "dropout" in done.stdout
+    assert "eqx.nn.Dropout" in done.stdout or "layers.Dropout" in done.stdout
+    assert "rng_collection='dropout'" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= columns
 
 
@@ -26,6 +27,8 @@ def test_layers_writes_json(tmp_path, capsys):
     assert f"Wrote {file}." in capsys.readouterr().out
     rows = json.loads(file.read_text())["layers"]
     assert [row["name"] for row in rows] == ["dropout"]
+    (only, *_) = rows[0]["defaults"]["only_equinox"]
+    assert only["argument"] == "inference" and only["default"] == "False"
 
 
 def test_a_layer_that_fails_exits_with_1(monkeypatch, capsys):
@@ -38,6 +41,7 @@ def test_a_layer_that_fails_exits_with_1(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("zzz", "layer: got 'zzz', expected one of"),
         ("--name zzz", "--name: got 'zzz', expected text that one of"),
         ("--dtype half", "--dtype: got 'half', expected one of"),
         ("--json r.txt", "expected a name that ends in '.json'. Write 'r.j"),

@@ -11,8 +11,9 @@ import tempfile
 import jax
 import pytest
 
+from common.comparison import layer_defaults
 from common.layers.table import LAYERS
-from docs import dictionary_rows, layer_defaults
+from docs import dictionary_rows
 from docs.dictionary_rows import LIBRARIES, Snippet
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"

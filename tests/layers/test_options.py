@@ -5,27 +5,24 @@ layers of the matrix, with their examples and the covering settings, and the
 comparisons of single options are traced. Nothing is compiled for that.
 """
 
-import importlib
 import inspect
 
 import jax
-import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
 
 from common.agreement import layer_tolerance, relative_error
+from common.comparison.layer_calls import layer_groups, trace
 from common.layers.recording import Use, parameters, recorded
 from common.layers.table import LAYERS
-from common.registry import find_counterpart, find_public_layers
+from common.registry import find_options, find_public_layers
 from tests.layers.draws.covering import COVERING
 from tests.layers.options import COMPARISONS
 from tests.layers.options.drawing import evaluate, shapes_of
 
-NAMESPACES = {"equinox": "equinox.nn", "flax": "flax.nnx"}
-DTYPES = {"float": jnp.float32, "int": jnp.int32, "bool": jnp.bool_}
+LIBRARIES = ("equinox", "flax")
 
-libraries = pytest.mark.parametrize("library", NAMESPACES)
+libraries = pytest.mark.parametrize("library", LIBRARIES)
 # These take longest to compile.
 SLOW = {
     "arguments_of_the_call_of_bidirectional",
@@ -88,27 +85,6 @@ def test_a_comparison_that_differs_is_found():
 # --- every option -----------------------------------------------------------
 
 
-def trace(layer, library):
-    """Constructs and calls a row's layer on shapes."""
-    counterpart = find_counterpart(library, layer)
-    inputs = [
-        jax.ShapeDtypeStruct((2, *shaped.shape), DTYPES[shaped.kind])
-        for shaped in layer.inputs
-    ]
-    groups = ({}, {})
-    for name, variable in layer.variables().items():
-        groups[not variable.trainable][name] = jax.eval_shape(
-            lambda key, one=variable: one.init(key, one.shape), jr.key(0)
-        )
-
-    def call(params, buffers, inputs, key):
-        return counterpart.forward(
-            params, buffers, *inputs, key=key, training=True
-        )
-
-    jax.eval_shape(call, *groups, inputs, jr.key(0))
-
-
 def options(library):
     """Returns the arguments that have a default, and their defaults."""
     found = {}
@@ -142,7 +118,7 @@ def set_in(uses: list[Use], library):
 
 def reasons(library):
     """Returns the two tables of options that are not compared."""
-    module = importlib.import_module(f"impl_{library}.table.options")
+    module = find_options(library)
     return module.NOT_COMPARED, module.NOT_SET
 
 
@@ -174,12 +150,13 @@ def problems(library, found):
     ]
 
 
-@pytest.fixture(scope="module", params=NAMESPACES)
+@pytest.fixture(scope="module", params=LIBRARIES)
 def recording(request):
     """A library, and the options that the matrix or a comparison sets."""
     library = request.param
-    namespace = importlib.import_module(NAMESPACES[library])
-    with recorded(find_public_layers(library), namespace) as uses:
+    groups = layer_groups(library)
+    stock = next(iter(groups))
+    with recorded({stock: groups[stock]}) as uses:
         for name, row in LAYERS.items():
             for settings in ({}, *COVERING.get(name, ())):
                 trace(row(**settings), library)

@@ -135,7 +135,7 @@ def _weights(params: Any, query: Any, keys: Any, where: Any = None) -> Any:
         definitions.linear(x, **within(name, params)).reshape(2, -1, 2, 3)
         for name, x in (("query_proj", query), ("key_proj", keys))
     ]
-    return definitions.attention_weights(*heads, where)
+    return definitions.attention_weights(heads[0], heads[1], where)
 
 
 def causal_attention(draw: Draw) -> Any:

@@ -3,14 +3,18 @@
 import dataclasses
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.layers import Layer
-from common.registry import find_constructors, find_public_layers
+from common.layers.recording import parameters
+from common.registry import (
+    find_constructors,
+    find_options,
+    find_public_layers,
+)
 
 LIBRARIES = ("equinox", "flax")
-# Arguments whose defaults are not compared.
-NOT_COMPARED = {"self", "key", "rngs", "dtype", "param_dtype", "kwargs"}
+VARIADIC = ("args", "kwargs", "fns")
 REQUIRED = inspect.Parameter.empty
 
 
@@ -43,6 +47,11 @@ class Argument:
         return f"`{self._text()}`"
 
     @property
+    def note(self) -> str:
+        """What a reader must know of the default. Often empty."""
+        return find_options(self.library).NOTES.get(self.dotted, "")
+
+    @property
     def signature(self) -> str:
         """The layer with this argument, in Markdown."""
         value = "" if self.default is REQUIRED else f"={self._text()}"
@@ -58,19 +67,45 @@ class Argument:
 Pair = tuple[Argument, Argument]
 
 
-def differing(row: type[Layer]) -> list[Pair]:
-    """Returns the arguments of a row's stock layers whose defaults differ.
+class UnequalDefaults(NamedTuple):
+    """The defaults of a row's stock layers that are not the same.
 
-    Args:
-        row: A row of the layer table. The first stock layer of each library
-            is compared, and the arguments that mean the same in both.
+    Attributes:
+        differing: the arguments that mean the same in both libraries and have
+            different defaults.
+        only_equinox: the arguments with a default that Flax does not have.
+        only_flax: the arguments with a default that Equinox does not have.
+    """
+
+    differing: list[Pair]
+    only_equinox: list[Argument]
+    only_flax: list[Argument]
+
+
+def compare_defaults(row: type[Layer]) -> UnequalDefaults:
+    """Compares the first stock layer of each library for a row.
+
+    Arguments that do not change what a layer computes are left out.
     """
     equinox, flax = (_arguments(row, library) for library in LIBRARIES)
-    return [
-        (equinox[name], flax[name])
-        for name in equinox
-        if name in flax and equinox[name].shown != flax[name].shown
-    ]
+    return UnequalDefaults(
+        [
+            (ours, theirs)
+            for name in equinox
+            for ours in equinox[name]
+            for theirs in flax.get(name, ())
+            if ours.shown != theirs.shown
+        ],
+        *(
+            [
+                argument
+                for name, several in first.items()
+                for argument in several
+                if name not in second and argument.default is not REQUIRED
+            ]
+            for first, second in ((equinox, flax), (flax, equinox))
+        ),
+    )
 
 
 def find(library: str, dotted: str) -> Argument:
@@ -96,29 +131,35 @@ def pairs(rows: Iterable[type[Layer]]) -> set[tuple[str, str]]:
     return {
         (equinox.dotted, flax.dotted)
         for row in rows
-        for equinox, flax in differing(row)
+        for equinox, flax in compare_defaults(row).differing
     }
 
 
-def _arguments(row: type[Layer], library: str) -> dict[str, Argument]:
+def _arguments(row: type[Layer], library: str) -> dict[str, list[Argument]]:
     """Returns the first stock layer's arguments, by the names of the row."""
     constructor = find_constructors(library)[row.name]
     if not constructor.stock:
         return {}
     layer = constructor.stock[0]
-    renamed = {theirs: ours for ours, theirs in constructor.keywords.items()}
-    known = _parameters(find_public_layers(library)[layer])
-    return {
-        renamed.get(name, name): Argument(library, layer, name, default)
-        for name, default in known.items()
-        if name not in NOT_COMPARED
+    renamed = {
+        name: ours
+        for ours, theirs in constructor.keywords.items()
+        for name in ((theirs,) if isinstance(theirs, str) else theirs)
     }
+    without = (*find_options(library).NOT_COMPARED, *VARIADIC)
+    found: dict[str, list[Argument]] = {}
+    known = _parameters(find_public_layers(library)[layer])
+    for name, default in known.items():
+        if name not in without:
+            argument = Argument(library, layer, name, default)
+            found.setdefault(renamed.get(name, name), []).append(argument)
+    return found
 
 
 def _parameters(layer: Any) -> dict[str, Any]:
     """Returns the default of each keyword of a public layer."""
-    function = layer.__init__ if inspect.isclass(layer) else layer
+    method = "__init__" if inspect.isclass(layer) else "__call__"
     return {
         name: parameter.default
-        for name, parameter in inspect.signature(function).parameters.items()
+        for name, parameter in parameters(layer, method).items()
     }
