@@ -85,9 +85,15 @@ class UnequalDefaults(NamedTuple):
 def compare_defaults(row: type[Layer]) -> UnequalDefaults:
     """Compares the first stock layer of each library for a row.
 
-    Arguments that do not change what a layer computes are left out.
+    Arguments that do not change what a layer computes are left out. If a
+    library has no stock layer for the row, there is nothing to compare.
     """
     equinox, flax = (_arguments(row, library) for library in LIBRARIES)
+    if not (
+        find_constructors("equinox")[row.name].stock
+        and find_constructors("flax")[row.name].stock
+    ):
+        return UnequalDefaults([], [], [])
     return UnequalDefaults(
         [
             (ours, theirs)

@@ -124,8 +124,13 @@ def initial_values(row: type[Layer]) -> list[Initial]:
         for library in ("equinox", "flax")
     )
     return [
-        Initial(name, x.shape, describe(x), describe(flax[name]))
-        for name, x in equinox.items()
+        Initial(
+            name,
+            variable.shape,
+            describe(equinox[name]),
+            describe(flax[name]),
+        )
+        for name, variable in layer.variables().items()
     ]
 
 

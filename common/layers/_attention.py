@@ -265,7 +265,7 @@ class MultiheadAttention(_Attention):
 
     Keys and values have the same size, and so do all heads. The mask is an
     input, `(Q, K)` or one per head, `(H, Q, K)`. Decoding token by token with
-    a cache is not covered, since only one library implements it.
+    a cache, which only Flax implements, is the same as a causal mask.
     """
 
     name = "multihead_attention"
