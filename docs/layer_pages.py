@@ -15,7 +15,11 @@ from common.differences import known_differences
 from common.layers import Layer
 from common.layers.constructors import Constructor
 from common.layers.table import LAYERS
-from common.registry import find_constructors, find_public_layers
+from common.registry import (
+    find_constructors,
+    find_options,
+    find_public_layers,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 FAMILIES = tuple(dict.fromkeys(row.family for row in LAYERS.values()))
@@ -32,6 +36,7 @@ def pages() -> dict[str, str]:
         "layers.md": _overview(measured),
         "layers.json": report.to_json(measured),
         "layers_counts.md": _counts(),
+        "layers_options.md": _options(),
         **{
             f"layers_{family}.md": "".join(
                 _section(row, [one for one in measured if one.row is row])
@@ -51,6 +56,28 @@ def _counts() -> str:
         f"The {len(LAYERS)} rows of the table cover the {equinox} public "
         f"layers of `equinox.nn`, and the {flax - functions} layers and "
         f"{functions} activation functions of `flax.nnx`.\n"
+    )
+
+
+def _options() -> str:
+    """Lists the arguments that no comparison sets, by reason."""
+    rows: dict[str, list[list[str]]] = {}
+    for i, library in enumerate(report.LIBRARIES):
+        options = find_options(library)
+        both = options.NOT_COMPARED | options.NOT_SET
+        for name, reason in both.items():
+            cells = rows.setdefault(reason, [[], []])
+            cells[i].append(f"`{name}`")
+    return _narrow(
+        "Arguments that are not compared",
+        table(
+            ("reason", *report.LIBRARIES.values()),
+            [
+                (reason, *(", ".join(names) for names in cells))
+                for reason, cells in rows.items()
+            ],
+            text=3,
+        ),
     )
 
 
@@ -151,17 +178,17 @@ def _sources(row: type[Layer]) -> str:
 
 
 def _arrays(details: Details) -> str:
-    """Lists the canonical arrays, and where each library keeps them."""
+    """Lists the arrays: the canonical name, and each library's own."""
     rows = []
     for array in details.arrays:
-        name = f"`{array.name}` {array.shape}"
-        for library, title in report.LIBRARIES.items():
+        cells = [f"`{array.name}` {array.shape}"]
+        for library in report.LIBRARIES:
             native, arrow, steps = array.native[library].partition(" -> ")
-            rows.append((name, title, f"`{native}`{arrow}{steps}"))
-            name = ""
+            cells.append(f"`{native}`{arrow}{steps}")
+        rows.append(cells)
     if not rows:
         return ""
-    columns = ("array", "library", "its own array, and the steps")
+    columns = ("array", *report.LIBRARIES.values())
     return _narrow("Where the arrays are", table(columns, rows, text=3))
 
 

@@ -147,11 +147,7 @@ def _arguments(row: type[Layer], library: str) -> dict[str, list[Argument]]:
     if not constructor.stock:
         return {}
     layer = constructor.stock[0]
-    renamed = {
-        name: ours
-        for ours, theirs in constructor.keywords.items()
-        for name in ((theirs,) if isinstance(theirs, str) else theirs)
-    }
+    renamed = constructor.renamed
     without = (*find_options(library).NOT_COMPARED, *VARIADIC)
     found: dict[str, list[Argument]] = {}
     known = _parameters(find_public_layers(library)[layer])

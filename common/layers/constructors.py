@@ -50,6 +50,15 @@ class Constructor:
     keywords: Keywords = dataclasses.field(default_factory=dict)
 
     @property
+    def renamed(self) -> dict[str, str]:
+        """The row's names of the arguments in `keywords`, by the library's."""
+        return {
+            name: ours
+            for ours, theirs in self.keywords.items()
+            for name in ((theirs,) if isinstance(theirs, str) else theirs)
+        }
+
+    @property
     def place(self) -> str:
         """The module and the name of the function."""
         return f"{self.make.__module__}.{self.make.__qualname__}"

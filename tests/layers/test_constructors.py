@@ -87,7 +87,7 @@ def test_renamed_keywords_are_those_of_the_stock_layer(name, backend):
         layer = find_public_layers(backend)[constructor.stock[0]]
         function = layer.__init__ if inspect.isclass(layer) else layer
         keywords = inspect.signature(function).parameters
-        assert set(constructor.keywords.values()) <= keywords.keys()
+        assert constructor.renamed.keys() <= keywords.keys()
 
 
 # --- registration -----------------------------------------------------------
