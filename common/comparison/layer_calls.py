@@ -85,7 +85,11 @@ def layer_groups(library: str) -> dict[str, Group]:
         if inspect.isclass(value)
     }
     return {
-        stock: Group(modules[stock], find_public_layers(library)),
+        stock: Group(
+            modules[stock],
+            find_public_layers(library),
+            transparent=frozenset({"Lambda"}),
+        ),
         custom: Group(modules[custom], classes),
     }
 

@@ -39,10 +39,13 @@ class Group(NamedTuple):
         module: the module that the layers are imported from. Its functions
             are recorded if they are looked up in it while recording.
         layers: its public classes and functions, by name.
+        transparent: the layers that call a function of the user. What happens
+            inside of their calls is recorded.
     """
 
     module: ModuleType
     layers: Mapping[str, Any]
+    transparent: frozenset[str] = frozenset()
 
 
 @contextlib.contextmanager
@@ -58,9 +61,12 @@ def recorded(groups: Mapping[str, Group]) -> Iterator[list[Use]]:
     uses: list[Use] = []
     busy: list[str] = []  # the layers whose code is running
     with contextlib.ExitStack() as stack:
-        for group, (module, layers) in groups.items():
+        for group, (module, layers, transparent) in groups.items():
             for name, layer in layers.items():
-                record = functools.partial(_wrapped, uses, busy, group, name)
+                stops = name not in transparent
+                record = functools.partial(
+                    _wrapped, uses, busy, group, name, stops
+                )
                 if inspect.isclass(layer):
                     for method in ("__init__", "__call__"):
                         if hasattr(layer, method):
@@ -109,10 +115,14 @@ def _wrapped(
     busy: list[str],
     group: str,
     name: str,
+    stops: bool,
     original: Callable[..., Any],
     method: str | None,
 ) -> Callable[..., Any]:
-    """Returns a method, or a function if `None`, that records its uses."""
+    """Returns a method, or a function if `None`, that records its uses.
+
+    If it `stops` the recording, what happens inside of it is not recorded.
+    """
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -124,6 +134,8 @@ def _wrapped(
                 target = bound.pop(next(iter(bound)))
             use = Use(group, name, method or "__call__", bound, target)
             uses.append(use)
+        if not stops:
+            return original(*args, **kwargs)
         busy.append(name)
         try:
             return original(*args, **kwargs)

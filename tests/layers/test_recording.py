@@ -60,6 +60,16 @@ def test_layers_inside_of_a_layer_are_not_recorded():
     ]
 
 
+def test_what_a_transparent_layer_calls_is_recorded():
+    group = GROUPS["lib"]._replace(transparent=frozenset({"Outer"}))
+    with recorded({"lib": group}) as uses:
+        Outer(3)(1)
+    assert [use.layer for use in uses] == ["Outer"] + ["Inner"] * 2 + [
+        "Outer",
+        "Inner",
+    ]
+
+
 def test_an_error_in_a_layer_does_not_end_the_recording():
     with recorded(GROUPS) as uses:
         layer = Inner(3)
