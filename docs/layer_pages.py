@@ -68,7 +68,7 @@ def _options() -> str:
         for name, reason in both.items():
             cells = rows.setdefault(reason, [[], []])
             cells[i].append(f"`{name}`")
-    return _narrow(
+    return _titled(
         "Arguments that are not compared",
         table(
             ("reason", *report.LIBRARIES.values()),
@@ -189,12 +189,12 @@ def _arrays(details: Details) -> str:
     if not rows:
         return ""
     columns = ("array", *report.LIBRARIES.values())
-    return _narrow("Where the arrays are", table(columns, rows, text=3))
+    return _titled("Where the arrays are", table(columns, rows, text=3))
 
 
-def _narrow(title: str, text: str) -> str:
-    """Puts tables that fit a phone under a title."""
-    return f"**{title}**\n\n:::{{container}} layer-details\n{text}:::\n\n"
+def _titled(title: str, text: str) -> str:
+    """Puts a table under a title, which is no heading of the page."""
+    return f"**{title}**\n\n{text}"
 
 
 # --- defaults and initial values that differ --------------------------------
@@ -216,7 +216,7 @@ def _defaults(details: Details) -> str:
         if several:
             listed = ", ".join(layer_details.described(several))
             text += f"Only in {title}: {listed}.\n\n"
-    return _narrow("Defaults that differ", text)
+    return _titled("Defaults that differ", text)
 
 
 def _initial(details: Details) -> str:
@@ -230,7 +230,7 @@ def _initial(details: Details) -> str:
         return ""
     columns = ("array", *report.LIBRARIES.values())
     title = f"Initial values that differ, at {layer_initial.INPUTS} inputs"
-    return _narrow(title, table(columns, rows, text=3))
+    return _titled(title, table(columns, rows, text=3))
 
 
 # --- errors -----------------------------------------------------------------
