@@ -5,6 +5,7 @@
 `nnx.Param`.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -60,9 +61,10 @@ class SpectralNorm(nnx.Module):
         """Wraps a layer that has a `kernel`.
 
         Args:
-            layer: a layer such as `nnx.Linear`, `nnx.Conv` or
-                `nnx.ConvTranspose`, whose kernel has the axes (*kernel, in,
-                out).
+            layer: an `nnx.LinearGeneral` without `batch_axis`, an
+                `nnx.ConvTranspose`, or a layer such as `nnx.Linear` and
+                `nnx.Conv` whose kernel has the axes (*kernel, in, out). The
+                rows of the matrix are the output features.
             n_steps: the number of power iterations of a training call.
             epsilon: the smallest norm to divide by.
             use_running_average: whether to use the stored estimates without
@@ -70,10 +72,17 @@ class SpectralNorm(nnx.Module):
             rngs: the streams of the initial estimates.
 
         Raises:
-            ValueError: if the layer has no `kernel` with two or more axes.
+            ValueError: if the layer has no `kernel` with two or more axes, or
+                if its kernel is not a single matrix.
         """
         _require_kernel("SpectralNorm", layer)
-        matrix = self._matrix(layer.kernel[...])
+        if isinstance(layer, nnx.Einsum) or getattr(layer, "batch_axis", None):
+            raise ValueError(
+                f"SpectralNorm layer: got {type(layer).__name__}, expected "
+                "one whose kernel is a single matrix. Wrap an nnx.Linear, an "
+                "nnx.LinearGeneral without `batch_axis`, or a convolution."
+            )
+        matrix = _matrix(layer, layer.kernel[...])
         outputs, inputs = matrix.shape
         u = jax.random.normal(rngs.params(), (outputs,), matrix.dtype)
         v = jax.random.normal(rngs.params(), (inputs,), matrix.dtype)
@@ -100,7 +109,7 @@ class SpectralNorm(nnx.Module):
         if use_running_average is None:
             use_running_average = self.use_running_average
         kernel = self.layer.kernel[...]
-        matrix = self._matrix(kernel)
+        matrix = _matrix(self.layer, kernel)
         u, v = self.u[...], self.v[...]
         if not use_running_average:
             stopped = lax.stop_gradient(matrix)
@@ -108,13 +117,6 @@ class SpectralNorm(nnx.Module):
                 u, v = self._iterate(stopped, u, v, self.epsilon)
             self.u[...], self.v[...] = u, v
         return _with_kernel(self.layer, kernel / (u @ matrix @ v))(x)
-
-    @staticmethod
-    def _matrix(kernel: Array) -> Array:
-        # (*kernel, in, out) -> (out, in * kernel), in PyTorch's order.
-        *axes, i, o = range(kernel.ndim)
-        kernel = jnp.transpose(kernel, (o, i, *axes))
-        return kernel.reshape(kernel.shape[0], -1)
 
     @staticmethod
     def _iterate(matrix, u, v, epsilon):
@@ -168,7 +170,8 @@ class WeightNorm(nnx.Module):
         Args:
             layer: a layer such as `nnx.Linear` or `nnx.Conv`.
             feature_axes: the axis of the kernel that has a norm for each
-                index; -1 is the axis of the output features. If `None`, the
+                index; -1 is the axis of the output features, which is -2 in
+                an `nnx.ConvTranspose` with `transpose_kernel`. If `None`, the
                 whole kernel has one norm.
 
         Raises:
@@ -191,6 +194,20 @@ class WeightNorm(nnx.Module):
             axes.remove(self.feature_axes % kernel.ndim)
         squares = jnp.square(kernel)
         return jnp.sqrt(jnp.sum(squares, tuple(axes), keepdims=True))
+
+
+def _matrix(layer: Any, kernel: Array) -> Array:
+    """Returns a kernel as a matrix (out, in * kernel), in PyTorch's order."""
+    if isinstance(layer, nnx.LinearGeneral):  # (*in, *out)
+        inputs = math.prod(layer.in_features)
+        return kernel.reshape(inputs, -1).T
+    *axes, i, o = range(kernel.ndim)
+    if isinstance(layer, nnx.ConvTranspose) and layer.transpose_kernel:
+        # The kernel of the convolution that is transposed, (*kernel, out,
+        # in), is flipped.
+        kernel, i, o = jnp.flip(kernel, axes), o, i
+    kernel = jnp.transpose(kernel, (o, i, *axes))
+    return kernel.reshape(kernel.shape[0], -1)
 
 
 def _require_kernel(wrapper: str, layer: Any) -> None:

@@ -1,11 +1,15 @@
 """The definition of spectral normalization agrees with NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from common import layers
+from impl_flax.layers import SpectralNorm
 from tests.layers.numeric import assert_agrees, complex_step, normal
 
 
@@ -109,3 +113,53 @@ def test_spectral_linear_applies_the_normalized_weight():
     assert buffers.keys() == {"weight_u", "weight_v"}
     assert_agrees(buffers["weight_u"], u, what="weight_u")
     assert_agrees(buffers["weight_v"], v, what="weight_v")
+
+
+def conv_transpose():
+    return nnx.ConvTranspose(
+        3, 2, (2, 3), transpose_kernel=True, rngs=nnx.Rngs(0)
+    )
+
+
+# The layers, and how the (out, in * kernel) matrix is made of their kernels.
+WRAPPED = {
+    "conv_transpose": (
+        conv_transpose,
+        lambda x: x[::-1, ::-1].transpose(2, 3, 0, 1).reshape(2, -1),
+    ),
+    "linear_general": (
+        lambda: nnx.LinearGeneral((3,), (2, 2), rngs=nnx.Rngs(0)),
+        lambda x: x.reshape(3, 4).T,
+    ),
+    "linear": (lambda: nnx.Linear(3, 4, rngs=nnx.Rngs(0)), np.transpose),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_flax_spectral_norm_knows_the_axes_of_a_kernel(name):
+    make, matrix = WRAPPED[name]
+    layer = make()
+    kernel = normal(*layer.kernel.shape)
+    layer.kernel.set_value(jnp.array(kernel))
+    wrapped = SpectralNorm(layer, n_steps=0, rngs=nnx.Rngs(0))
+    # The exact singular vectors; with a wrong matrix their shapes differ, or
+    # the norm does.
+    left, sigma, right = np.linalg.svd(matrix(kernel), full_matrices=False)
+    wrapped.u.set_value(jnp.array(left[:, 0]))
+    wrapped.v.set_value(jnp.array(right[0]))
+    x = jnp.array(normal(1, 4, 5, 3))
+    bias = layer.bias[...]
+    expected = (layer(x) - bias) / sigma[0] + bias
+    assert_agrees(wrapped(x), expected)
+
+
+def test_flax_spectral_norm_refuses_several_matrices(assert_raises):
+    groups = nnx.LinearGeneral(3, 2, batch_axis={0: 2}, rngs=nnx.Rngs(0))
+    einsum = nnx.Einsum("ab,bc->ac", (3, 2), rngs=nnx.Rngs(0))
+    for layer in (groups, einsum):
+        assert_raises(
+            functools.partial(SpectralNorm, layer, rngs=nnx.Rngs(0)),
+            ValueError,
+            r"SpectralNorm layer: got \w+, expected one whose kernel is a "
+            r"single matrix\. Wrap an .+\.",
+        )
