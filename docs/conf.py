@@ -21,6 +21,8 @@ os.environ |= {
 import generate  # noqa: E402
 import notebooks  # noqa: E402
 
+from common import agreement  # noqa: E402
+
 project = "eqx-vs-nnx"
 author = "the eqx-vs-nnx authors"
 release = metadata.version("eqx-vs-nnx")
@@ -41,7 +43,10 @@ default_role = "code"
 
 myst_enable_extensions = ["colon_fence", "substitution"]
 myst_heading_anchors = 3
-myst_substitutions = {"versions": generate.versions()}
+myst_substitutions = {
+    "versions": generate.versions(),
+    "amplified": agreement.AMPLIFIED,
+}
 
 # Pages with cells are executed in every build, and an error fails the build.
 nb_execution_mode = "force"

@@ -52,23 +52,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="D",
         default=["float64", "float32"],
-        help="float64, float32, bfloat16 (default: the first two)",
+        help="float64, float32, bfloat16, float16 (default: the first two)",
     )
     shared_options.add_json(parser, "all errors")
 
 
 def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     """Runs `layers`."""
+    from common.agreement import LAYER_TOLERANCES
     from common.comparison import layer_details
-    from common.comparison import layer_judge as judge
     from common.comparison import layer_report as report
     from common.errors import choose
     from common.layers.table import LAYERS
 
     files.require_writable(options.json, ".json")
     for dtype in options.dtype:
-        if dtype not in judge.DTYPES:
-            raise choose("--dtype", dtype, judge.DTYPES)
+        if dtype not in LAYER_TOLERANCES:
+            raise choose("--dtype", dtype, LAYER_TOLERANCES)
     if options.row is None:
         names = _rows_containing(options.name)
     else:

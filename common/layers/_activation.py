@@ -279,6 +279,12 @@ class Activation(Layer):
             return gelu(x, self.approximate), {}
         return ACTIVATIONS[self.function](x), {}
 
+    def offset(self, x):
+        if self.function != "standardize":
+            return 0.0
+        ratio = np.mean(x, -1) / np.sqrt(np.var(x, -1) + 1e-5)
+        return float(np.max(np.abs(ratio), initial=0.0))
+
 
 # --- functions with a parameter ----------------------------------------------
 

@@ -12,6 +12,7 @@ from common.layers._layer import Layer, extent
 from common.layers._normalization import (
     affine_variables,
     draw_mask,
+    offset_along,
     standardize,
     statistics,
 )
@@ -181,3 +182,6 @@ class BatchNorm(Layer):
             training=training,
             mask=mask,
         )
+
+    def offset(self, x, mask=None):
+        return offset_along(x, tuple(range(x.ndim - 1)), self.eps, mask)

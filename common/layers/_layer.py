@@ -85,6 +85,19 @@ class Layer(abc.ABC):
             for shaped in self.inputs
         )
 
+    def offset(self, *args: Any, **kwargs: Any) -> float:
+        """Returns the largest |mean| that the layer subtracts from an input.
+
+        The unit is the standard deviation. Rounding errors of the results grow
+        with this number. It is 0 if the layer does not subtract a mean.
+
+        Args:
+            args: a batch of each input.
+            kwargs: not used.
+        """
+        del args, kwargs
+        return 0.0
+
     def options(self) -> dict[str, Any]:
         """Returns the fields that describe the layer, not its input."""
         return {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -181,6 +182,15 @@ def instance_norm(
     return standardize(x, *statistics(x, axes, mask), eps, weight, bias, mask)
 
 
+def offset_along(
+    x: Any, axes: tuple[int, ...], eps: float, mask: Any = None
+) -> float:
+    """Returns the largest |mean| / sqrt(var + eps) along some axes."""
+    mean, var = statistics(jnp.asarray(x), axes, mask)
+    ratio = jnp.abs(mean) / jnp.sqrt(var + eps)
+    return float(jnp.max(ratio, initial=0.0))
+
+
 def draw_mask(
     rng: np.random.Generator, rows: int, elements: int
 ) -> np.ndarray:
@@ -226,6 +236,10 @@ class LayerNorm(Layer):
     def forward(self, params, buffers, x, mask=None, *, key, training):
         y = layer_norm(x, **params, shape=self.shape, eps=self.eps, mask=mask)
         return y, {}
+
+    def offset(self, x, mask=None):
+        axes = tuple(range(1, len(self.shape) + 1))
+        return offset_along(x, axes, self.eps, mask)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -277,6 +291,12 @@ class GroupNorm(Layer):
     def forward(self, params, buffers, x, *, key, training):
         return group_norm(x, **params, groups=self.groups, eps=self.eps), {}
 
+    def offset(self, x):
+        size = self.channels // self.groups
+        x = x.reshape(*x.shape[:-1], self.groups, size)
+        axes = (*range(1, x.ndim - 2), x.ndim - 1)
+        return offset_along(x, axes, self.eps)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InstanceNorm(Layer):
@@ -300,3 +320,6 @@ class InstanceNorm(Layer):
 
     def forward(self, params, buffers, x, *, key, training):
         return instance_norm(x, **params, eps=self.eps), {}
+
+    def offset(self, x):
+        return offset_along(x, tuple(range(1, x.ndim - 1)), self.eps)

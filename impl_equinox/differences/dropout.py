@@ -50,7 +50,7 @@ def dropout_keys() -> float:
     excuses=(
         Excuse(
             layer="dropout",
-            dtypes=("float64", "float32", "bfloat16"),
+            dtypes=("float64", "float32", "bfloat16", "float16"),
             quantities=("gradients",),
             options={"p": 1.0, "mask": "example"},
         ),

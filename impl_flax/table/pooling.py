@@ -76,7 +76,7 @@ def avg_pool(
         if use_ceil and counts:
             # PyTorch counts the padding, but not what `use_ceil` adds to it.
             counts = False
-            ends = [
+            ends: Any = [
                 (0, end - upper)
                 for (_, upper), (_, end) in zip(pads, ends, strict=True)
             ]

@@ -4,10 +4,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from common.agreement import layer_tolerance, relative_error
 from common.comparison import layer_judge as judge
-from common.layers.table import BatchNorm, Linear
+from common.layers.table import BatchNorm, LayerNorm, Linear
 
 
 @pytest.fixture(params=judge.DTYPES)
@@ -73,6 +75,20 @@ def test_a_wrong_output_is_detected(plant, dtype):
     assert ("output", "train", "") in found
     assert ("output", "eval", "") in found
     assert ("gradients", "train", "weight") in found
+
+
+def test_a_variance_of_squares_is_detected_at_a_large_mean():
+    """E[x^2] - E[x]^2 exceeds the tolerance, however large the mean is."""
+    layer = LayerNorm(use_weight=False, use_bias=False)
+    for mean in (1e2, 1e3, 1e4):
+        (x,) = judge.draw(layer, 3, 0, mean).calls[0].inputs
+        x = x.astype("float32")
+        expected, _ = layer.forward({}, {}, x * 1.0, key=None, training=True)
+        var = np.mean(x * x, -1) - np.mean(x, -1) ** 2
+        wrong = x - np.mean(x, -1, keepdims=True)
+        wrong /= np.sqrt(np.maximum(var, 0) + layer.eps)[:, None]
+        bound = layer_tolerance("float32", "layer", x.size, layer.offset(x))
+        assert relative_error(wrong, np.asarray(expected)) > bound
 
 
 def test_a_wrong_epsilon_is_detected_in_float64(plant):

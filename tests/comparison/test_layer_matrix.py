@@ -15,7 +15,7 @@ from common.comparison import layer_judge as judge
 from common.differences import excused, known_differences
 from common.layers.table import LAYERS
 from common.registry import find_counterpart
-from tests.conftest import many_draws, one_in
+from tests.conftest import exhaustive_but, many_draws, one_in, rarely_but
 from tests.layers.draws import DRAWS
 from tests.layers.draws.covering import COVERING
 
@@ -100,6 +100,67 @@ def test_layer_agrees_with_its_definition(row, backend):
 @some_rows(one_in(4, LAYERS))
 def test_layer_rounds_as_its_definition(row, backend, dtype):
     measure_and_assert(LAYERS[row](), backend, dtype)
+
+
+# --- conditioning, and float16 ----------------------------------------------
+
+
+SUBTRACTING = ("batch_norm", "layer_norm", "group_norm", "instance_norm")
+
+
+@libraries
+@some_rows(exhaustive_but(SUBTRACTING, "instance_norm"))
+def test_layer_rounds_as_its_definition_at_a_large_mean(row, backend):
+    """Beyond the bound at a mean of 0, but within |mean| / deviation of it."""
+    layer = LAYERS[row]()
+    options = {"mean": 1e4, "quick": True}
+    findings = judge.measure(layer, backend, "float32", **options)
+    assert_agrees(layer, backend, findings, "float32")
+    offset = layer.offset(judge.draw(layer, 3, 0, 1e4).calls[0].inputs[0])
+    assert offset > 5e3
+    assert any(one.error > one.tolerance / offset for one in findings)
+
+
+@libraries
+@some_rows(rarely_but(LAYERS, "embedding_attend"))
+def test_layer_rounds_as_its_definition_in_float16(row, backend):
+    measure_and_assert(LAYERS[row](), backend, "float16")
+
+
+# Nightly draws whose rounding errors the formula itself amplifies.
+AMPLIFYING = {
+    "mlp": {
+        "in_size": "scalar",
+        "out_size": "scalar",
+        "width_size": 3,
+        "depth": 3,
+        "activation": "silu",
+        "final_activation": "sigmoid",
+        "use_final_bias": False,
+    },
+    "spectral_norm": {
+        "in_features": 2,
+        "kernel_size": (2,),
+        "use_bias": False,
+        "num_power_iterations": 2,
+        "eps": 1.0,
+    },
+    "multihead_attention": {
+        "q_len": 2,
+        "kv_len": 2,
+        "kv_size": 4,
+        "output_size": 3,
+    },
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.nightly
+@libraries
+@some_rows(AMPLIFYING)
+def test_errors_that_a_formula_amplifies_are_accepted(row, backend):
+    layer = LAYERS[row](**AMPLIFYING[row])
+    measure_and_assert(layer, backend, "float32")
 
 
 @pytest.mark.optimized

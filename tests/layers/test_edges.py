@@ -16,6 +16,10 @@ from tests.layers.numeric import assert_agrees
 SIDES = ("reference", "equinox", "flax")
 
 
+def make(name, **fields):
+    return LAYERS[name](**fields)
+
+
 def run(layer, side, case):
     """Calls a layer in training in float64, and differentiates it."""
     buffers = {
@@ -41,7 +45,7 @@ STOCK = (("layer_norm", "flax"), ("batch_norm-standard", "flax"))
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("name", MASKED)
 def test_nan_in_an_excluded_element_leaves_the_gradient_alone(name, side):
-    layer = LAYERS[name.split("-")[0]](masked=True, **MASKED[name])
+    layer = make(name.split("-")[0], masked=True, **MASKED[name])
     case = judge.draw(layer, 3, seed=0)
     (x, mask), weights, key = case.calls[0]
     weights = np.where(mask, weights, 0)
@@ -105,7 +109,7 @@ def test_a_batch_may_be_empty(name):
 
 @pytest.mark.parametrize("options", [{}, {"seq_lengths": True}], ids=str)
 def test_the_carry_after_no_steps_is_the_initial_one(options):
-    layer = LAYERS["rnn"](cell="gru", steps=1, initial_carry=True, **options)
+    layer = make("rnn", cell="gru", steps=1, initial_carry=True, **options)
     case = judge.draw(layer, 1, seed=0)
     xs, *lengths, carry = case.calls[0].inputs
     inputs = xs[:, :0], *(x * 0 for x in lengths), carry
@@ -133,7 +137,7 @@ PADDINGS = {
 
 @pytest.mark.parametrize("name", PADDINGS)
 def test_all_sides_take_a_padding(name):
-    layer = LAYERS[name.split("-")[0]](**PADDINGS[name])
+    layer = make(name.split("-")[0], **PADDINGS[name])
     case = judge.draw(layer, 2, seed=0)
     expected, *others = (
         forward(layer, side)(
@@ -156,7 +160,7 @@ CEIL = {
 @pytest.mark.parametrize("name", CEIL)
 def test_windows_of_leftover_entries_are_those_of_pytorch(name, side):
     options, expected = CEIL[name]
-    layer = LAYERS[name](**options, padding=0, use_ceil=True, channels=1)
+    layer = make(name, **options, padding=0, use_ceil=True, channels=1)
     x = np.arange(options["size"][0] * 1.0)[None, :, None]
     y, _ = forward(layer, side)({}, {}, x, training=True)
     assert np.ravel(y).tolist() == expected
@@ -173,7 +177,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_row_refuses_what_a_library_cannot_do(name, assert_raises):
     assert_raises(
-        lambda: LAYERS[name](**REFUSED[name]),
+        lambda: make(name, **REFUSED[name]),
         ValueError,
         r".*(padding|target_shape): got .+, expected .+\. [A-Z].+\.",
     )
@@ -203,7 +207,7 @@ def test_activations_agree_at_special_values():
     names = sorted(ACTIVATIONS.keys() - {"one_hot"})
 
     def values(side, name, x):
-        layer = LAYERS["activation"](function=name, size=(4,))
+        layer = make("activation", function=name, size=(4,))
         call = forward(layer, side)
 
         def total(x):
@@ -242,7 +246,7 @@ def test_logsumexp_of_infinities_is_infinite():
 @pytest.mark.parametrize("mask", ["batch", "example"])
 @pytest.mark.parametrize("side", SIDES)
 def test_the_gradient_of_dropping_everything_is_zero(side, mask):
-    layer = LAYERS["dropout"](p=1.0, mask=mask)
+    layer = make("dropout", p=1.0, mask=mask)
     call = forward(layer, side)
 
     def loss(x):

@@ -4,9 +4,7 @@ from hypothesis import strategies as st
 
 from tests.layers.draws.options import options
 
-# Without p = 1, where the gradient is NaN in Equinox and in the definition,
-# but 0 in Flax.
-P = st.sampled_from((0.0, 0.1, 1 / 3, 0.5, 0.9))
+P = st.sampled_from((0.0, 0.1, 1 / 3, 0.5, 0.9, 1.0))
 
 DRAWS = {
     "dropout": st.one_of(
