@@ -1,5 +1,7 @@
 """Stock NNX convolutions on a channels-last batch."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -54,6 +56,27 @@ def conv_circular_stride() -> float:
         return conv(x)
 
     return float(jnp.mean(middles("SAME") - middles("CIRCULAR")))
+
+
+@family.known_difference(
+    name="pool-int-padding",
+    layer="max_pool",
+    quantity=RAISES,
+    what="The pooling functions reject a padding that is a number, or has a "
+    "number for an axis. The error is `'int' object is not iterable`. "
+    "`nnx.Conv`, Equinox, and PyTorch accept it.",
+    measured=1.0,
+    origin="1",
+    ours="The layer table passes pairs.",
+)
+def pool_int_padding() -> float:
+    """Returns 1 if a padding of 1 raises an error."""
+    padding: Any = 1
+    try:
+        nnx.max_pool(jnp.ones((1, 4, 1)), (2,), padding=padding)
+    except TypeError:  # "'int' object is not iterable"
+        return 1.0
+    return 0.0
 
 
 @family.known_difference(

@@ -66,8 +66,8 @@ class ConvTranspose(nnx.Conv):
             kernel_size: the size of the kernel along each axis.
             strides: the strides of the transposed convolution.
             padding: the padding of the transposed convolution: a number, a
-                number or a pair for each axis, `"SAME"`, `"SAME_LOWER"` or
-                `"VALID"`.
+                number or a pair for each axis, `"SAME"`, `"SAME_LOWER"`,
+                `"VALID"` or `"CAUSAL"`.
             padding_mode: the padding mode of the transposed convolution;
                 `"CIRCULAR"` requires `"SAME"` or `"SAME_LOWER"` padding.
             output_padding: the number of elements by which the output exceeds
@@ -115,7 +115,7 @@ class ConvTranspose(nnx.Conv):
                 if padding == "SAME_LOWER":
                     lower, upper = upper, lower
             else:
-                lower, upper = _pair(padding, axis)
+                lower, upper = _pair(padding, axis, reach)
             pads.append((reach - lower, reach - upper + a))
         # A circular padding of n elements of the dilated input is n // s
         # inputs from the other end, and n % s of the zeros between inputs.
@@ -159,8 +159,16 @@ def _per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
     return (value,) * axes if isinstance(value, int) else tuple(value)
 
 
-def _pair(padding: Any, axis: int) -> tuple[int, int]:
+def _pair(padding: Any, axis: int, reach: int) -> tuple[int, int]:
     if padding == "VALID":
         return 0, 0
+    if padding == "CAUSAL":
+        return reach, 0
+    if isinstance(padding, str):
+        raise ValueError(
+            f"ConvTranspose padding: got {padding!r}, expected 'SAME', "
+            "'SAME_LOWER', 'VALID', 'CAUSAL', a number or numbers. Correct "
+            "the name, or pass numbers."
+        )
     pad = padding if isinstance(padding, int) else padding[axis]
     return (pad, pad) if isinstance(pad, int) else (pad[0], pad[1])

@@ -72,6 +72,13 @@ WINDOWS = {
         r"ConvTranspose output_padding: got \(2,\), expected less than the "
         r"strides \(2,\)\. [A-Z].+\.",
     ),
+    "transposed_padding_name": (
+        lambda: flax_layers.ConvTranspose(
+            1, 1, (2,), padding="HALF", rngs=nnx.Rngs(0)
+        ),
+        r"ConvTranspose padding: got 'HALF', expected 'SAME', .+\. "
+        r"[A-Z].+\.",
+    ),
     "circular": (
         lambda: flax_layers.ConvTranspose(
             1, 1, (2,), padding_mode="CIRCULAR", rngs=nnx.Rngs(0)
