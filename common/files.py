@@ -41,15 +41,29 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         else:
             _replace(path.resolve(), data)
     except OSError as error:
-        fix = FIXES.get(error.errno or 0, "Choose another file.")
         # Python's own text would name the temporary file.
-        named = type(error)(
-            f"file {str(path)!r}: got the error "
-            f"{(error.strerror or str(error)).lower()!r}, expected a file "
-            f"that can be written. {fix}"
-        )
-        named.errno = error.errno
-        raise named from error
+        what = f"file {str(path)!r}"
+        raise explain(error, what, "a file that can be written") from error
+
+
+def explain(error: Exception, what: str, expected: str) -> OSError:
+    """Returns an error that says what could not be written, and what to do.
+
+    Args:
+        error: of the operating system, or of a library that writes.
+        what: names what the user asked for.
+        expected: what would have been right.
+    """
+    is_system = isinstance(error, OSError)
+    number = (error.errno or 0) if is_system else 0
+    text = (error.strerror if is_system else "") or str(error)
+    kind = expected.split()[1]
+    fix = FIXES.get(number, f"Choose another {kind}.")
+    named = (type(error) if is_system else OSError)(
+        f"{what}: got the error {text.lower()!r}, expected {expected}. {fix}"
+    )
+    named.errno = number or None
+    return named
 
 
 def _replace(path: pathlib.Path, data: bytes) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from common import checkpoints
 from common.errors import StateError
 from common.files import write_bytes
 
@@ -193,26 +194,28 @@ class State:
     def read(
         cls, path: str | os.PathLike[str]
     ) -> tuple["State", dict[str, Any]]:
-        """Reads the State and the `meta` from a file that `save` wrote.
+        """Reads the State and the `meta` of a run that was saved.
 
         A file of the first format has no digests, and is not verified.
 
         Args:
-            path: the file to read.
+            path: a file that `save` wrote, a checkpoint that `Trainer.fit`
+                wrote, or the folder of its checkpoints, of which the newest
+                is read.
 
         Returns:
             The State, and the `meta` that was saved with it.
 
         Raises:
-            StateError: if `save` did not write the file, or if a bit of it
-                has changed since.
+            StateError: if it was not written so, or if a bit of it has
+                changed since.
         """
-        what = f"state file {str(path)!r}"
         if os.path.isdir(path):
-            raise StateError(
-                f"{what}: got a folder, expected a file that `Trainer.save` "
-                "wrote. Add the name of the file."
-            )
+            found = checkpoints.read(path)
+            what = f"checkpoint {str(found.path)!r}"
+            _require_entries(what, found.arrays)
+            return cls.from_flat(found.arrays), found.meta
+        what = f"state file {str(path)!r}"
         data = pathlib.Path(path).read_bytes()
         try:
             with safetensors.safe_open(path, framework="numpy") as file:

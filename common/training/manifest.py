@@ -83,7 +83,8 @@ def read(path: str | os.PathLike[str]) -> Saved:
             produced it.
     """
     state, meta = State.read(path)
-    what = f"state file {os.fspath(path)!r}"
+    kind = "checkpoints" if os.path.isdir(path) else "state file"
+    what = f"{kind} {os.fspath(path)!r}"
     nans = [
         name
         for group in ("params", "buffers", "opt")

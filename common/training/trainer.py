@@ -1,5 +1,6 @@
 """`Trainer`: trains, evaluates and saves a model of any backend."""
 
+import contextlib
 import functools
 import os
 from typing import Any
@@ -9,7 +10,13 @@ import numpy as np
 
 from common.protocol import Metrics
 from common.state import State
-from common.training import carrying, checks, identity, manifest
+from common.training import (
+    carrying,
+    checkpointing,
+    checks,
+    identity,
+    manifest,
+)
 from common.training import data as data_module
 from common.training.compiled import Compiled
 from common.training.data import Place
@@ -74,6 +81,10 @@ class Trainer(Compiled):
         epochs: int = 1,
         batch_size: int | None = None,
         progress: bool = True,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int | None = None,
+        keep: int | None = None,
+        resume: bool = False,
     ) -> np.ndarray:
         """Trains for a number of epochs, in compiled chunks of steps.
 
@@ -81,6 +92,10 @@ class Trainer(Compiled):
         on the seed and the epoch, and leaves out those that do not fill a
         batch. A run that was interrupted, or loaded from a State, first
         completes the epoch that it had started.
+
+        A run that must survive a crash is written like this:
+
+            trainer.fit(xs, ys, epochs=9, checkpoint="run", resume=True)
 
         The first Control-C stops the run after the current chunk of steps,
         which takes about 0.2 seconds once the loop is compiled. A second
@@ -95,9 +110,22 @@ class Trainer(Compiled):
                 the run that was loaded from a file, or 32.
             progress: whether to show a progress bar, or a line every so
                 often where there is no terminal.
+            checkpoint: a folder to write checkpoints to while training. A
+                process that is killed leaves the one before. `load` and
+                `State.read` take the folder, and then read the newest one.
+            every: the number of steps from one checkpoint to the next. By
+                default those of an epoch. There is also one at the end, and
+                after Control-C.
+            keep: how many checkpoints to keep, the newest ones. By default
+                all.
+            resume: whether to continue from the newest checkpoint in that
+                folder, if there is one. The call then trains to where it
+                would have ended if it had not been interrupted: `epochs`
+                counts from the trainer's place before it resumes. So a
+                script can be started again as it is.
 
         Returns:
-            The loss of every step.
+            The loss of every step that this call took.
 
         Raises:
             BatchError: if the data does not fit the model. Nothing is
@@ -106,17 +134,29 @@ class Trainer(Compiled):
                 an infinity. The trainer holds the state before that step.
             Interrupted: after Control-C. The trainer holds the state after
                 the last chunk of steps.
+            StateError: if the checkpoints in the folder are of another model,
+                are later than the trainer's state and `resume` is not set,
+                or were damaged.
+            OSError: if a checkpoint cannot be written.
 
         Warns:
-            UserWarning: if the run was loaded from a file, and had another
-                batch size or data set, naming both.
+            UserWarning: if the run was loaded from a file or resumed, and had
+                another batch size or data set, naming both.
         """
-        if batch_size is None:
-            batch_size = int(self.fitted.get("batch_size", DEFAULT_BATCH_SIZE))
         self.check(inputs, targets, training=True)
         size = checks.check_examples(inputs, targets)
+        folder = checkpointing.check(checkpoint, every, keep, resume)
+        found = checkpointing.find_run(folder, self)
+        if batch_size is None:
+            known = found if resume and found else self.fitted
+            batch_size = int(known.get("batch_size", DEFAULT_BATCH_SIZE))
         minimum = self.subject.min_batch_size
         checks.check_fit(size, epochs, batch_size, minimum)
+        end = Place(self.place.epoch + epochs, 0)
+        if folder is not None:
+            checkpointing.prepare(folder)
+            if resume and found:
+                checkpointing.resume(self, folder)
         fitted = manifest.fitted(inputs, targets, batch_size)
         if self._loaded_from:
             identity.warn_of_changes(
@@ -126,15 +166,21 @@ class Trainer(Compiled):
         take = functools.partial(
             data_module.take, self.run_key, size=size, batch_size=batch_size
         )
-        end = Place(self.place.epoch + epochs, 0)
         steps = data_module.count_steps(self.place, end, size, batch_size)
         if self._loop is None:
             self._loop = Loop(self.pure_step)
-        with self._x64():
+        with self._x64(), contextlib.ExitStack() as stack:
+            keep_chunk = self._keep
+            if folder is not None:
+                each = size // batch_size if every is None else every
+                saving = checkpointing.Checkpointing(self, folder, each, keep)
+                stack.enter_context(saving)
+                take = saving.bounded(take)
+                keep_chunk = saving.after(self._keep)
             data = as_arrays((inputs, targets))
             return follow(
                 self._loop.chunks(self._leaves, self.place, end, data, take),
-                self._keep,
+                keep_chunk,
                 lambda: int(self.state().step),
                 steps=steps,
                 dtype=jnp.promote_types(self.dtype, "float32").name,
@@ -217,7 +263,9 @@ class Trainer(Compiled):
         """Continues from a State of this or of another backend.
 
         Args:
-            state: a State, or the path of a file that `save` wrote.
+            state: a State, the path of a file that `save` wrote, of a
+                checkpoint that `fit` wrote, or of the folder of its
+                checkpoints, of which the newest is loaded.
             rules: how the arrays of the State's model become those of this
                 one, if it is a model of yours with other names. As for
                 `port`: a plan, text, or a dict of text.

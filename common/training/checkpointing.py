@@ -1,0 +1,205 @@
+"""Checkpoints that `fit` writes while it trains."""
+
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from common import checkpoints
+from common.errors import BatchError, StateError
+from common.files import explain
+from common.training import manifest
+from common.training.loop import Chunk, Take
+
+
+class Checkpointing:
+    """A context in which the run of a trainer is written to a folder.
+
+    It writes when the number of steps is a multiple of `every`, and at the
+    end, also after Control-C.
+    """
+
+    def __init__(
+        self, trainer: Any, folder: pathlib.Path, every: int, keep: int | None
+    ):
+        """Makes the context.
+
+        Args:
+            trainer: the trainer that `fit` trains.
+            folder: where to write; it exists.
+            every: the number of steps from one checkpoint to the next.
+            keep: how many checkpoints to keep; all of them if `None`.
+        """
+        self._trainer = trainer
+        self._every = every
+        self._step = int(trainer.state().step)
+        self._written = max(checkpoints.steps(folder), default=-1)
+        if self._written > self._step:
+            raise StateError(
+                f"{_name(folder)}: got checkpoints up to step "
+                f"{self._written}, expected none after step {self._step} of "
+                "this trainer. Pass `resume=True` to continue that run, or "
+                "another folder."
+            )
+        self._writer = checkpoints.Writer(folder, keep)
+
+    def __enter__(self) -> "Checkpointing":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            if kind is None or issubclass(kind, KeyboardInterrupt):
+                self._write()
+        finally:
+            self._writer.close()
+
+    def bounded(self, take: Take) -> Take:
+        """Returns steps up to the next checkpoint only."""
+
+        def bounded(start, end, *, count):
+            left = self._every - self._step % self._every
+            return take(start, end, count=min(count, left))
+
+        return bounded
+
+    def after(self, keep: Callable[[Chunk], None]) -> Callable[[Chunk], None]:
+        """Returns a function that keeps a chunk, and may write a checkpoint.
+
+        Args:
+            keep: stores the run after a chunk.
+        """
+
+        def keep_and_write(chunk: Chunk) -> None:
+            keep(chunk)
+            if chunk.failure is None and chunk.metrics:
+                self._step += len(chunk.metrics["loss"])
+                if self._step % self._every == 0:
+                    self._write()
+
+        return keep_and_write
+
+    def _write(self) -> None:
+        if self._step == self._written:
+            return
+        arrays = self._trainer.state().flat()
+        meta = manifest.manifest(self._trainer)
+        self._writer.write(self._step, arrays, meta)
+        self._written = self._step
+
+
+def check(
+    checkpoint: Any, every: Any, keep: Any, resume: Any
+) -> pathlib.Path | None:
+    """Checks the arguments of `fit`. Nothing is written.
+
+    Returns:
+        The folder, or `None` if no checkpoints are to be written.
+
+    Raises:
+        BatchError: with the actual and the expected value of an argument.
+    """
+    for name, x in (("every", every), ("keep", keep)):
+        is_integer = isinstance(x, int | np.integer) and x is not True
+        if x is not None and not (is_integer and x >= 1):
+            raise BatchError(
+                f"{name}: got {x!r}, expected an integer of 1 or more. Pass "
+                f"one, or leave `{name}` out."
+            )
+    if checkpoint is None:
+        given = {"every": every, "keep": keep, "resume": resume or None}
+        found = [name for name, x in given.items() if x is not None]
+        if found:
+            raise BatchError(
+                f"checkpoint: got None with {', '.join(found)}, expected a "
+                "folder. Pass `checkpoint=` where to write."
+            )
+        return None
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise BatchError(
+            f"checkpoint: got {checkpoint!r}, expected the path of a folder. "
+            "Pass a string or a `pathlib.Path`."
+        )
+    folder = pathlib.Path(checkpoint)
+    what = _name(folder)
+    if folder.exists() and not folder.is_dir():
+        raise BatchError(
+            f"{what}: got a file, expected a folder. Pass another path."
+        )
+    others = checkpoints.strangers(folder) if folder.exists() else []
+    if others:
+        raise BatchError(
+            f"{what}: got {', '.join(map(repr, others[:3]))} in it, expected "
+            "a new folder, or one with checkpoints only. Pass another folder."
+        )
+    return folder
+
+
+def prepare(folder: pathlib.Path) -> None:
+    """Makes a folder if it is missing, and checks that it can be written to.
+
+    Raises:
+        OSError: naming the folder, and what to do.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        what, expected = _name(folder), "a folder that can be written to"
+        raise explain(error, what, expected) from error
+
+
+def find_run(
+    folder: pathlib.Path | None, trainer: Any
+) -> dict[str, Any] | None:
+    """Checks that the checkpoints of a folder are of a trainer's model.
+
+    Returns:
+        What the newest records of its run, or `None` if there is none.
+
+    Raises:
+        StateError: if they are of another model, or were damaged.
+    """
+    if folder is None or not folder.exists() or not checkpoints.steps(folder):
+        return None
+    found = checkpoints.read(folder, arrays=False)
+    got, expected = _model(found.meta), _model(manifest.manifest(trainer))
+    if got != expected:
+        raise StateError(
+            f"{_name(folder)}: got checkpoints of {got}, expected those of "
+            f"{expected}, as in this trainer. Pass another folder."
+        )
+    return found.meta
+
+
+def resume(trainer: Any, folder: pathlib.Path) -> None:
+    """Loads the newest checkpoint of a folder.
+
+    Raises:
+        StateError: if the trainer is further than that, or if it does not
+            fit.
+    """
+    step, newest = int(trainer.state().step), checkpoints.steps(folder)[-1]
+    if newest < step:
+        raise StateError(
+            f"{_name(folder)}: got checkpoints up to step {newest}, expected "
+            f"one at step {step} of this trainer or later. Leave `resume` "
+            "out to continue from the trainer."
+        )
+    trainer.load(folder)
+
+
+def _model(meta: Mapping[str, Any]) -> str:
+    name = meta.get("spec", meta.get("model"))
+    sizes = json.loads(json.dumps(meta.get("hyper_parameters", {})))
+    values = {**sizes, "dtype": meta.get("dtype")}
+    shown = ", ".join(f"{key}={x!r}" for key, x in values.items())
+    return f"{name}({shown})"
+
+
+def _name(folder: pathlib.Path) -> str:
+    return f"checkpoint folder {str(folder)!r}"
