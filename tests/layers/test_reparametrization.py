@@ -131,7 +131,6 @@ WRAPPED = {
         lambda: nnx.LinearGeneral((3,), (2, 2), rngs=nnx.Rngs(0)),
         lambda x: x.reshape(3, 4).T,
     ),
-    "linear": (lambda: nnx.Linear(3, 4, rngs=nnx.Rngs(0)), np.transpose),
 }
 
 

@@ -8,6 +8,9 @@ from tests.layers.draws.options import options
 SHAPES = (
     dict(window=(2,), stride=(2,), padding=((0, 0),), size=(5,)),
     dict(window=(3,), stride=(1,), padding=((2, 1),), size=(4,)),
+    dict(window=(2,), stride=(3,), padding=(0,), size=(6,)),
+    dict(window=(3, 2), stride=(2, 3), padding=1, size=(5, 4)),
+    dict(window=(3, 2), stride=(2, 1), padding="CAUSAL", size=(3, 4)),
     dict(window=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), size=(5, 4)),
     dict(window=(2, 3), stride=(1, 3), padding="SAME", size=(4, 5)),
     dict(window=(2, 4), stride=(1, 3), padding="VALID", size=(3, 6)),
