@@ -157,8 +157,11 @@ def group_norm(
     axes = (*range(1, x.ndim - 1), x.ndim)
     mask = None if mask is None else split(mask)
     moments = statistics(split(x), axes, mask)
-    y = standardize(split(x), *moments, eps, mask=mask)
-    return apply_affine(y.reshape(x.shape), weight, bias)
+    weight, bias = (
+        None if p is None else p.reshape(groups, -1) for p in (weight, bias)
+    )
+    y = standardize(split(x), *moments, eps, weight, bias, mask)
+    return y.reshape(x.shape)
 
 
 def instance_norm(

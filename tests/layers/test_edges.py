@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from common import layers
 from common.comparison import layer_judge as judge
 from common.layers import ACTIVATIONS
 from common.layers.table import LAYERS
 from common.registry import find_counterpart
 from tests.conftest import exhaustive_but
-from tests.layers.numeric import assert_agrees
+from tests.layers.numeric import assert_agrees, normal
 
 SIDES = ("reference", "equinox", "flax")
 
@@ -70,6 +71,32 @@ def test_nan_in_an_excluded_element_leaves_the_gradient_alone(name, side):
         shown = np.broadcast_to(mask, x.shape)
         assert np.array_equal(got["output"][shown], expected["output"][shown])
         assert not np.isfinite(got["output"][~shown]).any()
+
+
+def test_nan_under_a_mask_leaves_the_gradients_of_all_norms_finite():
+    mask = np.ones((2, 3, 4), bool)
+    mask[1, 2, 3] = mask[0, 0, 1] = False
+    x = np.where(mask, normal(2, 3, 4), np.nan)
+    weight, bias = normal(4, seed=1), normal(4, seed=2)
+    norms = {
+        "layer": functools.partial(layers.layer_norm, shape=(4,)),
+        "rms": functools.partial(layers.rms_norm, shape=(4,)),
+        "group": functools.partial(layers.group_norm, groups=2),
+        "instance": layers.instance_norm,
+    }
+
+    @jax.jit
+    @jax.grad
+    def gradients(arrays):
+        kept = (
+            jnp.where(mask, norm(*arrays[name], mask=mask, eps=1e-3), 0)
+            for name, norm in norms.items()
+        )
+        return sum(jnp.sum(jnp.square(y)) for y in kept)
+
+    got = gradients(dict.fromkeys(norms, (x, weight, bias)))
+    for name, arrays in got.items():
+        assert all(np.isfinite(g).all() for g in arrays), name
 
 
 # --- empty batches and sequences --------------------------------------------
