@@ -1,0 +1,69 @@
+"""`diff` on faults that were written without reading its code."""
+
+import jax
+import pytest
+
+from tests.conftest import bound_memory
+from tests.divergence.mutations.figures import find, run
+from tests.divergence.mutations.pair import places
+from tests.divergence.unseen.independent import FAULTS, PAIRS
+
+QUICK = [
+    one for one in FAULTS if one[1] in ("dec_slope", "win_bound", "joint_act")
+]
+HIDDEN = {"win_unit"}
+"""Faults that `diff` reports as agreeing within the precision of a cast."""
+LEAST = 54
+"""The number of faults whose line or function is the first origin."""
+
+
+@pytest.fixture(autouse=True)
+def default_floats():
+    """Runs a test with 64-bit types disabled, as JAX does by default."""
+    with jax.enable_x64(False):
+        yield
+
+
+def test_every_fault_marks_a_line():
+    assert len(FAULTS) == len({fault for _, fault in FAULTS}) >= 36
+    assert all(places(pair, fault) for pair, fault in FAULTS)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=[pair.name for pair in PAIRS])
+def test_pairs_without_a_fault_agree(pair):
+    found = run(pair)
+    assert found.ok and not found.origins
+
+
+@pytest.mark.parametrize(
+    ("pair", "fault"), QUICK, ids=[fault for _, fault in QUICK]
+)
+def test_planted_fault_is_the_first_origin(pair, fault):
+    finding = find(pair, fault)
+    assert finding.found and 0 in (finding.line, finding.function)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.nightly
+@pytest.mark.parametrize("pair", PAIRS, ids=[pair.name for pair in PAIRS])
+def test_pairs_agree_in_their_own_dtypes(pair):
+    for seed in range(3):
+        found = run(pair, seed=seed, dtype=None)
+        assert found.ok and not found.origins
+
+
+@pytest.mark.exhaustive
+@pytest.mark.nightly
+def test_number_of_first_origins(capsys):
+    findings = []
+    for pair, fault in FAULTS:
+        findings.append(find(pair, fault))
+        bound_memory()
+    missed = [
+        one.fault for one in findings if 0 not in (one.line, one.function)
+    ]
+    silent = {one.fault for one in findings if not one.found}
+    with capsys.disabled():
+        print(f"\nnot named first, of {len(FAULTS)}: {missed}")
+    assert silent <= HIDDEN
+    assert len(FAULTS) - len(missed) >= LEAST
