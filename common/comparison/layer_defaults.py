@@ -127,7 +127,7 @@ def find(library: str, dotted: str) -> Argument:
         raise ValueError(
             f"argument of a layer of {library}: got {dotted!r}, expected the "
             "name of a public layer and of an argument, as in "
-            "'Linear.use_bias'. `help` of the layer lists its arguments."
+            "'Linear.use_bias'. Call `help` on the layer to list them."
         )
     return Argument(library, layer, name, known[name])
 
