@@ -108,6 +108,10 @@ def _source(name: str) -> Any:
 
 def _name_options(message: str) -> str:
     """Replaces the arguments of `port` by the options of this command."""
+    message = message.replace(
+        "`align(source, target, x)` finds the rules",
+        "The command `align` with `--rules FILE` writes the rules",
+    ).replace("`diff` shows", "`diff --weights symmetric` shows")
     message = re.sub(r"\bbatch_norm='(\w+)'", r"`--batch-norm \1`", message)
     return re.sub(
         r"`(batch_norm|ignore|keep|rules)`",

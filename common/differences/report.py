@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from common.rendering.tables import Column, Table, render_table
 
 LIBRARIES = {"equinox": "Equinox", "flax": "Flax NNX"}
 
+NAME_WIDTH = 27
 SENTENCE_END = re.compile(r"(?<=\.) (?=[A-Z`])")
 
 FILTER = """
@@ -60,14 +62,15 @@ def summary(measurements: Sequence[Measurement]) -> str:
 def _table(title: str, measurements: Sequence[Measurement]) -> Table:
     # The column fits every name, because a wrapped name cannot be searched.
     columns = (
-        Column("where", width=27, wrap=False),
+        Column("where", width=NAME_WIDTH, wrap=False),
         Column("what differs", fill=True),
     )
     rows = []
     for measurement in measurements:
         row = measurement.row
         where = Text(row.name, "bold")
-        facts = [row.layer, f"{LIBRARIES[row.backend]}, {row.dtype}"]
+        layer = textwrap.wrap(row.layer, NAME_WIDTH)
+        facts = [*layer, f"{LIBRARIES[row.backend]}, {row.dtype}"]
         if row.upstream != NOT_REPORTED:
             facts.append(f"issue: {row.upstream}")
         where.append("\n" + "\n".join(facts), style="not bold dim")

@@ -66,6 +66,7 @@ def render_table(table: Table) -> rich.console.Group:
         box=rich.box.HORIZONTALS if table.lines else rich.box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
+        show_edge=table.lines,
         show_lines=table.lines,
         expand=any(column.fill for column in columns),
     )
@@ -85,7 +86,8 @@ def render_table(table: Table) -> rich.console.Group:
             grid.add_row(rich.text.Text(row.title, "dim"))
         else:
             grid.add_row(*map(_text, row))
-    return rich.console.Group(grid, *map(rich.text.Text, table.notes))
+    end = [] if table.lines else [rich.text.Text()]
+    return rich.console.Group(grid, *end, *map(rich.text.Text, table.notes))
 
 
 def markdown_table(table: Table) -> str:
