@@ -192,7 +192,8 @@ def find(path: str | os.PathLike[str]) -> pathlib.Path:
         raise StateError(
             f"checkpoint folder {str(path)!r}: got a folder without "
             "checkpoints, expected one that `Trainer.fit` wrote, or a file "
-            "that `Trainer.save` wrote. Correct the path."
+            "that `Trainer.save` wrote. Pass the folder that was given as "
+            "`checkpoint=`."
         )
     return path / str(found[-1])
 

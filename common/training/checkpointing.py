@@ -127,13 +127,15 @@ def check(
     what = _name(folder)
     if folder.exists() and not folder.is_dir():
         raise BatchError(
-            f"{what}: got a file, expected a folder. Pass another path."
+            f"{what}: got a file, expected a folder. Pass the path of a "
+            "folder, which is made if it is not there."
         )
     others = checkpoints.strangers(folder) if folder.exists() else []
     if others:
         raise BatchError(
             f"{what}: got {', '.join(map(repr, others[:3]))} in it, expected "
-            "a new folder, or one with checkpoints only. Pass another folder."
+            "a new folder, or one with checkpoints only. Pass a folder in "
+            f"it, such as {str(folder / 'run')!r}."
         )
     return folder
 
@@ -171,7 +173,8 @@ def find_run(
     if got != expected:
         raise StateError(
             f"{_name(folder)}: got checkpoints of {got}, expected those of "
-            f"{expected}, as in this trainer. Pass another folder."
+            f"{expected}, as in this trainer. Pass a folder of its own for "
+            "each model."
         )
     return found.meta
 
