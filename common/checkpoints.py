@@ -192,8 +192,8 @@ def find(path: str | os.PathLike[str]) -> pathlib.Path:
         raise StateError(
             f"checkpoint folder {str(path)!r}: got a folder without "
             "checkpoints, expected one that `Trainer.fit` wrote, or a file "
-            "that `Trainer.save` wrote. Pass the folder that was given as "
-            "`checkpoint=`."
+            "that `Trainer.save` wrote. Pass the path that was given to "
+            "`Trainer.fit`."
         )
     return path / str(found[-1])
 

@@ -128,14 +128,14 @@ def check(
     if folder.exists() and not folder.is_dir():
         raise BatchError(
             f"{what}: got a file, expected a folder. Pass the path of a "
-            "folder, which is made if it is not there."
+            "folder, which need not exist."
         )
     others = checkpoints.strangers(folder) if folder.exists() else []
     if others:
         raise BatchError(
             f"{what}: got {', '.join(map(repr, others[:3]))} in it, expected "
-            "a new folder, or one with checkpoints only. Pass a folder in "
-            f"it, such as {str(folder / 'run')!r}."
+            "a new folder, or one with checkpoints only. Pass the path of a "
+            "new folder."
         )
     return folder
 
@@ -173,8 +173,7 @@ def find_run(
     if got != expected:
         raise StateError(
             f"{_name(folder)}: got checkpoints of {got}, expected those of "
-            f"{expected}, as in this trainer. Pass a folder of its own for "
-            "each model."
+            f"{expected}, as in this trainer. Pass the path of a new folder."
         )
     return found.meta
 
