@@ -174,6 +174,13 @@ def test_a_hostile_manifest_is_refused(change, folder):
     assert time.perf_counter() - began < 1
 
 
+def test_a_manifest_without_its_digest_is_refused(folder):
+    path = folder / "10" / checkpoints.MANIFEST / "metadata"
+    path.write_text(path.read_text().replace('"number": 10', '"number": 11'))
+    with pytest.raises(StateError, match="does not have its digest"):
+        checkpoints.read(folder)
+
+
 def test_a_folder_without_checkpoints(tmp_path):
     for folder in (tmp_path, tmp_path / "3"):
         folder.mkdir(exist_ok=True)

@@ -275,7 +275,7 @@ def test_a_backend_loads_only_its_own_library(backend):
     (loaded,) = python(
         f"import sys\nfrom common.registry import find_backend\n"
         f"find_backend({backend!r})\n"
-        "print(*({'equinox', 'flax'} & sys.modules.keys()))"
+        "print(*({'equinox', 'flax', 'orbax'} & sys.modules.keys()))"
     )
     assert loaded.split() == [backend] * (backend in LIBRARIES)
 

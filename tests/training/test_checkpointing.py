@@ -105,6 +105,17 @@ def test_an_interrupted_run_continues_from_its_checkpoint(
     assert checkpoints.steps(folder) == [3, 6, 9, 10]
 
 
+def test_control_c_writes_a_last_checkpoint(start, fit, folder, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "advance", interrupt)
+    trainer = start()
+    with pytest.raises(Interrupted):
+        fit(trainer, checkpoint=folder, every=100)
+    assert checkpoints.steps(folder) == [trainer.state().step]
+
+
 def test_another_data_set_warns_by_name(start, fit, data, folder):
     trainer = start()
     fit(trainer, 1, checkpoint=folder)
