@@ -219,10 +219,10 @@ def test_every_array_has_one_path(library):
 
 
 def test_a_boolean_array_that_is_lost_is_seen(monkeypatch):
-    is_array = equinox_canonical._is_array
+    is_array = equinox_canonical.is_array
     monkeypatch.setattr(
         equinox_canonical,
-        "_is_array",
+        "is_array",
         lambda x: is_array(x) and x.dtype != bool,
     )
     assert len(lost(Equinox)) == 1
