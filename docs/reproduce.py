@@ -101,6 +101,7 @@ UNMEASURED = {
     "layer_tolerances.md": "the tolerances of common/agreement.py",
     "layers_counts.md": "counts of the libraries' public layers",
     "names.md": "names and shapes",
+    "layers_options.md": "the arguments of layers that no comparison sets",
     "command_line.md": "the text of --help",
     "dictionary.md": "snippets, with the values that the tests check",
     "port_align.md": "a mapping, printed by the code above it",
