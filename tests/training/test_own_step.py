@@ -307,7 +307,9 @@ def test_parts_that_are_not_there(library, assert_raises):
             lambda options=options: make_gan(library, model, **options),
             ValueError,
             rf"part of {name}: got '{part}', expected the dotted path of a "
-            rf"part, but {owner} has no '{word}'\. Write attributes, ",
+            rf"part, but {owner} has no '{word}'\. Write attributes, "
+            r"keys and indices with dots between them, as in "
+            r"`layers\.0\.weight`\.",
         )
 
 
