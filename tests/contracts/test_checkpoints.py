@@ -1,5 +1,6 @@
 """Checkpoints: whole, verified, and refused when damaged."""
 
+import gc
 import json
 import os
 import pathlib
@@ -28,6 +29,13 @@ ARRAYS = {
     "rng.key": np.array([0, 3], np.uint32),
     "step": np.array(5, np.int32),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_coroutine_is_left():
+    """Collects them here, where they are ignored, and not in another test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
