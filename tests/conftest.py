@@ -80,15 +80,26 @@ TINY: dict[str, dict[str, Any]] = {
 """Sizes at which a model still has every kind of array it can have."""
 
 
-def exhaustive_but(values: Iterable[Any], *quick: Any) -> list[Any]:
-    """Marks all values of a parameter as exhaustive but the given ones."""
+def exhaustive_but(
+    values: Iterable[Any], *quick: Any, one_in: int = 1
+) -> list[Any]:
+    """Marks all values of a parameter as exhaustive but the given ones.
+
+    With `one_in`, all but every so many of those are nightly too.
+    """
     values = list(values)
     missing = [value for value in quick if value not in values]
     assert not missing, f"{missing} are not among the values"
+    others = [value for value in values if value not in quick]
+    rare = [value for i, value in enumerate(others) if i % one_in]
     return [
         value
         if value in quick
-        else pytest.param(value, marks=pytest.mark.exhaustive)
+        else pytest.param(
+            value,
+            marks=[pytest.mark.exhaustive]
+            + [pytest.mark.nightly] * (value in rare),
+        )
         for value in values
     ]
 
@@ -110,10 +121,13 @@ def many_draws(fraction: float) -> int:
     return max(1, int(hypothesis.settings().max_examples * fraction))
 
 
-def one_in(step: int, values: Iterable[Any]) -> list[Any]:
-    """Marks all values of a parameter as exhaustive but every `step`-th."""
+def one_in(step: int, values: Iterable[Any], rarer: int = 1) -> list[Any]:
+    """Marks all values of a parameter as exhaustive but every `step`-th.
+
+    With `rarer`, all but every so many of those are nightly too.
+    """
     values = list(values)
-    return exhaustive_but(values, *values[::step])
+    return exhaustive_but(values, *values[::step], one_in=rarer)
 
 
 SHARED = ("cell", "row", "pair_name", "quick", "runs")

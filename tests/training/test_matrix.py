@@ -139,7 +139,9 @@ def test_inference_changes_nothing(cell):
     "dialect", exhaustive_but(BATCH_NORM_DIALECTS, "torch")
 )
 @pytest.mark.parametrize("backend", exhaustive_but(JUDGED, "flax"))
-@pytest.mark.parametrize("model", exhaustive_but(specs(), "stateful_mlp"))
+@pytest.mark.parametrize(
+    "model", exhaustive_but(specs(), "stateful_mlp", one_in=2)
+)
 def test_batch_norm_dialect(model, backend, dialect):
     """Every model has every dialect in every backend."""
     found = report((model, backend, "float64", "jit"), batch_norm=dialect)
