@@ -38,6 +38,9 @@ def pages() -> dict[str, str]:
         "diff_bank.md": _bank(
             json.loads((DATA / "mutations.json").read_text())
         ),
+        "diff_unseen.md": _unseen(
+            json.loads((DATA / "unseen.json").read_text())
+        ),
         "diff_cost.md": _cost(
             json.loads((DATA / "diff_cost.json").read_text())
         ),
@@ -76,6 +79,23 @@ def _bank(figures: dict) -> str:
     return table(("quantity", "value"), rows)
 
 
+def _unseen(figures: dict) -> str:
+    kinds = {
+        "used": "used while `diff` was changed",
+        "held out": "held out: nothing was tuned on them",
+        "independent": "in other pairs, written without reading its code",
+    }
+    rows = []
+    for bank, kind in kinds.items():
+        found = figures[bank]
+        faults, silent = found["faults"], len(found["silent"])
+        first = faults - silent - len(found["missed"])
+        share = f"{first} of {faults} ({100 * first / faults:.0f} %)"
+        rows.append((kind, share, f"{silent}"))
+    columns = ("faults", "named by the first origin", "not found")
+    return table(columns, rows)
+
+
 def _cost(stored: dict) -> str:
     rows = [
         (
@@ -83,7 +103,8 @@ def _cost(stored: dict) -> str:
             f"{run['values'][0]} and {run['values'][1]}",
             f"{run['elements'] / 1e6:.1f}",
             f"{run['first']:.1f}",
-            f"{run['again']:.1f}",
+            f"{run['again']:.1f}" if "again" in run else "-",
+            f"{run['peak'] / 2**30:.1f}" if "peak" in run else "-",
         )
         for run in stored["runs"]
     ]
@@ -93,5 +114,6 @@ def _cost(stored: dict) -> str:
         "million elements",
         "seconds, first call",
         "second call",
+        "peak memory in GiB",
     )
     return table(columns, rows) + f"Measured on {stored['machine']}.\n"

@@ -82,6 +82,12 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             "mutations.json",
         ),
     ),
+    "diff_unseen.md": (
+        _stored(
+            "python -m tests.divergence.unseen docs/data/unseen.json",
+            "unseen.json",
+        ),
+    ),
     "diff_cost.md": (
         _stored("python docs/measure_diff.py", "diff_cost.json"),
     ),

@@ -21,8 +21,8 @@ from common.comparison.relations import (
     variance,
 )
 from common.divergence import Diff
-from common.divergence.interpret import Node, Record
 from common.divergence.matching import find_axis_order
+from common.divergence.record import Node, Record
 
 LARGEST_EPS = 1e-2
 CUBIC = 0.044715

@@ -12,7 +12,7 @@ from common.comparison.functions import diff
 from common.comparison.programs import Program
 from common.comparison.rows import Location, Row
 from common.divergence import Diff
-from common.divergence.interpret import Node
+from common.divergence.record import Node
 
 INFERENCE = frozenset({"forward", "eval", "overwritten"})
 OF_OUTPUTS = frozenset({"training"})

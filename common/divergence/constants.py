@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.agreement import EPS, LITERAL_ULPS
-from common.divergence.interpret import Node
 from common.divergence.reasons import describe_literals, number_text
+from common.divergence.record import Node
 from common.divergence.result import SIDES, Origin
 from common.divergence.walk import BackwardWalk
 

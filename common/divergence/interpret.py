@@ -19,8 +19,9 @@ from common.agreement import EPS
 from common.divergence.data_movement import move_data
 from common.divergence.fingerprint import Fingerprint, take_fingerprint
 from common.divergence.primitives import BODIES, CALLBACKS, EXACT, INLINED
+from common.divergence.record import Node, Record
 from common.divergence.rounding import ROUNDED, is_rounding
-from common.divergence.sources import Frame, module_path, user_frames
+from common.divergence.sources import Frame, user_frames
 from common.divergence.widening import (
     bind,
     eps_of,
@@ -29,67 +30,6 @@ from common.divergence.widening import (
     read_literal,
     widen,
 )
-
-
-@dataclasses.dataclass(slots=True)
-class Node:
-    """A value that was computed, and the equation that computed it.
-
-    Attributes:
-        number: the index in the record.
-        primitive: the operation, or `"input"` or `"constant"`.
-        operands: the numbers of the values that it was computed from.
-        literals: the scalars among the equation's operands.
-        params: the equation's parameters.
-        shape: the shape of the value.
-        dtype: the dtype of the value in the program.
-        fingerprint: the fingerprint of the value.
-        value: the value, or `None` if the memory budget was used up.
-        frames: the source lines that it comes from, innermost first.
-        scope: JAX's name stack.
-        iterations: the iteration of each enclosing loop, outermost first.
-        eps: the machine epsilon of the narrowest floating dtype in which it
-            or one of its ancestors was rounded.
-        label: the path of an input.
-        rounding: the machine epsilon of the dtype that the value itself was
-            rounded to, if the program is evaluated in float64; else 0.
-    """
-
-    number: int
-    primitive: str
-    operands: tuple[int, ...]
-    literals: tuple[Any, ...]
-    params: dict[str, Any]
-    shape: tuple[int, ...]
-    dtype: str
-    fingerprint: Fingerprint
-    value: Any
-    frames: tuple[Frame, ...]
-    scope: str
-    iterations: tuple[int, ...]
-    eps: float
-    label: str = ""
-    rounding: float = 0.0
-
-    @property
-    def module(self) -> str:
-        """The path of the module that computed it, or `""`."""
-        return module_path(self.scope)
-
-
-@dataclasses.dataclass
-class Record:
-    """Everything that a function computed on some inputs.
-
-    Attributes:
-        nodes: every value, in execution order.
-        outputs: the numbers of the outputs.
-        notes: what could not be compared.
-    """
-
-    nodes: list[Node]
-    outputs: list[int]
-    notes: list[str]
 
 
 class _Value:

@@ -16,7 +16,7 @@ from common.divergence.fingerprint import (
     fingerprint_error,
     take_fingerprint,
 )
-from common.divergence.interpret import Node, Record
+from common.divergence.record import Node, Record
 
 # Operations of which one program may use the reciprocal of the other's.
 ROOTS = {"sqrt", "rsqrt"}

@@ -7,8 +7,8 @@ from common.divergence.fingerprint import (
     error_scales,
     fingerprint_error,
 )
-from common.divergence.interpret import Node
 from common.divergence.matching import equal_within, find_axis_order
+from common.divergence.record import Node
 
 
 def error_between(left: Node, right: Node) -> float:

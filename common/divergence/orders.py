@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 
 from common.divergence.fingerprint import comparable_values
-from common.divergence.interpret import Node
 from common.divergence.matching import MAX_AXIS_ORDERS, equal_within
+from common.divergence.record import Node
 
 # Only along axes that are at most this long is another order looked for.
 MAX_REORDERED_AXIS = 512

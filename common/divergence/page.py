@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from common.divergence.interpret import Node
+from common.divergence.record import Node
 from common.divergence.result import SIDES, Diff
 from common.divergence.sources import Frame, select_frames
-from common.divergence.text import operation
+from common.divergence.text import operation, reason
 from common.rendering.files import to_json as dump
 from common.rendering.pages import find_template
 from common.rendering.plots import Axis, Margins, Plot
@@ -18,6 +18,8 @@ CONTEXT_LINES = 6
 """Lines of source above and below a marked one."""
 SMALLEST_ERROR = 1e-17
 """Where values that are equal bit for bit are drawn."""
+MAX_ORIGINS = 3
+"""How many origins the page shows."""
 LARGEST_TICK = 1e-8
 """The plot reaches at least up to this error."""
 
@@ -36,13 +38,15 @@ def render(found: Diff, names: tuple[str, str], facts: Mapping) -> str:
         failed=[output for output in found.outputs if not output.ok],
         origins=[
             {
-                "reason": origin.reason,
+                "reason": reason(origin),
+                "error": origin.error,
                 "sides": {
                     side: _place(getattr(origin, side)) for side in SIDES
                 },
             }
-            for origin in found.origins
+            for origin in found.origins[:MAX_ORIGINS]
         ],
+        more=max(0, len(found.origins) - MAX_ORIGINS),
         plot=plot(found),
         dots=len(found.nearest_values()),
         environment=facts,
@@ -102,6 +106,8 @@ def to_json(found: Diff, facts: Mapping) -> str:
             "ok": found.ok,
             "seconds": found.seconds,
             "counts": [len(record.nodes) for record in found.records],
+            "hidden": found.hidden,
+            "missing": found.missing,
             "notes": [record.notes for record in found.records],
             "outputs": [
                 {"path": output.path, "ok": output.ok, "error": output.error}
@@ -135,9 +141,18 @@ def _place(node: Node | None) -> dict[str, Any] | None:
         return None
     return {
         "operation": operation(node),
-        "module": node.module,
+        "module": node.module or input_module(node),
+        "norm": node.norm,
+        "values": [f"{x:.6g}" for x in node.fingerprint.ranks[[0, -1]]]
+        if len(node.fingerprint.ranks)
+        else [],
         "excerpts": [_excerpt(frame) for frame in select_frames(node.frames)],
     }
+
+
+def input_module(node: Node) -> str:
+    """Returns the path of the module that an input is an array of."""
+    return node.label.rpartition(".")[0] if node.primitive == "input" else ""
 
 
 @functools.cache

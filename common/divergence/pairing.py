@@ -9,7 +9,6 @@ import numpy as np
 
 from common.divergence.constants import find_literal
 from common.divergence.fingerprint import comparable_values
-from common.divergence.interpret import Node
 from common.divergence.matching import ROOTS, Matching, find_axis_order
 from common.divergence.reasons import (
     SAME_NUMBERS,
@@ -17,6 +16,7 @@ from common.divergence.reasons import (
     describe_literals,
     make_origin,
 )
+from common.divergence.record import Node
 from common.divergence.result import SIDES, Origin
 from common.divergence.walk import DATA_MOVEMENT, BackwardWalk
 

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 
 from common.divergence.fingerprint import comparable_values
-from common.divergence.interpret import Node
 from common.divergence.matching import Matching, equal_within
 from common.divergence.orders import describe_order
+from common.divergence.record import Node
 from common.divergence.result import Origin
 
 # Primitives by which a mask is applied.

@@ -6,16 +6,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from common.divergence.fingerprint import fingerprint_error
-from common.divergence.interpret import Node, Record
 from common.divergence.matching import Matching
 from common.divergence.measure import error_between
+from common.divergence.record import Node, Record
 
 SIDES = ("left", "right")
 MAX_NEAREST_ERROR = 0.1
 """Values with a larger error than this are unrelated."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Output:
     """One leaf of the outputs of both functions.
 
@@ -33,6 +33,12 @@ class Output:
     right: Node
     ok: bool
     error: float
+
+    def __repr__(self):
+        return (
+            f"Output({self.path!r}, ok={self.ok}, error={self.error:.3g}, "
+            f"left={self.left.text}, right={self.right.text})"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from common.agreement import EPS, widened_tolerance
-from common.divergence.interpret import Node, Record
+from common.divergence.record import Node, Record
 from common.divergence.result import SIDES, Origin
 
 # Operations that read a constant in another layout.

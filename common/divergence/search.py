@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 
-from common.divergence.interpret import Node, Record, interpret
+from common.divergence.interpret import interpret
 from common.divergence.matching import Matching, narrower_tolerance
 from common.divergence.measure import are_equal, error_between
 from common.divergence.orders import describe_order
 from common.divergence.pairing import differing_inputs, pair_origins, prune
 from common.divergence.reasons import climb
+from common.divergence.record import Node, Record
 from common.divergence.result import SIDES, Diff, Origin, Output
 from common.divergence.rounded import (
     Tolerances,

@@ -3,9 +3,9 @@
 import linecache
 from typing import Any
 
-from common.divergence.interpret import Node
 from common.divergence.reasons import number_text
-from common.divergence.result import SIDES
+from common.divergence.record import Node
+from common.divergence.result import SIDES, Origin
 from common.divergence.sources import select_frames
 
 MAX_SHOWN = 3
@@ -43,8 +43,7 @@ def render(found: Any) -> str:
         lines.append(f"and {len(failed) - MAX_SHOWN} more outputs differ")
     for i, origin in enumerate(found.origins[:MAX_SHOWN]):
         lines.append("The programs diverge at" if i == 0 else "and at")
-        if origin.reason:
-            lines.append(f"  {origin.reason}")
+        lines.append(f"  {reason(origin)}")
         for side in SIDES:
             node = getattr(origin, side)
             if node is None:
@@ -62,6 +61,16 @@ def render(found: Any) -> str:
     for side, record in zip(SIDES, found.records, strict=True):
         lines += [f"note, {side}: {note}" for note in record.notes]
     return "\n".join(lines)
+
+
+def reason(origin: Origin) -> str:
+    """Returns what is known about an origin, in one sentence."""
+    if origin.reason:
+        return origin.reason
+    return (
+        "computed from the same values, with a relative error of "
+        f"{origin.error:.3g}"
+    )
 
 
 def describe(side: str, node: Node) -> list[str]:

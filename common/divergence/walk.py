@@ -4,8 +4,8 @@ import collections
 import functools
 from collections.abc import Sequence
 
-from common.divergence.interpret import Node, Record
 from common.divergence.matching import ROOTS, Matching
+from common.divergence.record import Node, Record
 
 LEAVES = {"input", "constant"}
 # Data-movement primitives.

@@ -61,13 +61,13 @@ class ViT(nnx.Module):
         return self.norm(x)[:, 0]
 
 
-def ported(source, size=32, depth=3):
+def ported(source, size=32, depth=3, heads=4, patch=4):
     """Returns the model with the weights of the Equinox model."""
 
     def linear(to, weight, bias):
         to.kernel, to.bias = nnx.Param(weight.T), nnx.Param(bias)
 
-    model = ViT(size, depth=depth, rngs=nnx.Rngs(0))
+    model = ViT(size, heads, depth, patch, rngs=nnx.Rngs(0))
     patches = source.patches
     model.patches.bias = nnx.Param(patches.bias.reshape(-1))
     model.patches.kernel = nnx.Param(patches.weight.transpose(2, 3, 1, 0))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common.divergence.interpret import Node
+from common.divergence.record import Node
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 4))

@@ -38,8 +38,11 @@ each_page = pytest.mark.parametrize(
 
 
 SLOW = (
+    "checkpoints.md",
     "diff.md",
+    "live_views.md",
     "move_a_model.md",
+    "optimizers.md",
     "porting.md",
     "state.md",
     "training_step.md",

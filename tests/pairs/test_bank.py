@@ -29,7 +29,7 @@ def failures(pair: Pair, training: bool, fault: Fault | None = None):
 
 
 @pytest.mark.parametrize(
-    "pair", rarely_but(PAIRS, *PAIRS[1::8]), ids=lambda pair: pair.name
+    "pair", rarely_but(PAIRS, *PAIRS[1::16]), ids=lambda pair: pair.name
 )
 def test_the_true_mapping_is_right(pair):
     assert failures(pair, False) == {}
@@ -44,7 +44,7 @@ def test_the_true_mapping_is_right_in_training(pair):
     assert failures(pair, True) == {}
 
 
-@pytest.mark.parametrize("pair", one_in(6, PAIRS), ids=lambda pair: pair.name)
+@pytest.mark.parametrize("pair", one_in(12, PAIRS), ids=lambda pair: pair.name)
 def test_every_array_is_mapped_or_named(pair):
     layouts = pair.layouts()
     right = NativeModel(pair.right()).infos
@@ -69,7 +69,7 @@ def test_a_pair_has_three_faults(pair):
 
 @pytest.mark.parametrize(
     "case",
-    rarely_but(FAULTS, *FAULTS[::40]),
+    rarely_but(FAULTS, *FAULTS[::80]),
     ids=lambda case: f"{case[0].name}-{case[1].name}",
 )
 def test_a_fault_has_an_effect(case):

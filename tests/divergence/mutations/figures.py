@@ -9,7 +9,7 @@ import numpy as np
 
 from common import diff
 from common.divergence import Diff
-from common.divergence.interpret import Node
+from common.divergence.record import Node
 from common.divergence.sources import Frame, select_frames
 from tests.divergence.mutations.bank import FAULTS, PAIRS
 from tests.divergence.mutations.pair import Pair, places

@@ -1,0 +1,18 @@
+"""Computes the figures of these banks that the documentation shows.
+
+python -m tests.divergence.unseen docs/data/unseen.json
+"""
+
+import sys
+
+import jax
+
+from common.rendering.files import to_json, write_json
+from tests.divergence.unseen.figures import figures
+
+if __name__ == "__main__":
+    (path,) = sys.argv[1:]
+    with jax.enable_x64(False):
+        found = figures()
+    write_json(path, found)
+    print(to_json(found))
