@@ -1,6 +1,7 @@
 """A progress bar for the terminal, and lines in its place elsewhere."""
 
 import time
+from collections.abc import Iterator
 
 import rich.console
 import rich.progress
@@ -33,7 +34,7 @@ class _ColorlessBar(rich.progress_bar.ProgressBar):
         self,
         console: rich.console.Console,
         options: rich.console.ConsoleOptions,
-    ) -> rich.console.RenderResult:
+    ) -> Iterator[rich.console.RenderableType]:
         if console.color_system is not None and not console.no_color:
             yield from super().__rich_console__(console, options)
             return

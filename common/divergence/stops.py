@@ -1,0 +1,79 @@
+"""Finds gradients that only one of two programs stops."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from common.divergence.result import SIDES, Origin
+from common.divergence.walk import DATA_MOVEMENT, BackwardWalk
+
+# The gradient of a softmax does not depend on the maximum that is subtracted.
+MAXIMA = {"max", "reduce_max", "argmax", "pmax"}
+LAYOUTS = DATA_MOVEMENT | {"select_n", "stop_gradient"}
+# The number of operations between a maximum and where its gradient stops.
+MAX_STEPS = 6
+
+
+def find_stops(walks: Sequence[BackwardWalk]) -> list[Origin]:
+    """Returns the values whose gradient only one of both programs stops.
+
+    Args:
+        walks: the walk through each program.
+    """
+    found: dict[Any, Origin] = {}
+    for side, (walk, other) in enumerate(zip(walks, walks[::-1], strict=True)):
+        stopped = {
+            number
+            for node in other.record.nodes
+            if node.primitive == "stop_gradient"
+            for number in (node.number, *node.operands)
+        }
+        for node in walk.record.nodes:
+            if not walk.users(node.number):
+                continue
+            if node.primitive != "stop_gradient" or _is_maximum(
+                walk, node.number
+            ):
+                continue
+            if node.fingerprint.kind != "float" or walk.is_constant(
+                node.number
+            ):
+                continue
+            same = walk.matching.matches_or_slices(side, node.number)
+            if not same or stopped & set(same) or _is_stopped(other, same[0]):
+                continue
+            partner = other.record.nodes[same[0]]
+            both = (node, partner) if side == 0 else (partner, node)
+            reason = f"stop_gradient only on the {SIDES[side]}"
+            # A line that runs several times is named once.
+            found.setdefault(node.frames[:1], Origin(*both, reason))
+    return list(found.values())
+
+
+def _is_stopped(walk: BackwardWalk, number: int) -> bool:
+    """Whether a gradient is stopped before or after a value."""
+    stops = [
+        node.number
+        for node in walk.record.nodes
+        if node.primitive == "stop_gradient"
+        and walk.users(node.number)
+        and not _is_maximum(walk, node.number)
+    ]
+    return not walk.ancestors_of([number]).isdisjoint(stops) or (
+        number in walk.ancestors_of(stops)
+    )
+
+
+def _is_maximum(walk: BackwardWalk, number: int) -> bool:
+    """Whether a value is a maximum, in any layout, perhaps made finite."""
+    nodes = walk.record.nodes
+    last = {number}
+    for _ in range(MAX_STEPS):
+        if any(nodes[i].primitive in MAXIMA for i in last):
+            return True
+        last = {
+            operand
+            for i in last
+            if nodes[i].primitive in LAYOUTS
+            for operand in nodes[i].operands
+        }
+    return False
