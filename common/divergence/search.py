@@ -21,6 +21,7 @@ from common.divergence.rounded import (
     literal_eps,
     rounded_origins,
 )
+from common.divergence.stops import are_backward, find_stops
 from common.divergence.tracing import Traced, trace
 from common.divergence.walk import BackwardWalk
 from common.environment import flag
@@ -208,7 +209,10 @@ def _compare(
         ):
             origins.append(_misplaced(matching, output))
     origins = prune([_add_inputs(origin, walks) for origin in origins], walks)
-    return outputs, differing_inputs(origins, walks) + origins
+    origins = differing_inputs(origins, walks) + origins
+    if origins and are_backward(walks, origins[0]):
+        origins = find_stops(walks) + origins
+    return outputs, origins
 
 
 def _misplaced(matching: Matching, output: Output) -> Origin:

@@ -49,6 +49,14 @@ def find_stops(walks: Sequence[BackwardWalk]) -> list[Origin]:
     return list(found.values())
 
 
+def are_backward(walks: Sequence[BackwardWalk], origin: Origin) -> bool:
+    """Whether an origin is in a backward pass."""
+    return any(
+        node is not None and walk.is_backward(node.number)
+        for walk, node in zip(walks, (origin.left, origin.right), strict=True)
+    )
+
+
 def _is_stopped(walk: BackwardWalk, number: int) -> bool:
     """Whether a gradient is stopped before or after a value."""
     stops = [

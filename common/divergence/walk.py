@@ -2,7 +2,7 @@
 
 import collections
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from common.divergence.matching import ROOTS, Matching
 from common.divergence.record import Node, Record
@@ -182,6 +182,10 @@ class BackwardWalk:
             found |= last
         return {i for i in found if not nodes[i].fingerprint.is_constant}
 
+    def users(self, number: int) -> list[int]:
+        """Returns the values that are computed from a value."""
+        return self._users[number]
+
     @functools.cached_property
     def ancestors_of_failures(self) -> set[int]:
         """Everything that the differing outputs were computed from.
@@ -190,8 +194,12 @@ class BackwardWalk:
         proves less: the first step of Adam, for example, hides a wrong scale
         of the gradient.
         """
+        return self.ancestors_of(self.failures)
+
+    def ancestors_of(self, numbers: Iterable[int]) -> set[int]:
+        """Returns some values and everything they were computed from."""
         found: set[int] = set()
-        stack = list(self.failures)
+        stack = list(numbers)
         while stack:
             number = stack.pop()
             if number not in found:

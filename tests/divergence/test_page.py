@@ -35,3 +35,10 @@ def test_page_shows_what_is_missing_hidden_or_of_an_input():
     found = dataclasses.replace(found, hidden=0.0625)
     html = page.render(found, ("a", "b"), {"versions": {}})
     assert "can hide a relative error of 0.062" in html
+
+
+def test_outputs_have_a_short_text():
+    found = diff(norm, lambda x: fast_norm(x, 1e-6), X)
+    assert len(repr(found.outputs)) < 200
+    assert "of norm" in repr(found.outputs)
+    assert len(repr(found.records)) < 200

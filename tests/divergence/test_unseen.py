@@ -43,11 +43,9 @@ def test_pairs_without_a_fault_agree(pair):
     assert run(pair, seed=1).ok
 
 
-@pytest.mark.parametrize(
-    ("pair", "fault"), one_in(3, EXAMPLES), ids=[f for _, f in EXAMPLES]
-)
-def test_planted_fault_is_the_first_origin(pair, fault):
-    finding = find(pair, fault)
+@pytest.mark.parametrize("case", one_in(3, EXAMPLES), ids=lambda case: case[1])
+def test_planted_fault_is_the_first_origin(case):
+    finding = find(*case)
     assert finding.found and 0 in (finding.line, finding.function)
 
 
