@@ -85,7 +85,7 @@ def large(name):
         found = align(
             left, right, left_inputs=channels_first, right_inputs=batch
         )
-        right = port(left, right, rules=found)
+        right = port(left, right, rules=found, batch_norm="serve")
         right.bn.epsilon = WRONG
         model = eqx.nn.inference_mode(model)
 
