@@ -16,7 +16,6 @@ from common.divergence.fingerprint import (
     fingerprint_error,
     take_fingerprint,
 )
-from common.divergence.inclusion import Inclusion
 from common.divergence.record import Node, Record
 
 # Operations of which one program may use the reciprocal of the other's.
@@ -85,17 +84,8 @@ class Matching:
             self._related[key] = self.matches(side, number) or (
                 *self._wholes(side, number),
                 *self._pieces(side, number),
-                *self._inclusion.related(side, number),
             )
         return self._related[key]
-
-    @functools.cached_property
-    def _inclusion(self) -> Inclusion:
-        return Inclusion(
-            self.records,
-            lambda side, number: bool(self.candidates(side, number)),
-            self.allowed_error,
-        )
 
     def has_reciprocal(self, side: int, number: int) -> bool:
         """Whether the other record has a root that is one over a value."""
