@@ -89,9 +89,10 @@ def large(name):
         right.bn.epsilon = WRONG
         model = eqx.nn.inference_mode(model)
 
-        def first(model, state, images):
+        def resnet(model, state, images):
             return jax.vmap(model, in_axes=(0, None))(images, state)[0]
 
+        program = resnet
         args = (model, state, images.transpose(0, 3, 1, 2))
         right.eval()
     else:
@@ -100,13 +101,14 @@ def large(name):
         )
         right = vit_nnx.ported(left, 384, 12, heads=6, patch=16)
 
-        def first(model, images):
+        def vit(model, images):
             return jax.vmap(model)(images)
 
+        program = vit
         args = (left, images)
     start = time.monotonic()
     found = diff(
-        first,
+        program,
         lambda model, images: model(images),
         *args,
         right_args=(right, images),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import rich.console
 import rich.progress
 import rich.progress_bar
+import rich.segment
 import rich.text
 
 LINES = 10
@@ -34,7 +35,7 @@ class _ColorlessBar(rich.progress_bar.ProgressBar):
         self,
         console: rich.console.Console,
         options: rich.console.ConsoleOptions,
-    ) -> Iterator[rich.console.RenderableType]:
+    ) -> Iterator[rich.console.RenderableType | rich.segment.Segment]:
         if console.color_system is not None and not console.no_color:
             yield from super().__rich_console__(console, options)
             return

@@ -43,4 +43,4 @@ def test_the_maximum_of_a_softmax_is_no_stopped_gradient():
     )
     (origin, *_) = found.origins
     assert origin.reason == "stop_gradient only on the left"
-    assert origin.right.primitive == "div"
+    assert origin.right is not None and origin.right.primitive == "div"
