@@ -102,7 +102,10 @@ for _dtype in ("bfloat16", "float16"):
 # of up to this many times what the rounding error leads to are no mismatch.
 # Measured on the 13 pairs of `tests/pairs` in float32 over 20 steps: two pairs
 # exceed a tolerance above, by at most 1.2 times, with errors of 0.9 and 7.3
-# times what the rounding error leads to.
+# times what the rounding error leads to. For a layer, the yardstick is the
+# error of its definition in the same dtype: of 2,616 nightly draws in float32
+# and bfloat16, three settings exceed their tolerance, with errors of 0.7 to 5
+# times that of the definition.
 AMPLIFIED = 16
 
 # Values of two programs match if their error is at most this many ULPs of the
@@ -197,8 +200,9 @@ def amplified(noise: float) -> float:
     """Returns the largest error that rounding can explain.
 
     Args:
-        noise: the error of a run with one more rounding error; infinite or
-            NaN errors explain nothing.
+        noise: the error of a run with one more rounding error, or of a
+            definition in a narrow dtype; infinite or NaN errors explain
+            nothing.
     """
     return AMPLIFIED * noise if np.isfinite(noise) else 0.0
 

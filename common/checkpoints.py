@@ -55,7 +55,7 @@ def _is_step(name: str) -> bool:
 
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Tells the folder of one checkpoint."""
+    """Whether a path is the folder of one checkpoint."""
     return pathlib.Path(path, MANIFEST).is_dir()
 
 

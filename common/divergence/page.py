@@ -9,7 +9,7 @@ from typing import Any
 from common.divergence.record import Node
 from common.divergence.result import SIDES, Diff
 from common.divergence.sources import Frame, select_frames
-from common.divergence.text import operation, reason
+from common.divergence.text import MAX_SHOWN, operation, reason
 from common.rendering.files import to_json as dump
 from common.rendering.pages import find_template
 from common.rendering.plots import Axis, Margins, Plot
@@ -18,8 +18,6 @@ CONTEXT_LINES = 6
 """Lines of source above and below a marked one."""
 SMALLEST_ERROR = 1e-17
 """Where values that are equal bit for bit are drawn."""
-MAX_ORIGINS = 3
-"""How many origins the page shows."""
 LARGEST_TICK = 1e-8
 """The plot reaches at least up to this error."""
 
@@ -39,14 +37,15 @@ def render(found: Diff, names: tuple[str, str], facts: Mapping) -> str:
         origins=[
             {
                 "reason": reason(origin),
-                "error": origin.error,
+                # The sentence has the error if nothing else is known.
+                "error": origin.error if origin.reason else None,
                 "sides": {
                     side: _place(getattr(origin, side)) for side in SIDES
                 },
             }
-            for origin in found.origins[:MAX_ORIGINS]
+            for origin in found.origins[:MAX_SHOWN]
         ],
-        more=max(0, len(found.origins) - MAX_ORIGINS),
+        more=max(0, len(found.origins) - MAX_SHOWN),
         plot=plot(found),
         dots=len(found.nearest_values()),
         environment=facts,
@@ -116,7 +115,8 @@ def to_json(found: Diff, facts: Mapping) -> str:
             "origins": [
                 {
                     "reason": origin.reason,
-                    "error": origin.error,
+                    # The sentence has the error if nothing else is known.
+                    "error": origin.error if origin.reason else None,
                     "left": node(origin.left),
                     "right": node(origin.right),
                 }

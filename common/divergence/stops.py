@@ -21,25 +21,16 @@ def find_stops(walks: Sequence[BackwardWalk]) -> list[Origin]:
     """
     found: dict[Any, Origin] = {}
     for side, (walk, other) in enumerate(zip(walks, walks[::-1], strict=True)):
-        stopped = {
-            number
-            for node in other.record.nodes
-            if node.primitive == "stop_gradient"
-            for number in (node.number, *node.operands)
-        }
-        for node in walk.record.nodes:
-            if not walk.users(node.number):
+        theirs = _stops(other)
+        stopped = other.ancestors_of(theirs)
+        for number in _stops(walk):
+            node = walk.record.nodes[number]
+            same = walk.matching.matches_or_slices(side, number)
+            if not same or node.fingerprint.kind != "float":
                 continue
-            if node.primitive != "stop_gradient" or _is_maximum(
-                walk, node.number
-            ):
-                continue
-            if node.fingerprint.kind != "float" or walk.is_constant(
-                node.number
-            ):
-                continue
-            same = walk.matching.matches_or_slices(side, node.number)
-            if not same or stopped & set(same) or _is_stopped(other, same[0]):
+            # Their gradient may be stopped before or after the same value.
+            before = other.ancestors_of(same[:1])
+            if same[0] in stopped or not before.isdisjoint(theirs):
                 continue
             partner = other.record.nodes[same[0]]
             both = (node, partner) if side == 0 else (partner, node)
@@ -57,18 +48,16 @@ def are_backward(walks: Sequence[BackwardWalk], origin: Origin) -> bool:
     )
 
 
-def _is_stopped(walk: BackwardWalk, number: int) -> bool:
-    """Whether a gradient is stopped before or after a value."""
-    stops = [
+def _stops(walk: BackwardWalk) -> list[int]:
+    """Returns the values that stop a gradient which is not zero anyway."""
+    return [
         node.number
         for node in walk.record.nodes
         if node.primitive == "stop_gradient"
         and walk.users(node.number)
+        and not walk.is_constant(node.number)
         and not _is_maximum(walk, node.number)
     ]
-    return not walk.ancestors_of([number]).isdisjoint(stops) or (
-        number in walk.ancestors_of(stops)
-    )
 
 
 def _is_maximum(walk: BackwardWalk, number: int) -> bool:

@@ -161,7 +161,8 @@ def find_run(
     """Checks that the checkpoints of a folder are of a trainer's model.
 
     Returns:
-        What the newest records of its run, or `None` if there is none.
+        What the newest checkpoint records of its run, or `None` if there is
+        none.
 
     Raises:
         StateError: if they are of another model, or were damaged.

@@ -39,7 +39,9 @@ def load(
     call its `load`.
 
     Args:
-        path: a file that `Trainer.save` wrote.
+        path: a file that `Trainer.save` wrote, a checkpoint that
+            `Trainer.fit` wrote, or the folder of its checkpoints, of which
+            the newest is read.
         backend: a name from `backends()`; it need not be the one that wrote
             the file.
         optimizer: the optimizer, if the file does not determine it.

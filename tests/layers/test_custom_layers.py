@@ -15,16 +15,17 @@ from flax import nnx
 
 import impl_equinox.layers
 import impl_flax.layers
+from tests.conftest import one_in
 
 PACKAGES = (impl_equinox.layers, impl_flax.layers)
-LAYERS = [
-    pytest.param(value, id=f"{package.__name__.split('.')[0]}-{name}")
+LAYERS = {
+    f"{package.__name__.split('.')[0]}-{name}": value
     for package in PACKAGES
     for name, value in vars(package).items()
     if not name.startswith("_") and not inspect.ismodule(value)
-]
+}
 
-each_layer = pytest.mark.parametrize("layer", LAYERS)
+each_layer = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 
 
 # --- docstrings -------------------------------------------------------------
@@ -58,7 +59,7 @@ def failures_of_examples(layer: Any) -> list[str]:
 
 
 def test_both_packages_have_layers():
-    found = {str(layer.id).split("-")[0] for layer in LAYERS}
+    found = {name.split("-")[0] for name in LAYERS}
     assert found == {"impl_equinox", "impl_flax"}
     assert len(LAYERS) > 20
 
@@ -68,8 +69,9 @@ def test_docstring_has_a_formula_and_an_example(layer):
     assert missing_parts(layer) == []
 
 
-@each_layer
-def test_example_runs(layer):
+@pytest.mark.parametrize("name", one_in(3, LAYERS))
+def test_example_runs(name):
+    layer = LAYERS[name]
     reports = failures_of_examples(layer)
     assert not reports, "".join(reports)
 

@@ -19,6 +19,7 @@ import pytest
 from jax.errors import KeyReuseError
 
 from common.agreement import assert_close
+from tests.conftest import one_in
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIBRARIES = ("equinox", "flax")
@@ -82,7 +83,7 @@ def assert_agree(
         )
 
 
-@each_recipe
+@pytest.mark.parametrize("name", one_in(2, recipes("flax")))
 def test_both_libraries_get_the_same_results(name):
     precision = PRECISIONS.get(name, "float64")
     assert_agree(results("flax", name), results("equinox", name), precision)

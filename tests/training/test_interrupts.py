@@ -253,6 +253,7 @@ def test_three_interrupts_in_a_row_end_three_runs_at_a_step():
         assert child.wait() == 0
 
 
+@pytest.mark.exhaustive
 def test_an_interrupt_while_xla_compiles_waits_for_the_compiler():
     with process(COMPILING, sorts=8) as child:
         for _ in range(3):
