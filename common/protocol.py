@@ -225,6 +225,17 @@ class Counterpart(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a trainer computes its steps: on which devices, and in which parts.
+
+    `build` documents each setting, under the same name.
+    """
+
+    mesh: jax.sharding.Mesh | None = None
+    shard: Any = None
+
+
 Native = TypeVar("Native")
 Rebuild = Callable[[Sequence[Any]], Any]
 """Rebuilds a native object from the arrays that `Backend.split` returns."""
@@ -243,7 +254,7 @@ class Backend(Protocol[Native]):
 
     The constructor of a library's backend takes the spec, the library's model
     class (`None` for the reference, which runs the spec itself), an optax
-    optimizer, a loss, and metrics by name.
+    optimizer, a loss, metrics by name, and the settings of the steps.
 
     Attributes:
         name: the name that `build` takes.

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from common.layouts import Role
-from common.protocol import Loss, Spec
+from common.protocol import Loss, Settings, Spec
 from common.state import MODEL, State
 from common.training import optimizers
 from impl_equinox.canonical import Layouts, abstract
@@ -40,12 +40,14 @@ class Backend:
         optimizer: optax.GradientTransformation,
         loss: Loss,
         metrics: Mapping[str, Loss],
+        settings: Settings,
     ):
         self.model_class = model_class
         self.hyper_parameters = dataclasses.asdict(spec)
         self.spec = spec
         self.loss = loss
         self.metrics = metrics
+        self.settings = settings
 
         model, state = self._abstract(jr.key(0))
         self.layouts = Layouts((model, state))

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 
 from common.layouts import Role
-from common.protocol import Loss, Spec
+from common.protocol import Loss, Settings, Spec
 from common.state import MODEL, State
 from common.training import optimizers
 from impl_flax.canonical import Layouts, abstract
@@ -39,12 +39,14 @@ class Backend:
         optimizer: optax.GradientTransformation,
         loss: Loss,
         metrics: Mapping[str, Loss],
+        settings: Settings,
     ):
         self.model_class = model_class
         self.hyper_parameters = dataclasses.asdict(spec)
         self.spec = spec
         self.loss = loss
         self.metrics = metrics
+        self.settings = settings
 
         module = self._abstract(jr.key(0))
         self.layouts = Layouts(module)

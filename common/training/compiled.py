@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from common.protocol import Backend, Loss, Metrics, Spec
+from common.protocol import Backend, Loss, Metrics, Settings, Spec
 from common.state import State
 from common.training import checks, optimizers
 from common.training.data import Place
@@ -25,6 +25,7 @@ class Compiled:
     """
 
     subject: Subject
+    settings: Settings
     name: str
     backend: Backend
     optimizer: Any
@@ -43,8 +44,10 @@ class Compiled:
         loss: Loss | None,
         metrics: Mapping[str, Loss],
         seed: int,
+        settings: Settings | None = None,
     ):
         self.subject = subject
+        self.settings = settings = settings or Settings()
         self.name = subject.name
         self.dtype = subject.dtype
         self.seed = seed
@@ -52,7 +55,9 @@ class Compiled:
             self.optimizer = optimizers.require_optimizers(
                 subject.optimizer() if optimizer is None else optimizer
             )
-            self.backend = subject.backend(self.optimizer, loss, metrics)
+            self.backend = subject.backend(
+                self.optimizer, loss, metrics, settings
+            )
             init_key, run_key = jr.split(jr.key(seed))
             native = subject.start(self.backend, init_key, run_key)
             self.pure = PureFunctions(self.backend, native)

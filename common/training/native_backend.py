@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from common.layouts import Role
 from common.native import NativeModel
-from common.protocol import Loss
+from common.protocol import Loss, Settings
 from common.state import MODEL, State
 from common.training import optimizers
 from common.training.part_optimizers import (
@@ -70,6 +70,7 @@ class NativeBackend:
         optimizer: Any,
         loss: Loss | None,
         metrics: Mapping[str, Loss],
+        settings: Settings,
         step: UserStep | None = None,
         carry: Any = None,
     ):
@@ -81,6 +82,7 @@ class NativeBackend:
                 dotted path of the part that each trains.
             loss: the loss.
             metrics: the metrics by name.
+            settings: how the steps are computed.
             step: the model's own step, if it has one.
             carry: what that step carries, at first.
 
@@ -93,6 +95,7 @@ class NativeBackend:
         self.optimizer: Any = optimizer
         self.loss: Any = loss
         self.metrics = metrics
+        self.settings = settings
         self.user_step = step
         self._carry = carry
         by_part = optimizer

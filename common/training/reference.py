@@ -12,7 +12,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from common.protocol import Arrays, Loss, Spec
+from common.protocol import Arrays, Loss, Settings, Spec
 from common.state import State
 from common.training import optimizers
 
@@ -39,6 +39,7 @@ class Backend:
         optimizer: optax.GradientTransformation,
         loss: Loss,
         metrics: Mapping[str, Loss],
+        settings: Settings,
     ):
         del model_class  # the spec is the model
         self.spec = spec
@@ -52,6 +53,7 @@ class Backend:
         )
         self.loss = loss
         self.metrics = metrics
+        self.settings = settings
 
     def init(self, params, buffers, key):
         opt_state = self.optimizer.init(params)

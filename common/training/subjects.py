@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 
 from common.layouts import Role
 from common.native import NativeModel
-from common.protocol import Backend, Loss, Spec
+from common.protocol import Backend, Loss, Settings, Spec
 from common.training import checks
 from common.training.leaves import NARROWED, initial_values
 from common.training.native_backend import NativeBackend, UserStep
@@ -59,7 +59,11 @@ class Subject(Protocol):
         ...
 
     def backend(
-        self, optimizer: Any, loss: Loss | None, metrics: Mapping[str, Loss]
+        self,
+        optimizer: Any,
+        loss: Loss | None,
+        metrics: Mapping[str, Loss],
+        settings: Settings,
     ) -> Backend:
         """Returns the backend that trains the model."""
         ...
@@ -89,7 +93,7 @@ class SpecSubject:
 
     Attributes:
         spec: the definition of the model.
-        make_backend: `(optimizer, loss, metrics) -> Backend`.
+        make_backend: `(optimizer, loss, metrics, settings) -> Backend`.
         dtype: the dtype of all floating arrays.
     """
 
@@ -116,8 +120,8 @@ class SpecSubject:
     def optimizer(self):
         return self.spec.optimizer()
 
-    def backend(self, optimizer, loss, metrics):
-        return self.make_backend(optimizer, loss, metrics)
+    def backend(self, optimizer, loss, metrics, settings):
+        return self.make_backend(optimizer, loss, metrics, settings)
 
     def start(self, backend, init_key, run_key):
         params, buffers = jax.tree.map(
@@ -186,9 +190,15 @@ class NativeSubject:
             "`optimizer=optax.adam(1e-3)`."
         )
 
-    def backend(self, optimizer, loss, metrics):
+    def backend(self, optimizer, loss, metrics, settings):
         return NativeBackend(
-            self.model, optimizer, loss, metrics, self._step, self._carry
+            self.model,
+            optimizer,
+            loss,
+            metrics,
+            settings,
+            self._step,
+            self._carry,
         )
 
     def start(self, backend, init_key, run_key):

@@ -38,6 +38,7 @@ class Trainer(Compiled):
 
     Attributes:
         subject: what the trainer knows of the model.
+        settings: how the steps are computed.
         name: the name of the spec, or of the class of the user's model.
         backend: the library that trains it.
         optimizer: the optax transformation that it is trained with, or
@@ -335,6 +336,7 @@ class Trainer(Compiled):
             loss=self.backend.loss,
             metrics=self.backend.metrics,
             seed=self.seed,
+            settings=self.settings,
         )
 
     def __repr__(self) -> str:

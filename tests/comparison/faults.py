@@ -91,11 +91,11 @@ class Dialect(FLAX):
 class OtherGradient(FLAX):
     """Trains on twice the loss."""
 
-    def __init__(self, spec, model_class, optimizer, loss, metrics):
+    def __init__(self, spec, model_class, optimizer, loss, *rest):
         def twice(predictions, targets):
             return 2 * loss(predictions, targets)
 
-        super().__init__(spec, model_class, optimizer, twice, metrics)
+        super().__init__(spec, model_class, optimizer, twice, *rest)
 
 
 class OtherOptimizer(FLAX):
