@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from common.environment import flag
 from common.errors import choose
 from common.models import find_spec
 from common.native import Call, NativeModel
-from common.protocol import Loss, Spec
+from common.protocol import Loss, Settings, Spec
 from common.registry import find_backend, find_model, resolve
-from common.training import checks, losses
+from common.training import checks, losses, manifest, processes, sharding
 from common.training.native_backend import UserStep
 from common.training.subjects import NativeSubject, SpecSubject
 from common.training.trainer import Trainer
@@ -52,6 +53,8 @@ def build(
     carry: Any = None,
     seed: Any = 0,
     dtype: DTypeLike | None = None,
+    mesh: Mesh | None = None,
+    shard: Any = None,
     **hyper_parameters: Any,
 ) -> Trainer:
     """Builds a trainer of a spec's model, or of a model of yours.
@@ -98,6 +101,16 @@ def build(
             By default, `"float32"` for a spec, and the dtypes that the arrays
             have for a model of yours. A layer that was built with a dtype,
             such as `nnx.Embed`, still computes in that one.
+        mesh: the devices to train on, such as
+            `jax.make_mesh((8,), ("data",))`. Batches are split over the axis
+            called `"data"`, or over the only one. The results are those of
+            one device but for rounding. A mesh may span several processes;
+            each of them then calls everything with its own part of the data.
+        shard: how parameters, and what the optimizer keeps of them, are split
+            over the mesh. By default each device has all of them. `"fsdp"`
+            splits the largest axis that the devices divide. A function
+            `rule(name, shape) -> jax.sharding.PartitionSpec` decides by
+            canonical name and shape; `None` stands for no split.
         **hyper_parameters: fields of the spec to set.
 
     Returns:
@@ -106,14 +119,55 @@ def build(
     Raises:
         TypeError: for a model that is of neither library.
         ValueError: for an unknown name, arguments that exclude each other, a
-            missing optimizer or loss, an optimizer that cannot be traced, or
-            `"float64"` without x64.
+            missing optimizer or loss, an optimizer that cannot be traced,
+            `"float64"` without x64, or a mesh or rule that does not fit.
+        BatchError: if the processes of a mesh were given different values.
         HyperParameterError: for one that the spec does not have.
         BackendNotInstalledError: if the backend's library is missing.
         ModelNotFoundError: if the backend has no model class for the spec.
     """
     if model is None and not isinstance(spec, str | Spec | None):
         spec, model = None, spec
+    settings = Settings(mesh=sharding.check_mesh(mesh, shard), shard=shard)
+    make = functools.partial(
+        _make,
+        spec,
+        model,
+        settings,
+        backend=backend,
+        optimizer=optimizer,
+        loss=loss,
+        metrics=metrics,
+        call=call,
+        step=step,
+        carry=carry,
+        seed=seed,
+        dtype=dtype,
+        hyper_parameters=hyper_parameters,
+    )
+    if settings.mesh is None or not settings.mesh.is_multi_process:
+        return make()
+    trainer = processes.together(make)
+    trainer.placement.require_same(manifest.manifest(trainer))
+    return trainer
+
+
+def _make(
+    spec: Any,
+    model: Any,
+    settings: Settings,
+    *,
+    backend: str | None,
+    optimizer: Any,
+    loss: str | Loss | None,
+    metrics: str | Sequence[str] | Mapping[str, str | Loss] | None,
+    call: Call | None,
+    step: UserStep | None,
+    carry: Any,
+    seed: Any,
+    dtype: DTypeLike | None,
+    hyper_parameters: dict[str, Any],
+) -> Trainer:
     if model is None:
         require_unset("a spec", call=call, step=step, carry=carry)
         subject = _subject_of_spec(spec, backend, dtype, hyper_parameters)
@@ -131,6 +185,7 @@ def build(
         loss=None if loss is None else losses.find_loss(loss),
         metrics=losses.find_metrics(() if metrics is None else metrics),
         seed=checks.check_seed(seed),
+        settings=settings,
     )
 
 

@@ -13,7 +13,8 @@ from common import checkpoints
 from common.errors import BatchError, StateError
 from common.files import explain
 from common.training import manifest
-from common.training.loop import Chunk, Take
+from common.training.data import Take
+from common.training.loop import Chunk
 
 
 class Checkpointing:
@@ -36,7 +37,7 @@ class Checkpointing:
         """
         self._trainer = trainer
         self._every = every
-        self._step = int(trainer.state().step)
+        self._step = trainer.steps_taken
         self._written = max(checkpoints.steps(folder), default=-1)
         if self._written > self._step:
             raise StateError(
@@ -186,7 +187,7 @@ def resume(trainer: Any, folder: pathlib.Path) -> None:
         StateError: if the trainer is further than that, or if it does not
             fit.
     """
-    step, newest = int(trainer.state().step), checkpoints.steps(folder)[-1]
+    step, newest = trainer.steps_taken, checkpoints.steps(folder)[-1]
     if newest < step:
         raise StateError(
             f"{_name(folder)}: got checkpoints up to step {newest}, expected "

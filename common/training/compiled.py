@@ -15,6 +15,12 @@ from common.training import checks, optimizers
 from common.training.data import Place
 from common.training.leaves import PureFunctions, copy_leaves
 from common.training.loop import Loop
+from common.training.placement import (
+    ONE_DEVICE,
+    MeshPlacement,
+    Placement,
+    on_one_device,
+)
 from common.training.subjects import Subject
 
 
@@ -33,6 +39,8 @@ class Compiled:
     seed: int
     run_key: np.ndarray
     place: Place
+    placement: Placement
+    steps_taken: int
     fitted: dict[str, Any]
     pure: PureFunctions
 
@@ -51,7 +59,7 @@ class Compiled:
         self.name = subject.name
         self.dtype = subject.dtype
         self.seed = seed
-        with self._x64():
+        with self._x64(), on_one_device(settings.mesh):
             self.optimizer = optimizers.require_optimizers(
                 subject.optimizer() if optimizer is None else optimizer
             )
@@ -61,18 +69,32 @@ class Compiled:
             init_key, run_key = jr.split(jr.key(seed))
             native = subject.start(self.backend, init_key, run_key)
             self.pure = PureFunctions(self.backend, native)
-            self._leaves = copy_leaves(self.pure.flatten(native))
+            leaves = copy_leaves(self.pure.flatten(native))
+            self.placement = ONE_DEVICE
+            if settings.mesh is not None:
+                self.placement = MeshPlacement(
+                    settings, subject.parameters(), self.pure, leaves
+                )
+            self._leaves = self.placement.put(leaves)
         self.run_key = np.asarray(jr.key_data(run_key))
         self.place = Place(0, 0)
+        self.steps_taken = 0
         self.fitted = {}
         self._loaded_from = ""
 
         self._checks = checks.BatchChecks(subject.fit(), loss, metrics)
-        self._step = jax.jit(self.pure_step, donate_argnums=0)
-        self._predict = jax.jit(self.pure.predict)
-        self._evaluate = jax.jit(self.pure.evaluate)
-        self._state = jax.jit(self.pure.state)
-        self._load = jax.jit(self.pure.load)
+        one, many = self.placement.replicated, self.placement.leaves
+        self._step = jax.jit(
+            self.pure_step, donate_argnums=0, out_shardings=(many, one)
+        )
+        self._predict = jax.jit(
+            self.pure.predict, out_shardings=self.placement.outputs
+        )
+        self._evaluate = jax.jit(self.pure.evaluate, out_shardings=one)
+        self._state = jax.jit(
+            self.pure.state, out_shardings=self.placement.state
+        )
+        self._load = jax.jit(self.pure.load, out_shardings=many)
         self._loop: Loop | None = None
 
     @property
@@ -94,9 +116,15 @@ class Compiled:
 
     def state(self) -> State:
         """Returns a copy of everything that another backend needs to
-        continue the run."""
+        continue the run.
+
+        The copy is on the host. Of a run on a mesh, every process gets the
+        whole of it, so all of them have to call this method.
+        """
+        on_host = self.placement.on_host
         with self._x64():
-            state = State.from_flat(self._state(self._leaves))
+            flat = self._state(self._leaves)
+            state = State.from_flat({k: on_host(x) for k, x in flat.items()})
         place = {k: np.int32(v) for k, v in self.place._asdict().items()}
         rng = {**state.rng, **place}
         return dataclasses.replace(state, rng=rng).numpy()

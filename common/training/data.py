@@ -1,6 +1,6 @@
 """Data sets, and the order in which training sees them."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.random as jr
@@ -29,6 +29,18 @@ class Place(NamedTuple):
 
     epoch: int
     position: int
+
+
+@runtime_checkable
+class Take(Protocol):
+    """`take` for one run and one data set."""
+
+    def __call__(
+        self, start: Place, end: Place, *, count: int
+    ) -> tuple[np.ndarray, Place]:
+        """Returns the examples of at most `count` steps, and the place after
+        them."""
+        ...
 
 
 def order(

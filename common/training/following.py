@@ -14,6 +14,7 @@ def follow(
     chunks: Iterable[Chunk],
     keep: Callable[[Chunk], None],
     steps_taken: Callable[[], int],
+    anywhere: Callable[[bool], bool],
     *,
     steps: int,
     dtype: str,
@@ -25,6 +26,7 @@ def follow(
         chunks: as `Loop.chunks` yields them.
         keep: stores the run after a chunk.
         steps_taken: returns the number of steps of the stored run.
+        anywhere: tells whether a flag is set in any process of the program.
         steps: the number of steps in all chunks.
         dtype: the dtype of the losses if there are none.
         progress: whether to show a progress bar, or lines off a terminal.
@@ -51,10 +53,10 @@ def follow(
                 if chunk.metrics:
                     losses.append(chunk.metrics["loss"])
                     bar.advance(chunk.place.epoch, chunk.metrics)
-                if interrupt.pending:
+                if anywhere(interrupt.pending):
                     break
     except KeyboardInterrupt as error:
         raise Interrupted(np.concatenate(losses)) from error
-    if interrupt.pending:
+    if anywhere(interrupt.pending):
         raise Interrupted(np.concatenate(losses))
     return np.concatenate(losses)

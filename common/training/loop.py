@@ -6,7 +6,7 @@ fast kernels (jax #12868), so there the loop dispatches single steps.
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from common.training.data import Place
+from common.training.data import Place, Take
+from common.training.placement import ONE_DEVICE, Placement
 
 FIRST_CHUNK = 16
 MAX_CHUNK = 1024
@@ -24,18 +25,6 @@ CHUNK_SECONDS = 0.2
 Leaves = list[Array]
 StepMetrics = dict[str, np.ndarray]
 """The metrics of consecutive steps, by name."""
-
-
-@runtime_checkable
-class Take(Protocol):
-    """`data.take` for one run and one data set."""
-
-    def __call__(
-        self, start: Place, end: Place, *, count: int
-    ) -> tuple[np.ndarray, Place]:
-        """Returns the examples of at most `count` steps, and the place after
-        them."""
-        ...
 
 
 class Chunk(NamedTuple):
@@ -74,6 +63,7 @@ class Loop:
         pure_step: Callable[[Leaves, Any], Any],
         *,
         dispatches: bool | None = None,
+        placement: Placement | None = None,
     ):
         """Makes a loop.
 
@@ -81,14 +71,22 @@ class Loop:
             pure_step: `(leaves, batch) -> (leaves, metrics)`.
             dispatches: dispatches single steps if true, runs a compiled loop
                 if false. By default, `loops_slowly` decides.
+            placement: where the leaves and the batches lie. By default on
+                one device.
         """
         self._pure_step = pure_step
         self._dispatches = dispatches
-        self._step = jax.jit(self._step_at, donate_argnums=0)
+        self._placement = placement = placement or ONE_DEVICE
+        one, many = placement.replicated, placement.leaves
+        self._step = jax.jit(
+            self._step_at, donate_argnums=0, out_shardings=(many, one)
+        )
         # Not donated: a chunk that is not finite is replayed from its input.
-        self._chunk = jax.jit(self._run_chunk)
-        self._copy = jax.jit(lambda xs: jax.tree.map(jnp.copy, xs))
-        self._finite = jax.jit(_stays_finite)
+        self._chunk = jax.jit(self._run_chunk, out_shardings=(many, one, one))
+        self._copy = jax.jit(
+            lambda xs: jax.tree.map(jnp.copy, xs), out_shardings=many
+        )
+        self._finite = jax.jit(_stays_finite, out_shardings=one)
         self._compiled = False
         self._count = FIRST_CHUNK
 
@@ -180,6 +178,7 @@ class Loop:
         """Chooses the length of the next chunk by the seconds of a step."""
         if self._compiled:  # the first call includes compilation
             count = int(CHUNK_SECONDS / seconds)
+            _, count = self._placement.agree(False, count)
             self._count = min(max(count, 1), MAX_CHUNK)
         self._compiled = True
 
@@ -187,7 +186,7 @@ class Loop:
         batch = jax.tree.map(
             lambda x: jnp.take(x, row, axis=0, mode="clip"), data
         )
-        return self._pure_step(leaves, batch)
+        return self._pure_step(leaves, self._placement.constrain(batch))
 
     def _run_chunk(self, leaves, data, rows, count):
         like = jax.eval_shape(self._step_at, leaves, data, rows[0])[1]

@@ -12,6 +12,7 @@ from common import environment
 from common.state import State
 from common.training import identity, losses
 from common.training.checks import describe
+from common.training.placement import ONE_DEVICE, Placement
 
 WHOLE = 2**24
 """How many bytes of each array of a data set are hashed, at most.
@@ -114,15 +115,31 @@ def class_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def fitted(inputs: Any, targets: Any, batch_size: int) -> dict[str, Any]:
+def fitted(
+    inputs: Any,
+    targets: Any,
+    batch_size: int,
+    placement: Placement = ONE_DEVICE,
+) -> dict[str, Any]:
     """Returns what a file records of the data that `fit` trains on.
 
+    It is the same for the same examples, however many processes have them.
+
     Args:
-        inputs: all examples.
+        inputs: all examples, or those of this process.
         targets: the targets, one for each example.
         batch_size: the number of examples in a step.
+        placement: joins what the processes have.
     """
-    digest = identity.digest(map(_sample, jax.tree.leaves((inputs, targets))))
+    count = placement.processes
+    arrays = jax.tree.leaves((inputs, targets))
+    digest = identity.digest(_sample(x, placement) for x in arrays)
+    inputs, targets = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            (count * len(x), *x.shape[1:]), x.dtype
+        ),
+        (inputs, targets),
+    )
     data = (
         f"(inputs={describe(inputs)}, targets={describe(targets)}, "
         f"sha256={digest})"
@@ -130,7 +147,9 @@ def fitted(inputs: Any, targets: Any, batch_size: int) -> dict[str, Any]:
     return dict(zip(FITTED, (int(batch_size), data), strict=True))
 
 
-def _sample(x: Any) -> np.ndarray:
+def _sample(x: Any, placement: Placement) -> np.ndarray:
     """Returns rows of an array, evenly spaced if they are many."""
     x = np.asarray(x)
-    return x[:: max(-(-x.nbytes // WHOLE), 1)]
+    step = max(-(-x.nbytes * placement.processes // WHOLE), 1)
+    before = placement.process * len(x)  # rows in the processes before
+    return placement.joined(x[-before % step :: step])

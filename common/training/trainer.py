@@ -21,7 +21,6 @@ from common.training import data as data_module
 from common.training.compiled import Compiled
 from common.training.data import Place
 from common.training.following import follow
-from common.training.leaves import as_arrays
 from common.training.loop import Chunk, Loop
 from common.training.manifest import Saved
 
@@ -71,7 +70,9 @@ class Trainer(Compiled):
         """
         self.check(xs, ys, training=True)
         with self._x64():
-            self._leaves, metrics = self._step(self._leaves, (xs, ys))
+            batch = self.placement.batch((xs, ys), training=True)
+            self._leaves, metrics = self._step(self._leaves, batch)
+        self.steps_taken += 1
         return metrics
 
     def fit(
@@ -144,21 +145,35 @@ class Trainer(Compiled):
             UserWarning: if the run was loaded from a file or resumed, and had
                 another batch size or data set, naming both.
         """
-        self.check(inputs, targets, training=True)
-        size = checks.check_examples(inputs, targets)
-        folder = checkpointing.check(checkpoint, every, keep, resume)
+        size, folder = self.placement.together(
+            lambda: (
+                self._check_examples(inputs, targets),
+                checkpointing.check(checkpoint, every, keep, resume),
+            )
+        )
         found = checkpointing.find_run(folder, self)
         if batch_size is None:
             known = found if resume and found else self.fitted
             batch_size = int(known.get("batch_size", DEFAULT_BATCH_SIZE))
+        self.placement.require_same(
+            {
+                "number of examples": size,
+                "batch_size": batch_size,
+                "epochs": epochs,
+                "place": self.place,
+                "checkpoint": (folder, every, keep, resume),
+            }
+        )
+        size *= self.placement.processes
         minimum = self.subject.min_batch_size
         checks.check_fit(size, epochs, batch_size, minimum)
+        self.placement.check_batch("batch_size", batch_size, whole=True)
         end = Place(self.place.epoch + epochs, 0)
         if folder is not None:
             checkpointing.prepare(folder)
             if resume and found:
                 checkpointing.resume(self, folder)
-        fitted = manifest.fitted(inputs, targets, batch_size)
+        fitted = manifest.fitted(inputs, targets, batch_size, self.placement)
         if self._loaded_from:
             identity.warn_of_changes(
                 self.fitted, fitted, self._loaded_from, identity.FIT
@@ -169,7 +184,7 @@ class Trainer(Compiled):
         )
         steps = data_module.count_steps(self.place, end, size, batch_size)
         if self._loop is None:
-            self._loop = Loop(self.pure_step)
+            self._loop = Loop(self.pure_step, placement=self.placement)
         with self._x64(), contextlib.ExitStack() as stack:
             keep_chunk = self._keep
             if folder is not None:
@@ -178,18 +193,28 @@ class Trainer(Compiled):
                 stack.enter_context(saving)
                 take = saving.bounded(take)
                 keep_chunk = saving.after(self._keep)
-            data = as_arrays((inputs, targets))
+            data = self.placement.data((inputs, targets))
+            take = data.found(take)
             return follow(
-                self._loop.chunks(self._leaves, self.place, end, data, take),
+                self._loop.chunks(
+                    self._leaves, self.place, end, data.arrays, take
+                ),
                 keep_chunk,
-                lambda: int(self.state().step),
+                lambda: self.steps_taken,
+                lambda pending: self.placement.agree(pending, 0)[0],
                 steps=steps,
                 dtype=jnp.promote_types(self.dtype, "float32").name,
-                progress=progress,
+                progress=progress and self.placement.process == 0,
             )
+
+    def _check_examples(self, inputs: Any, targets: Any) -> int:
+        self.check(inputs, targets, training=True)
+        return checks.check_examples(inputs, targets)
 
     def _keep(self, chunk: Chunk) -> None:
         self._leaves, self.place = chunk.leaves, chunk.place
+        if chunk.metrics:
+            self.steps_taken += len(chunk.metrics["loss"])
 
     # --- inference ----------------------------------------------------------
 
@@ -208,7 +233,8 @@ class Trainer(Compiled):
         """
         self.check(xs)
         with self._x64():
-            return self._predict(self._leaves, xs)
+            xs = self.placement.batch(xs, training=False)
+            return self.placement.local(self._predict(self._leaves, xs))
 
     def evaluate(self, xs: Any, ys: Any) -> Metrics:
         """Computes the loss and the metrics in inference mode.
@@ -233,7 +259,8 @@ class Trainer(Compiled):
             )
         self.check(xs, ys, training=False)
         with self._x64():
-            return self._evaluate(self._leaves, (xs, ys))
+            batch = self.placement.batch((xs, ys), training=False)
+            return self._evaluate(self._leaves, batch)
 
     def check(
         self, xs: Any, ys: Any = checks.NO_TARGETS, *, training: bool = False
@@ -301,7 +328,9 @@ class Trainer(Compiled):
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
         with self._x64():
-            self._leaves = self._load(self._leaves, state.flat())
+            flat = self.placement.put_state(state.flat())
+            self._leaves = self._load(self._leaves, flat)
+        self.steps_taken = int(state.step)
         self.run_key = np.array(state.rng["key"])
         self.place = Place(int(state.rng["epoch"]), int(state.rng["position"]))
         self.fitted = {k: meta[k] for k in manifest.FITTED if k in meta}
@@ -342,5 +371,5 @@ class Trainer(Compiled):
     def __repr__(self) -> str:
         return (
             f"Trainer({self.name!r}, backend={self.backend.name!r}, "
-            f"dtype={self.dtype!r}, step={int(self.state().step)})"
+            f"dtype={self.dtype!r}, step={self.steps_taken})"
         )
