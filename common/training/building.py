@@ -148,7 +148,12 @@ def build(
     if settings.mesh is None or not settings.mesh.is_multi_process:
         return make()
     trainer = processes.together(make)
-    trainer.placement.require_same(manifest.manifest(trainer))
+    trainer.placement.require_same(
+        {
+            **manifest.manifest(trainer),
+            "initial values": trainer.placement.digest,
+        }
+    )
     return trainer
 
 

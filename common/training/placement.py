@@ -14,7 +14,7 @@ from jaxtyping import Array
 from common.environment import flag
 from common.errors import BatchError
 from common.protocol import Settings
-from common.training import processes
+from common.training import identity, processes
 from common.training.checks import batch_size_of
 from common.training.data import Take
 from common.training.leaves import NARROWED, PureFunctions, as_arrays
@@ -56,6 +56,7 @@ class Placement:
         parts: how many parts a batch is split into.
         processes: how many processes share the arrays.
         process: the number of this one among them.
+        digest: of the initial leaves, where other processes have them too.
     """
 
     leaves: Any = None
@@ -66,6 +67,7 @@ class Placement:
 
     processes: int = 1
     process: int = 0
+    digest: str = ""
 
     def check_batch(self, what: str, size: int, *, whole: bool) -> None:
         """Checks that the devices divide a batch.
@@ -170,6 +172,8 @@ class MeshPlacement(Placement):
             flat, parameters, mesh, settings.shard
         )
         self.leaves = self._propagate(pure, leaves, flat)
+        if self._several:
+            self.digest = identity.digest(map(np.asarray, leaves))
 
     def _propagate(self, pure, leaves, flat) -> list[NamedSharding]:
         """Returns the shardings of the leaves that hold a State's arrays."""
@@ -236,7 +240,7 @@ class MeshPlacement(Placement):
         ]
 
     def put_state(self, flat):
-        return {k: _spread(x, self.state[k]) for k, x in flat.items()}
+        return {k: _spread(flat[k], x) for k, x in self.state.items()}
 
     def on_host(self, x):
         if x.is_fully_addressable or x.is_fully_replicated:

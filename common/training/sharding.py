@@ -114,7 +114,7 @@ def canonical_shardings(
         if name is not None:
             shape, rank = parameters[name], len(parameters[name])
             before = len(x.shape) - rank
-            if before >= 0 and x.shape[before:] == shape:
+            if before >= 0 and x.shape[before:] == shape and specs[name]:
                 spec = P(*[None] * before, *specs[name])
         found[key] = NamedSharding(mesh, spec)
     return found
