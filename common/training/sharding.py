@@ -9,13 +9,15 @@ between canonical and native order, so that one rule serves all backends.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 DATA = "data"
 """The name of the mesh axis that batches are split over."""
 
 FSDP = "fsdp"
+
+AnyMesh = Mesh | AbstractMesh
 
 Rule = Callable[[str, tuple[int, ...]], P | None]
 """`(canonical name, canonical shape) -> PartitionSpec`."""
@@ -54,7 +56,7 @@ def check_mesh(mesh: Any, shard: Any) -> Mesh | None:
     return Mesh(mesh.devices, mesh.axis_names)
 
 
-def data_axis(mesh: Mesh) -> str:
+def data_axis(mesh: AnyMesh) -> str:
     """Returns the name of the axis that batches are split over.
 
     Raises:
@@ -71,7 +73,7 @@ def data_axis(mesh: Mesh) -> str:
     )
 
 
-def largest_axis(shape: tuple[int, ...], mesh: Mesh) -> P:
+def largest_axis(shape: tuple[int, ...], mesh: AnyMesh) -> P:
     """Splits the largest axis that the devices divide: the rule "fsdp".
 
     An array without such an axis is on every device.
@@ -88,7 +90,7 @@ def largest_axis(shape: tuple[int, ...], mesh: Mesh) -> P:
 def canonical_shardings(
     flat: Mapping[str, Any],
     parameters: Mapping[str, tuple[int, ...]],
-    mesh: Mesh,
+    mesh: AnyMesh,
     shard: Any,
 ) -> dict[str, NamedSharding]:
     """Returns how each array of a State is split.
@@ -131,7 +133,7 @@ def _parameter_of(key: str, parameters: Mapping[str, Any]) -> str | None:
     return next((name for name in names if name in parameters), None)
 
 
-def _spec(name: str, shape: tuple[int, ...], mesh: Mesh, shard: Any) -> P:
+def _spec(name: str, shape: tuple[int, ...], mesh: AnyMesh, shard: Any) -> P:
     """Returns what the rule says of a parameter, checked."""
     if shard is None:
         return P()
@@ -169,7 +171,7 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh, shard: Any) -> P:
     return spec
 
 
-def _parts(names: Any, mesh: Mesh) -> int:
+def _parts(names: Any, mesh: AnyMesh) -> int:
     """Returns the number of parts that an entry of a spec makes."""
     if names is None:
         return 1

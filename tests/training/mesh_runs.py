@@ -19,7 +19,7 @@ SIZES: dict[str, dict[str, Any]] = {
 """Sizes that eight devices divide."""
 
 EXAMPLES, BATCH = 50, 16
-Cell = tuple[str, str, str, str | None]
+Cell = tuple[str, str, str, Any]
 """The model, the backend, the dialect of batch norm, and `shard`."""
 
 

@@ -59,7 +59,7 @@ def disagreements() -> dict[str, tuple[str, str]]:
         trainer.fit(xs, ys, progress=False, **options)
 
     def model(bias):
-        module = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+        module: Any = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
         module.bias[...] += bias
         build(module, loss="mse", optimizer=optax.sgd(1.0), mesh=here)
 
