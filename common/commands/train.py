@@ -7,7 +7,12 @@ from typing import Any
 
 import rich.console
 
-from common.commands import files, optimizer_options, shared_options
+from common.commands import (
+    device_options,
+    files,
+    optimizer_options,
+    shared_options,
+)
 from common.commands.terminal import count
 from common.errors import BatchError
 
@@ -26,6 +31,7 @@ EXAMPLES = """
 {program} train --backend flax --resume run.safetensors --epochs 5
 {program} train --backend flax --model stateful_mlp --epochs 200
 {program} train --backend flax --optimizer adamw --learning-rate 3e-4
+{program} train --backend equinox --devices 8 --shard fsdp --epochs 2
 """
 DEFAULT_MODEL = "digits_cnn"
 DEFAULT_DTYPE = "float32"
@@ -63,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{DEFAULT_BATCH_SIZE})",
     )
     optimizer_options.add_options(parser)
+    device_options.add_options(parser)
     shared_options.add_batch_norm(parser, "that of the model")
     parser.add_argument(
         "--dtype",
@@ -100,11 +107,11 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     )
     trainer = _resume(options, console) if options.resume else _start(options)
     dataset = data.dataset(trainer.spec, dtype=trainer.dtype)
-    start = int(trainer.state().step)
+    start = trainer.steps_taken
     _fit(trainer, dataset, options, console)
     _save(trainer, options.save, console)
     metrics = trainer.evaluate(dataset.test_xs, dataset.test_ys)
-    end = int(trainer.state().step)
+    end = trainer.steps_taken
     console.print(
         f"{trainer.spec.name} in {trainer.backend.name}: "
         f"{count(end - start, 'step')} ({end} in total) on "
@@ -131,7 +138,7 @@ def _fit(
         KeyboardInterrupt: with the number of steps and the file that was
             written.
     """
-    start = int(trainer.state().step)
+    start = trainer.steps_taken
     try:
         trainer.fit(
             dataset.train_xs,
@@ -185,6 +192,7 @@ def _start(options: argparse.Namespace) -> Any:
         optimizer=optimizer_options.choose_optimizer(
             options, spec.optimizer()
         ),
+        **device_options.choose_devices(options),
     )
 
 
@@ -192,8 +200,9 @@ def _resume(options: argparse.Namespace, console: rich.console.Console) -> Any:
     """Builds the trainer of a saved run, in any backend."""
     from common.training.loading import load
 
+    devices = device_options.choose_devices(options)
     try:
-        trainer = load(options.resume, backend=options.backend)
+        trainer = load(options.resume, backend=options.backend, **devices)
     except ValueError as error:
         raise ValueError(_name_python(str(error))) from error
     _require_same_run(options, trainer)

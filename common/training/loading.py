@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jax.sharding import Mesh
+
 from common.errors import StateError
 from common.models import SPECS, find_spec
 from common.protocol import Loss, Spec
@@ -24,6 +26,8 @@ def load(
     optimizer: Any = None,
     loss: str | Loss | None = None,
     metrics: str | Sequence[str] | Mapping[str, str | Loss] | None = None,
+    mesh: Mesh | None = None,
+    shard: Any = None,
 ) -> Trainer:
     """Builds the trainer of a saved run, which continues in any backend.
 
@@ -47,6 +51,9 @@ def load(
         optimizer: the optimizer, if the file does not determine it.
         loss: the loss, if the file does not determine it.
         metrics: the metrics, if the file does not determine them.
+        mesh: the devices to continue on, as for `build`. They need not be
+            those of the run that wrote the file.
+        shard: how parameters are split over them, as for `build`.
 
     Returns:
         A trainer in the state of the file.
@@ -85,6 +92,8 @@ def load(
         metrics=metrics,
         seed=meta["seed"],
         dtype=meta["dtype"],
+        mesh=mesh,
+        shard=shard,
     )
     return trainer.load(saved)
 

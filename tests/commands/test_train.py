@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -23,8 +24,10 @@ def test_train_and_resume_in_the_other_library(tmp_path):
     )
     assert first.returncode == 0, first.stderr
     assert "(8 in total)" in first.stdout and "loss" in first.stdout
-    words = "train --backend flax --epochs 1 --batch-size 256 --resume"
-    second = run_script(*words.split(), file)
+    words = "train --backend flax --epochs 1 --batch-size 256"
+    # Virtual devices, unless this machine has as many accelerators.
+    devices = "--devices 4 --shard fsdp"
+    second = run_script(*words.split(), *devices.split(), "--resume", file)
     assert second.returncode == 0, second.stderr
     assert "deep_mlp in flax: 1 step (9 in total)" in second.stdout
     assert max(map(len, second.stdout.splitlines())) <= 80
@@ -40,6 +43,20 @@ def resumed(file) -> tuple[State, dict]:
         **header["hyper_parameters"],
     ).load(state)
     return state, header
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--shard fsdp", "--shard: got 'fsdp' without --devices, expected "),
+        ("--devices 0", "--devices: got 0, expected 1 or more. "),
+        ("--devices 99", "--devices: got 99, expected at most "),
+    ],
+)
+def test_devices_that_do_not_exist_are_refused(capsys, words, message):
+    jax.devices()  # more cannot be made up after this
+    assert cli.main([*SHORT, *words.split()]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_run_that_diverges_is_saved_and_exits_with_1(
