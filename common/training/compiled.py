@@ -83,18 +83,13 @@ class Compiled:
         self._loaded_from = ""
 
         self._checks = checks.BatchChecks(subject.fit(), loss, metrics)
+        jit = self.placement.jit
         one, many = self.placement.replicated, self.placement.leaves
-        self._step = jax.jit(
-            self.pure_step, donate_argnums=0, out_shardings=(many, one)
-        )
-        self._predict = jax.jit(
-            self.pure.predict, out_shardings=self.placement.outputs
-        )
-        self._evaluate = jax.jit(self.pure.evaluate, out_shardings=one)
-        self._state = jax.jit(
-            self.pure.state, out_shardings=self.placement.state
-        )
-        self._load = jax.jit(self.pure.load, out_shardings=many)
+        self._step = jit(self.pure_step, (many, one), donate_argnums=0)
+        self._predict = jit(self.pure.predict, self.placement.outputs)
+        self._evaluate = jit(self.pure.evaluate, one)
+        self._state = jit(self.pure.state, self.placement.state)
+        self._load = jit(self.pure.load, many)
         self._loop: Loop | None = None
 
     @property

@@ -78,15 +78,13 @@ class Loop:
         self._dispatches = dispatches
         self._placement = placement = placement or ONE_DEVICE
         one, many = placement.replicated, placement.leaves
-        self._step = jax.jit(
-            self._step_at, donate_argnums=0, out_shardings=(many, one)
+        self._step = placement.jit(
+            self._step_at, (many, one), donate_argnums=0
         )
         # Not donated: a chunk that is not finite is replayed from its input.
-        self._chunk = jax.jit(self._run_chunk, out_shardings=(many, one, one))
-        self._copy = jax.jit(
-            lambda xs: jax.tree.map(jnp.copy, xs), out_shardings=many
-        )
-        self._finite = jax.jit(_stays_finite, out_shardings=one)
+        self._chunk = placement.jit(self._run_chunk, (many, one, one))
+        self._copy = placement.jit(lambda xs: jax.tree.map(jnp.copy, xs), many)
+        self._finite = placement.jit(_stays_finite, one)
         self._compiled = False
         self._count = FIRST_CHUNK
 

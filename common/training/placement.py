@@ -69,6 +69,18 @@ class Placement:
     process: int = 0
     digest: str = ""
 
+    def jit(
+        self, function: Callable[..., Any], outputs: Any, **options: Any
+    ) -> Any:
+        """Compiles a function whose results have the given shardings.
+
+        Args:
+            function: of arrays that lie where this class puts them.
+            outputs: the shardings of the results.
+            **options: for `jax.jit`.
+        """
+        return jax.jit(function, out_shardings=outputs, **options)
+
     def check_batch(self, what: str, size: int, *, whole: bool) -> None:
         """Checks that the devices divide a batch.
 
@@ -163,6 +175,8 @@ class MeshPlacement(Placement):
         self.processes = len(self._owners)
         self.process = list(self._owners).index(jax.process_index())
         self._several = self.processes > 1
+        device = mesh.devices.flat[0]
+        self._waits = device.platform == "cpu" and mesh.size > 1
         self.replicated = NamedSharding(mesh, P())
         self._split = NamedSharding(mesh, P(self._axis))
         if self._several:
@@ -183,6 +197,10 @@ class MeshPlacement(Placement):
         return [
             NamedSharding(self.mesh, x.spec) for x in compiled.output_shardings
         ]
+
+    def jit(self, function, outputs, **options):
+        jitted = super().jit(function, outputs, **options)
+        return _Waiting(jitted) if self._waits else jitted
 
     def check_batch(self, what, size, *, whole):
         parts = self.parts if whole else self.parts // self.processes
@@ -272,6 +290,22 @@ class MeshPlacement(Placement):
         if self._several:
             return processes.agree(pending, count)
         return pending, count
+
+
+class _Waiting:
+    """A jitted function that waits for its results.
+
+    XLA runs the CPU devices of a program on one pool of threads. The devices
+    wait for each other in a collective operation, so two such programs at a
+    time may each hold threads that the other one needs.
+    """
+
+    def __init__(self, jitted: Any):
+        self._jitted = jitted
+        self.lower = jitted.lower
+
+    def __call__(self, *args: Any) -> Any:
+        return jax.block_until_ready(self._jitted(*args))
 
 
 def on_one_device(mesh: Mesh | None) -> contextlib.AbstractContextManager:

@@ -135,6 +135,8 @@ def memory() -> dict[str, Any]:
     shardings = [x.sharding for x in before]
     trainer.step(xs[:16], ys[:16])
     donated = [x.is_deleted() for x in before]
+    for _ in range(100):  # XLA deadlocks if the steps do not wait
+        trainer.step(xs[:16], ys[:16])
     trainer.fit(xs, ys, batch_size=16, progress=False)
     trainer.load(trainer.state())
     after = [x.sharding for x in trainer._leaves]
