@@ -341,12 +341,23 @@ class Trainer(Compiled):
         """Writes the State to a safetensors file, atomically.
 
         The file's header records how to build the trainer again, and which
-        optimizer, loss and metrics it had.
+        optimizer, loss and metrics it had. Of several processes, all have to
+        call this method, and the first one writes.
 
         Args:
             path: the file to write.
+
+        Raises:
+            OSError: if the file cannot be written. In the other processes
+                it is a `BatchError`.
         """
-        self.state().save(path, manifest.manifest(self))
+        state, header = self.state(), manifest.manifest(self)
+
+        def write():
+            if self.placement.process == 0:
+                state.save(path, header)
+
+        self.placement.together(write)
 
     def with_optimizer(self, optimizer: Any) -> "Trainer":
         """Returns a new trainer that differs only in its optimizer.

@@ -1,5 +1,6 @@
 """Processes that share a mesh: what they agree on, and what they raise."""
 
+import pathlib
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from common import build
+from common import build, load
 from tests import topologies
 from tests.training.mesh_runs import (
     QUICK,
@@ -21,8 +22,9 @@ from tests.training.mesh_runs import (
 from tests.training.test_dropout_masks import masks
 
 
-def on_two_processes() -> dict[str, Any]:
+def on_two_processes(folder: pathlib.Path) -> dict[str, Any]:
     return {
+        "saved": save(folder),
         "runs": run_on_mesh(QUICK, 2),
         "masks": masks_on_mesh(),
         "disagreements": disagreements(),
@@ -30,8 +32,33 @@ def on_two_processes() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def runs() -> list[dict[str, Any]]:
-    return topologies.run(on_two_processes, processes=2, devices=2)
+def folder(tmp_path_factory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def runs(folder) -> list[dict[str, Any]]:
+    return topologies.run(on_two_processes, folder, processes=2, devices=2)
+
+
+def save(folder: pathlib.Path) -> tuple[dict[str, Any], Any]:
+    """Saves a run whose parameters are split, and fails to."""
+    trainer = build("deep_mlp", backend="flax", mesh=mesh(), shard="fsdp")
+    trainer.save(folder / "run.safetensors")
+    failure = raised(lambda: trainer.save(folder / "missing" / "file"))
+    return trainer.state().flat(), failure
+
+
+@pytest.mark.exhaustive
+def test_one_process_writes_the_file_of_all(folder, runs):
+    trainer = load(folder / "run.safetensors", backend="equinox")
+    for found in runs:
+        state, _ = found["saved"]
+        for name, x in trainer.state().flat().items():
+            assert x.tobytes() == state[name].tobytes(), name
+    (kind, message), (other, told) = (found["saved"][1] for found in runs)
+    assert kind == "FileNotFoundError"
+    assert other == "BatchError" and told.endswith(f"this: {kind}: {message}")
 
 
 @pytest.mark.exhaustive
