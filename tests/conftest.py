@@ -130,7 +130,7 @@ def one_in(step: int, values: Iterable[Any], rarer: int = 1) -> list[Any]:
     return exhaustive_but(values, *values[::step], one_in=rarer)
 
 
-SHARED = ("cell", "row", "pair_name", "quick", "recording", "runs")
+SHARED = ("cell", "row", "pair_name", "quick", "recording", "rooms", "runs")
 """Parameters and fixtures whose tests share a result that takes long."""
 
 
