@@ -7,10 +7,10 @@ import pytest
 from common import cli
 from tests.commands.processes import environment, run_module, run_script
 from tests.comparison import faults
-from tests.conftest import exhaustive_but
+from tests.conftest import rarely_but
 
 
-@pytest.mark.parametrize("columns", exhaustive_but([80, 120], 80))
+@pytest.mark.parametrize("columns", rarely_but([80, 120], 80))
 def test_compare_is_the_default_command_and_writes_both_files(
     columns, tmp_path
 ):

@@ -26,7 +26,9 @@ def test_every_fault_marks_a_line():
 
 
 @pytest.mark.parametrize(
-    "pair", exhaustive_but(PAIRS, PAIRS[0]), ids=[pair.name for pair in PAIRS]
+    "pair",
+    exhaustive_but(PAIRS, PAIRS[0], one_in=2),
+    ids=[pair.name for pair in PAIRS],
 )
 def test_pairs_without_a_fault_agree(pair):
     found = run(pair)
