@@ -163,6 +163,7 @@ def test_errors_that_a_formula_amplifies_are_accepted(row, backend):
     measure_and_assert(layer, backend, "float32")
 
 
+@pytest.mark.exhaustive  # with little optimization, it repeats those above
 @pytest.mark.optimized
 @libraries
 @some_rows(one_in(4, LAYERS))
