@@ -1,23 +1,29 @@
 """Folders of checkpoints, which Orbax writes whole or not at all.
 
-Each checkpoint is a folder called by its step. It holds the arrays of a State
-and a manifest, which has the SHA-256 of every array and of itself.
+Each checkpoint is a folder called by its step. It holds the arrays of a
+State, the digests of these arrays, and a manifest with its own SHA-256.
+Several processes may write one together, each its parts of the arrays. Any
+number of processes and devices reads it.
 """
 
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from common import digests
 from common.errors import StateError
-from common.files import explain
 
-FORMAT = "eqx-vs-nnx/checkpoint/1"
-ARRAYS, MANIFEST = "state", "manifest"
+FORMAT = "eqx-vs-nnx/checkpoint/2"
+FIRST = "eqx-vs-nnx/checkpoint/1"
+"""The formats that `read` reads. In the first, the manifest has the SHA-256
+of every array."""
+
+ARRAYS, DIGESTS, MANIFEST = "state", "digests", "manifest"
 """The parts of a checkpoint."""
 
 TEMPORARY = ".orbax-checkpoint-tmp"
@@ -59,97 +65,26 @@ def is_checkpoint(path: str | os.PathLike[str]) -> bool:
     return pathlib.Path(path, MANIFEST).is_dir()
 
 
-class Writer:
-    """Writes checkpoints to a folder, in the background.
-
-    A checkpoint appears under its name when it is complete, and older ones
-    are deleted after that. So a process that is killed leaves the one that
-    it wrote before.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], keep: int | None):
-        """Opens a folder, which exists, for one process.
-
-        Args:
-            folder: where to write.
-            keep: how many checkpoints to keep, the newest ones; `None` keeps
-                all.
-        """
-        import orbax.checkpoint as ocp  # slow to import
-        from orbax.checkpoint.checkpoint_managers import preservation_policy
-
-        self._folder = str(folder)
-        self._ocp = ocp
-        self._manager = ocp.CheckpointManager(
-            pathlib.Path(folder).resolve(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy.LatestN(keep),
-                cleanup_tmp_directories=True,
-            ),
-        )
-
-    def write(
-        self, step: int, arrays: Mapping[str, Any], meta: Mapping[str, Any]
-    ) -> None:
-        """Starts to write a checkpoint, when the one before is complete.
-
-        Args:
-            step: its name, larger than that of all others.
-            arrays: by name, on the host. They must not change any more.
-            meta: JSON values.
-
-        Raises:
-            OSError: if this checkpoint or the one before cannot be written.
-        """
-        arrays = {name: np.asarray(x) for name, x in arrays.items()}
-        args = self._ocp.args
-        parts = {
-            # Orbax refuses arrays without elements.
-            ARRAYS: args.PyTreeSave(
-                {k: x for k, x in arrays.items() if x.size}
-            ),
-            MANIFEST: args.JsonSave(_manifest(arrays, meta)),
-        }
-        try:
-            self._manager.wait_until_finished()
-            self._manager.save(step, args=args.Composite(**parts), force=True)
-        except Exception as error:  # Orbax raises several types
-            raise self._explained(error) from error
-
-    def close(self) -> None:
-        """Waits for the last checkpoint.
-
-        Raises:
-            OSError: if it cannot be written.
-        """
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._explained(error) from error
-        finally:
-            self._manager.close()
-
-    def _explained(self, error: Exception) -> OSError:
-        what = f"checkpoint folder {self._folder!r}"
-        return explain(error, what, "a folder that can be written to")
-
-
-def _manifest(
-    arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+def manifest(
+    arrays: Mapping[str, Any], meta: Mapping[str, Any], processes: int
 ) -> dict[str, Any]:
-    manifest = {
+    """Returns the manifest of a checkpoint, as JSON has it.
+
+    Args:
+        arrays: by name; only their types are recorded.
+        meta: JSON values.
+        processes: how many write the checkpoint.
+    """
+    values = {
         "format": FORMAT,
         "meta": dict(meta),
+        "processes": processes,
         "arrays": {
-            name: {
-                "dtype": x.dtype.name,
-                "shape": list(x.shape),
-                "sha256": _sha256(x),
-            }
+            name: {"dtype": x.dtype.name, "shape": list(x.shape)}
             for name, x in arrays.items()
         },
     }
-    return {**manifest, "digest": _digest(manifest)}
+    return {**values, "digest": _digest(values)}
 
 
 def _sha256(x: np.ndarray) -> str:
@@ -198,17 +133,73 @@ def find(path: str | os.PathLike[str]) -> pathlib.Path:
     return path / str(found[-1])
 
 
-def read(path: str | os.PathLike[str], arrays: bool = True) -> Checkpoint:
+def read(
+    path: str | os.PathLike[str],
+    arrays: bool = True,
+    shardings: Mapping[str, Any] | None = None,
+    gather: Callable[[Any], list[Any]] | None = None,
+) -> Checkpoint:
     """Reads a checkpoint, or the newest one in a folder of them.
 
     Args:
         path: of the checkpoint, or of the folder.
         arrays: whether to read the arrays, and not the manifest alone.
+        shardings: by name, of the arrays to read straight onto devices. Each
+            process reads what its own devices need. The other arrays are
+            read to the host.
+        gather: returns the JSON values that all processes pass to it. It is
+            needed if devices of several processes share the arrays. All of
+            these processes call this function then.
 
     Raises:
-        StateError: if it was damaged, or is none.
+        StateError: if it was damaged, or is none. If processes share the
+            arrays, all of them raise.
     """
-    path = find(path)
+    loaded, failure = _Loaded(None, {}, {}), None
+    try:
+        loaded = _load(find(path), arrays, shardings or {})
+    except Exception as error:
+        if gather is None:
+            raise
+        failure = error
+    heard = [(failure and str(failure), loaded.sums)]
+    if gather is not None:
+        heard = gather(heard[0])
+    if failure is not None:
+        raise failure
+    for process, (message, _) in enumerate(heard):
+        if message is not None:
+            raise StateError(
+                f"checkpoint {str(path)!r} in process {process}: got an "
+                f"error, expected none. It raised this: {message}"
+            )
+    totals = digests.add(sums for _, sums in heard)
+    damaged = {k for k, x in loaded.expected.items() if totals.get(k, 0) != x}
+    checkpoint = loaded.checkpoint
+    assert checkpoint is not None
+    if damaged:
+        raise _damaged(f"checkpoint {str(checkpoint.path)!r}", damaged)
+    return checkpoint
+
+
+class _Loaded(NamedTuple):
+    """A checkpoint of which arrays on devices must still be verified.
+
+    Attributes:
+        checkpoint: what was read.
+        expected: the digest of each of these arrays.
+        sums: the sum over the parts of each that this process has.
+    """
+
+    checkpoint: Checkpoint | None
+    expected: dict[str, int]
+    sums: dict[str, int]
+
+
+def _load(
+    path: pathlib.Path, arrays: bool, shardings: Mapping[str, Any]
+) -> _Loaded:
+    """Reads a checkpoint, and verifies what is read to the host."""
     what = f"checkpoint {str(path)!r}"
     try:
         manifest = _restore_manifest(path)
@@ -216,7 +207,7 @@ def read(path: str | os.PathLike[str], arrays: bool = True) -> Checkpoint:
     except Exception as error:  # Orbax raises several types
         raise _unreadable(what, error) from error
     if not arrays:
-        return Checkpoint(path, {}, manifest["meta"])
+        return _Loaded(Checkpoint(path, {}, manifest["meta"]), {}, {})
     on_disk = sum(x.stat().st_size for x in path.rglob("*") if x.is_file())
     claimed = sum(claim.nbytes for claim in claims.values())
     if claimed > ALLOWED + RATIO * on_disk:
@@ -224,22 +215,34 @@ def read(path: str | os.PathLike[str], arrays: bool = True) -> Checkpoint:
             f"{what}: got a manifest of {claimed} bytes in {on_disk} bytes, "
             "expected what `Trainer.fit` wrote. Use another checkpoint."
         )
+    is_first = manifest["format"] == FIRST
     try:
-        found = _restore(path, claims)
+        expected = {} if is_first else _digests(path, manifest, claims)
+        found = _restore(path, claims, {} if is_first else shardings)
     except Exception as error:
         raise _unreadable(what, error) from error
-    damaged = [
-        name
-        for name, x in found.items()
-        if _sha256(x) != manifest["arrays"][name]["sha256"]
-    ]
+    if is_first:
+        texts = {k: x["sha256"] for k, x in manifest["arrays"].items()}
+        damaged = {k for k, x in found.items() if _sha256(x) != texts[k]}
+        found = {
+            k: _put(x, shardings[k]) if k in shardings else x
+            for k, x in found.items()
+        }
+        sums, split = {}, set()
+    else:
+        sums = {
+            name: digests.total(digests.own_parts(x, 0))
+            for name, x in found.items()
+        }
+        split = shardings.keys() & sums.keys()
+        damaged = {k for k in sums.keys() - split if sums[k] != expected[k]}
     if damaged:
-        raise StateError(
-            f"{what}: got changed bytes in {', '.join(sorted(damaged))}, "
-            "expected what `Trainer.fit` wrote. The checkpoint was damaged "
-            "since; use an earlier one, or a copy."
-        )
-    return Checkpoint(path, found, manifest["meta"])
+        raise _damaged(what, damaged)
+    return _Loaded(
+        Checkpoint(path, found, manifest["meta"]),
+        {k: expected[k] for k in split},
+        {k: sums[k] for k in split},
+    )
 
 
 class _Claim(NamedTuple):
@@ -257,7 +260,7 @@ class _Claim(NamedTuple):
 def _claims(manifest: Any) -> dict[str, _Claim]:
     """Verifies a manifest, and returns the types of its arrays."""
     unsigned = {k: x for k, x in manifest.items() if k != "digest"}
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in (FIRST, FORMAT):
         raise ValueError(f"the format is {manifest['format']!r}")
     if _digest(unsigned) != manifest["digest"]:
         raise ValueError("the manifest does not have its digest")
@@ -278,50 +281,92 @@ def _dtype(name: str) -> np.dtype:
     return dtype
 
 
+def _digests(
+    path: pathlib.Path,
+    manifest: Mapping[str, Any],
+    claims: Mapping[str, _Claim],
+) -> dict[str, int]:
+    """Returns the digest of each array, as it was written."""
+    found = digests.read(path / DIGESTS, int(manifest["processes"]))
+    wanted = {name for name, claim in claims.items() if claim.nbytes}
+    if found.keys() != wanted:
+        raise ValueError("the digests are not those of the manifest")
+    return {name: found.get(name, 0) for name in claims}
+
+
 def _restore_manifest(path: pathlib.Path) -> Any:
-    import orbax.checkpoint as ocp  # slow to import
-
-    with ocp.Checkpointer(_handler(ocp)) as reader:
-        parts = ocp.args.Composite(**{MANIFEST: ocp.args.JsonRestore()})
-        return reader.restore(path.resolve(), args=parts)[MANIFEST]
+    return json.loads((path / MANIFEST / "metadata").read_text())
 
 
-def _handler(ocp: Any) -> Any:
-    return ocp.CompositeCheckpointHandler(
-        **{
-            ARRAYS: ocp.PyTreeCheckpointHandler(),
-            MANIFEST: ocp.JsonCheckpointHandler(),
-        }
+def _reader(ocp: Any) -> Any:
+    """Returns Orbax's reader of arrays, which waits for no other process."""
+    import jax
+
+    index = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}
     )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _restore(
-    path: pathlib.Path, claims: Mapping[str, _Claim]
-) -> dict[str, np.ndarray]:
-    import orbax.checkpoint as ocp
+    path: pathlib.Path,
+    claims: Mapping[str, _Claim],
+    shardings: Mapping[str, Any],
+) -> dict[str, Any]:
+    import jax
+    import orbax.checkpoint as ocp  # slow to import
 
-    # On the host, so that the devices need not be those of the writer.
-    to_host = ocp.RestoreArgs(restore_type=np.ndarray)
-    with ocp.Checkpointer(_handler(ocp)) as reader:
-        metadata = reader.metadata(path.resolve()).item_metadata[ARRAYS].tree
+    wanted = {k: claim for k, claim in claims.items() if claim.nbytes}
+    # The devices need not be those of the writer.
+    how = {
+        name: ocp.ArrayRestoreArgs(
+            sharding=shardings[name], global_shape=claim.shape
+        )
+        if name in shardings
+        else ocp.RestoreArgs(restore_type=np.ndarray)
+        for name, claim in wanted.items()
+    }
+    with _reader(ocp) as reader, jax.enable_x64(True):
+        folder = path.resolve() / ARRAYS
+        metadata = reader.metadata(folder).item_metadata.tree
         types = {
             name: _Claim(np.dtype(x.dtype), tuple(x.shape))
             for name, x in metadata.items()
         }
-        wanted = {k: claim for k, claim in claims.items() if claim.nbytes}
         if types != wanted:
             raise ValueError("the arrays are not those of the manifest")
-        arguments = ocp.args.PyTreeRestore(
-            restore_args=dict.fromkeys(wanted, to_host)
-        )
-        parts = ocp.args.Composite(**{ARRAYS: arguments})
-        restored = reader.restore(path.resolve(), args=parts)[ARRAYS]
-    return {
-        name: restored[name]
-        if claim.nbytes
-        else np.zeros(claim.shape, claim.dtype)
-        for name, claim in claims.items()
-    }
+        arguments = ocp.args.PyTreeRestore(restore_args=how)
+        restored = reader.restore(folder, args=arguments)
+        found = {
+            name: restored[name]
+            if claim.nbytes
+            else np.zeros(claim.shape, claim.dtype)
+            for name, claim in claims.items()
+        }
+        for name in shardings.keys() & found.keys() - wanted.keys():
+            found[name] = _put(found[name], shardings[name])
+    for name, x in found.items():
+        if (x.dtype, x.shape) != claims[name]:
+            raise ValueError(f"{name} has the type {x.dtype}{x.shape}")
+    return found
+
+
+def _put(x: np.ndarray, sharding: Any) -> Any:
+    """Returns an array that every process has, on devices."""
+    import jax
+
+    with jax.enable_x64(True):
+        return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
+
+
+def _damaged(what: str, names: Iterable[str]) -> StateError:
+    return StateError(
+        f"{what}: got changed bytes in {', '.join(sorted(names))}, expected "
+        "what `Trainer.fit` wrote. The checkpoint was damaged since; use an "
+        "earlier one, or a copy."
+    )
 
 
 def _unreadable(what: str, error: Exception) -> StateError:

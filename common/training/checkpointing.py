@@ -46,7 +46,9 @@ class Checkpointing:
                 "this trainer. Pass `resume=True` to continue that run, or "
                 "another folder."
             )
-        self._writer = checkpoints.Writer(folder, keep)
+        from common import checkpoint_writer  # slow to import
+
+        self._writer = checkpoint_writer.Writer(folder, keep)
 
     def __enter__(self) -> "Checkpointing":
         return self

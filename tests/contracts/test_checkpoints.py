@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import State, checkpoints
+from common import State, checkpoint_writer, checkpoints, digests
 from common.errors import StateError
 
 # Orbax leaves coroutines behind when it meets a damaged checkpoint.
@@ -41,7 +41,7 @@ def no_coroutine_is_left():
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("run")
-    writer = checkpoints.Writer(folder, keep=2)
+    writer = checkpoint_writer.Writer(folder, keep=2)
     for step in (3, 4, 10):
         writer.write(step, ARRAYS, {"spec": "caf\u00e9", "number": step})
     writer.close()
@@ -126,7 +126,7 @@ def test_every_file_that_is_missing_or_cut_is_noticed(folder):
         file.unlink()
         accepted(folder, file)
         file.write_bytes(data)
-    assert {"state", "manifest", "d"} <= refused
+    assert {"state", "digests", "manifest", "d"} <= refused
 
 
 def rewrite(folder: pathlib.Path, change) -> None:
@@ -139,8 +139,12 @@ def rewrite(folder: pathlib.Path, change) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def _other_number(manifest):
-    manifest["arrays"]["step"]["sha256"] = "0" * 64
+def _no_process(manifest):
+    manifest["processes"] = 0
+
+
+def _other_process(manifest):
+    manifest["processes"] = 2
 
 
 def _huge(manifest):
@@ -163,13 +167,19 @@ def _fewer(manifest):
     del manifest["arrays"]["step"]
 
 
+def _other_type(manifest):
+    manifest["arrays"]["step"]["dtype"] = "int64"
+
+
 HOSTILE = {
-    _other_number: r"got changed bytes in step, expected",
+    _no_process: r"cannot be read \(the digests are not those of the manif",
+    _other_process: r"cannot be read \(.+No such file.+1\.json'\), expected",
     _huge: r"got a manifest of 4294967\d+ bytes in \d+ bytes, expected",
     _other_format: r"cannot be read \(the format is 'eqx-vs-nnx/9'\)",
     _no_object: r"cannot be read \(meta is no JSON object\)",
     _objects: r"cannot be read \(the dtype is 'object'\)",
-    _fewer: r"cannot be read \(the arrays are not those of the manifest\)",
+    _fewer: r"cannot be read \(the digests are not those of the manifest\)",
+    _other_type: r"cannot be read \(the arrays are not those of the manifest",
 }
 
 
@@ -180,6 +190,19 @@ def test_a_hostile_manifest_is_refused(change, folder):
     with pytest.raises(StateError, match=HOSTILE[change]):
         checkpoints.read(folder)
     assert time.perf_counter() - began < 1
+
+
+def test_another_digest_is_refused(folder):
+    path = folder / "10" / checkpoints.DIGESTS / digests.file_name(0)
+    text = path.read_text()
+    sums = json.loads(text)["values"]
+    sums["step"] ^= 1
+    path.write_text(json.dumps(digests.sign(sums)))
+    with pytest.raises(StateError, match="got changed bytes in step, expect"):
+        checkpoints.read(folder)
+    path.write_text(text.replace('"step": ', '"step": 1'))
+    with pytest.raises(StateError, match=r"'0\.json' does not have its SHA"):
+        checkpoints.read(folder)
 
 
 def test_a_manifest_without_its_digest_is_refused(folder):
@@ -203,7 +226,7 @@ def test_a_folder_without_checkpoints(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     folder = tmp_path / "run"
-    writer = checkpoints.Writer(folder, keep=None)
+    writer = checkpoint_writer.Writer(folder, keep=None)
     shutil.rmtree(folder)
     folder.write_text("in the way")
     with pytest.raises(OSError, match=f"^checkpoint folder '{folder}': got "):
