@@ -234,7 +234,7 @@ def _load(
             name: digests.total(digests.own_parts(x, 0))
             for name, x in found.items()
         }
-        split = shardings.keys() & sums.keys()
+        split = {k for k, x in found.items() if not isinstance(x, np.ndarray)}
         damaged = {k for k in sums.keys() - split if sums[k] != expected[k]}
     if damaged:
         raise _damaged(what, damaged)
@@ -298,7 +298,7 @@ def _restore_manifest(path: pathlib.Path) -> Any:
     return json.loads((path / MANIFEST / "metadata").read_text())
 
 
-def _reader(ocp: Any) -> Any:
+def _handler(ocp: Any) -> Any:
     """Returns Orbax's reader of arrays, which waits for no other process."""
     import jax
 
@@ -306,8 +306,7 @@ def _reader(ocp: Any) -> Any:
     alone = ocp.options.MultiprocessingOptions(
         primary_host=index, active_processes={index}
     )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+    return ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
 
 
 def _restore(
@@ -324,13 +323,13 @@ def _restore(
         name: ocp.ArrayRestoreArgs(
             sharding=shardings[name], global_shape=claim.shape
         )
-        if name in shardings
+        if _divides(shardings.get(name), claim.shape)
         else ocp.RestoreArgs(restore_type=np.ndarray)
         for name, claim in wanted.items()
     }
-    with _reader(ocp) as reader, jax.enable_x64(True):
-        folder = path.resolve() / ARRAYS
-        metadata = reader.metadata(folder).item_metadata.tree
+    with jax.enable_x64(True):
+        handler, folder = _handler(ocp), path.resolve() / ARRAYS
+        metadata = handler.metadata(folder).tree
         types = {
             name: _Claim(np.dtype(x.dtype), tuple(x.shape))
             for name, x in metadata.items()
@@ -338,19 +337,31 @@ def _restore(
         if types != wanted:
             raise ValueError("the arrays are not those of the manifest")
         arguments = ocp.args.PyTreeRestore(restore_args=how)
-        restored = reader.restore(folder, args=arguments)
+        restored = handler.restore(folder, args=arguments)
         found = {
             name: restored[name]
             if claim.nbytes
             else np.zeros(claim.shape, claim.dtype)
             for name, claim in claims.items()
         }
-        for name in shardings.keys() & found.keys() - wanted.keys():
-            found[name] = _put(found[name], shardings[name])
     for name, x in found.items():
         if (x.dtype, x.shape) != claims[name]:
             raise ValueError(f"{name} has the type {x.dtype}{x.shape}")
+        for part in digests.own_parts(x, 0) if x.dtype == bool else ():
+            if (part.values.view(np.uint8) > 1).any():
+                raise ValueError(f"{name} has bytes that are no booleans")
     return found
+
+
+def _divides(sharding: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an array can be split so. The trainer says why, if not."""
+    if sharding is None:
+        return False
+    try:
+        sharding.shard_shape(shape)
+    except (IndexError, ValueError):
+        return False
+    return True
 
 
 def _put(x: np.ndarray, sharding: Any) -> Any:

@@ -118,13 +118,7 @@ class State:
 
         def copy(name, x):
             x = np.asarray(x)
-            group, _, _ = name.partition(".")
-            is_counter = (
-                np.issubdtype(x.dtype, np.integer)
-                and group != "constants"
-                and not (group in ("rng", "opt") and x.dtype == np.uint32)
-            )
-            return np.array(x, np.int32 if is_counter else None)
+            return np.array(x, canonical_dtype(name, x.dtype))
 
         return State.from_flat(
             {name: copy(name, x) for name, x in self.flat().items()}
@@ -192,7 +186,7 @@ class State:
 
     @classmethod
     def read(
-        cls, path: str | os.PathLike[str]
+        cls, path: str | os.PathLike[str], **options: Any
     ) -> tuple["State", dict[str, Any]]:
         """Reads the State and the `meta` of a run that was saved.
 
@@ -202,6 +196,8 @@ class State:
             path: a file that `save` wrote, a checkpoint that `Trainer.fit`
                 wrote, or the folder of its checkpoints, of which the newest
                 is read.
+            **options: for `checkpoints.read`, if it is no file: the
+                `shardings` of the arrays that are to be read onto devices.
 
         Returns:
             The State, and the `meta` that was saved with it.
@@ -211,7 +207,7 @@ class State:
                 changed since.
         """
         if os.path.isdir(path):
-            found = checkpoints.read(path)
+            found = checkpoints.read(path, **options)
             what = f"checkpoint {str(found.path)!r}"
             _require_entries(what, found.arrays)
             return cls.from_flat(found.arrays), found.meta
@@ -245,6 +241,22 @@ class State:
             _verify(what, data, header, arrays)
         _require_entries(what, arrays)
         return cls.from_flat(arrays), meta
+
+
+def canonical_dtype(name: str, dtype: Any) -> Any:
+    """Returns the dtype that an array of a State has on the host.
+
+    Args:
+        name: the array's name in `State.flat`.
+        dtype: the dtype that a library keeps the array in.
+    """
+    group, _, _ = name.partition(".")
+    is_counter = (
+        np.issubdtype(dtype, np.integer)
+        and group != "constants"
+        and not (group in ("rng", "opt") and dtype == np.uint32)
+    )
+    return np.dtype(np.int32) if is_counter else dtype
 
 
 def _sha256(x: np.ndarray) -> str:
@@ -304,7 +316,8 @@ def _require_entries(what: str, arrays: Mapping[str, np.ndarray]) -> None:
             )
     for name, x in arrays.items():
         # NumPy would compute with any other byte as it is.
-        if x.dtype == bool and (x.view(np.uint8) > 1).any():
+        on_host = isinstance(x, np.ndarray) and x.dtype == bool
+        if on_host and (x.view(np.uint8) > 1).any():
             raise StateError(
                 f"{what}: got bytes in {name!r} that are no booleans, "
                 "expected 0 and 1. Write it with `Trainer.save`."

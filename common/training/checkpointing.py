@@ -1,10 +1,11 @@
 """Checkpoints that `fit` writes while it trains."""
 
+import contextlib
 import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import numpy as np
 from common import checkpoints
 from common.errors import BatchError, StateError
 from common.files import explain
-from common.training import manifest
+from common.training import manifest, processes
 from common.training.data import Take
 from common.training.loop import Chunk
+from common.training.placement import Placement
 
 
 class Checkpointing:
@@ -48,17 +50,28 @@ class Checkpointing:
             )
         from common import checkpoint_writer  # slow to import
 
-        self._writer = checkpoint_writer.Writer(folder, keep)
+        several = trainer.placement.processes > 1
+        self._several = several
+        self._writer = checkpoint_writer.Writer(folder, keep, shared=several)
 
     def __enter__(self) -> "Checkpointing":
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
         try:
-            if kind is None or issubclass(kind, KeyboardInterrupt):
+            if kind is None or self._was_stopped(error):
                 self._write()
         finally:
             self._writer.close()
+
+    def _was_stopped(self, error: BaseException) -> bool:
+        """Tells whether Control-C ended the run, in all of its processes.
+
+        An exception that one process raises by itself is the cause of
+        another one: the others do not write a last checkpoint then.
+        """
+        is_agreed = not self._several or error.__cause__ is None
+        return isinstance(error, KeyboardInterrupt) and is_agreed
 
     def bounded(self, take: Take) -> Take:
         """Returns steps up to the next checkpoint only."""
@@ -88,7 +101,7 @@ class Checkpointing:
     def _write(self) -> None:
         if self._step == self._written:
             return
-        arrays = self._trainer.state().flat()
+        arrays = self._trainer.canonical()
         meta = manifest.manifest(self._trainer)
         self._writer.write(self._step, arrays, meta)
         self._written = self._step
@@ -143,19 +156,51 @@ def check(
     return folder
 
 
-def prepare(folder: pathlib.Path) -> None:
+def prepare(folder: pathlib.Path, placement: Placement) -> None:
     """Makes a folder if it is missing, and checks that it can be written to.
+
+    Args:
+        folder: where to write.
+        placement: of the run. The first of its processes makes the folder,
+            and all of them must see it.
 
     Raises:
         OSError: naming the folder, and what to do.
+        BatchError: if other processes do not see what the first one writes.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        what, expected = _name(folder), "a folder that can be written to"
-        raise explain(error, what, expected) from error
+    what, expected = _name(folder), "a folder that can be written to"
+
+    @contextlib.contextmanager
+    def probe() -> Iterator[str]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # A name that `checkpoints.strangers` does not mind.
+            file = tempfile.NamedTemporaryFile(dir=folder, prefix=".")
+        except OSError as error:
+            raise explain(error, what, expected) from error
+        with file:
+            yield pathlib.Path(file.name).name
+
+    with contextlib.ExitStack() as stack:
+        is_first = placement.process == 0
+        name = placement.together(
+            lambda: stack.enter_context(probe()) if is_first else ""
+        )
+        if placement.processes == 1:
+            return
+        name = processes.gather(name)[0]
+        placement.together(lambda: _require_file(folder, name, placement))
+
+
+def _require_file(
+    folder: pathlib.Path, name: str, placement: Placement
+) -> None:
+    if not (folder / name).exists():
+        raise BatchError(
+            f"{_name(folder)}: got a folder of process {placement.process} "
+            "alone, expected one that all processes share. Pass the path of "
+            "a folder on a disk that all of them can reach."
+        )
 
 
 def find_run(
@@ -169,21 +214,55 @@ def find_run(
 
     Raises:
         StateError: if they are of another model, or were damaged.
+        BatchError: if the processes of the program see other checkpoints.
     """
-    if folder is None or not folder.exists() or not checkpoints.steps(folder):
+    if folder is None:
         return None
-    found = checkpoints.read(folder, arrays=False)
-    got, expected = _model(found.meta), _model(manifest.manifest(trainer))
+    steps = trainer.placement.together(lambda: _steps(folder))
+    _require_same_steps(folder, steps, trainer.placement)
+    if not steps:
+        return None
+    return trainer.placement.together(
+        lambda: _read_meta(folder / str(steps[-1]), folder, trainer)
+    )
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+    return checkpoints.steps(folder) if folder.exists() else []
+
+
+def _require_same_steps(
+    folder: pathlib.Path, steps: list[int], placement: Placement
+) -> None:
+    if placement.processes == 1:
+        return
+    first, *others = processes.gather(steps)
+    for process, other in enumerate(others, 1):
+        if other != first:
+            raise BatchError(
+                f"{_name(folder)}: got checkpoints of the steps {other} in "
+                f"process {process}, expected {first} as in process 0. Pass "
+                "the path of a folder that all processes share."
+            )
+
+
+def _read_meta(
+    path: pathlib.Path, folder: pathlib.Path, trainer: Any
+) -> dict[str, Any]:
+    meta = checkpoints.read(path, arrays=False).meta
+    got, expected = _model(meta), _model(manifest.manifest(trainer))
     if got != expected:
         raise StateError(
             f"{_name(folder)}: got checkpoints of {got}, expected those of "
             f"{expected}, as in this trainer. Pass the path of a new folder."
         )
-    return found.meta
+    return meta
 
 
 def resume(trainer: Any, folder: pathlib.Path) -> None:
     """Loads the newest checkpoint of a folder.
+
+    It may have been written on another number of devices and processes.
 
     Raises:
         StateError: if the trainer is further than that, or if it does not

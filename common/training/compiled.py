@@ -1,6 +1,5 @@
 """The arrays of a trainer, and the compiled functions over them."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from common.protocol import Backend, Loss, Metrics, Settings, Spec
-from common.state import State
+from common.state import State, canonical_dtype
 from common.training import checks, optimizers
 from common.training.data import Place
 from common.training.leaves import PureFunctions, copy_leaves
@@ -117,12 +116,20 @@ class Compiled:
         whole of it, so all of them have to call this method.
         """
         on_host = self.placement.on_host
+        flat = {k: on_host(x) for k, x in self.canonical().items()}
+        return State.from_flat(flat).numpy()
+
+    def canonical(self) -> dict[str, Any]:
+        """Returns the arrays of the State by `group.name`, on the devices
+        where they are. Nothing is gathered."""
         with self._x64():
             flat = self._state(self._leaves)
-            state = State.from_flat({k: on_host(x) for k, x in flat.items()})
-        place = {k: np.int32(v) for k, v in self.place._asdict().items()}
-        rng = {**state.rng, **place}
-        return dataclasses.replace(state, rng=rng).numpy()
+            for name, x in flat.items():
+                dtype = canonical_dtype(name, x.dtype)
+                if dtype != x.dtype:
+                    flat[name] = x.astype(dtype)
+        place = self.place._asdict().items()
+        return {**flat, **{f"rng.{k}": np.int32(v) for k, v in place}}
 
     @property
     def native(self) -> Any:

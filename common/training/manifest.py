@@ -6,11 +6,13 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from common import environment
+from common.errors import StateError
 from common.state import State
-from common.training import identity, losses
+from common.training import identity, losses, processes
 from common.training.checks import describe
 from common.training.placement import ONE_DEVICE, Placement
 
@@ -72,8 +74,15 @@ class Saved(NamedTuple):
     what: str
 
 
-def read(path: str | os.PathLike[str]) -> Saved:
+def read(
+    path: str | os.PathLike[str], placement: Placement = ONE_DEVICE
+) -> Saved:
     """Reads a run that was saved.
+
+    Args:
+        path: as for `State.read`.
+        placement: where the arrays of a checkpoint belong. On a mesh, they
+            are read straight onto its devices, each of which reads its part.
 
     Raises:
         StateError: if it was damaged, or is none.
@@ -83,15 +92,21 @@ def read(path: str | os.PathLike[str]) -> Saved:
             have NaN in them. Such a run is read, because training may have
             produced it.
     """
-    state, meta = State.read(path)
+    if placement.processes > 1:
+        _require_same_kind(path)
+    if os.path.isdir(path):
+        state, meta = State.read(path, **_options(placement))
+    else:
+        state, meta = placement.together(lambda: State.read(path))
     kind = "checkpoints" if os.path.isdir(path) else "state file"
     what = f"{kind} {os.fspath(path)!r}"
-    nans = [
-        name
-        for group in ("params", "buffers", "opt")
-        for name, x in getattr(state, group).items()
-        if not np.all(x == x)
-    ]
+    nans = _find_nans(
+        {
+            (group, name): x
+            for group in ("params", "buffers", "opt")
+            for name, x in getattr(state, group).items()
+        }
+    )
     if nans:
         more = f" and {len(nans) - NAMED} more" if len(nans) > NAMED else ""
         warnings.warn(
@@ -101,6 +116,57 @@ def read(path: str | os.PathLike[str]) -> Saved:
             stacklevel=3,
         )
     return Saved(state, meta, what)
+
+
+def _find_nans(arrays: dict[tuple[str, str], Any]) -> list[str]:
+    """Returns the names of the arrays that have NaN in them."""
+    split = {k: x for k, x in arrays.items() if isinstance(x, jax.Array)}
+    found = {}
+    if split:
+        with jax.enable_x64(True):
+            found = _have_nan(split)
+    return [
+        key[1]
+        for key, x in arrays.items()
+        if (found[key] if key in found else np.any(x != x))
+    ]
+
+
+@jax.jit
+def _have_nan(arrays: dict[Any, Any]) -> dict[Any, Any]:
+    return {name: jnp.any(x != x) for name, x in arrays.items()}
+
+
+def _options(placement: Placement) -> dict[str, Any]:
+    """Returns how `checkpoints.read` reads the arrays of a run on a mesh."""
+    if placement.state is None:
+        return {}
+    shardings = {
+        name: sharding
+        for name, sharding in placement.state.items()
+        if name.partition(".")[0] not in ("rng", "step")
+    }
+    several = placement.processes > 1
+    gather = processes.gather if several else None
+    return {"shardings": shardings, "gather": gather}
+
+
+def _require_same_kind(path: str | os.PathLike[str]) -> None:
+    """Checks that all processes see the same at a path.
+
+    Raises:
+        StateError: in all of them, if they do not.
+    """
+    kind = "a folder" if os.path.isdir(path) else "a file"
+    kind = kind if os.path.exists(path) else "nothing"
+    first, *others = processes.gather(kind)
+    for process, other in enumerate(others, 1):
+        if other != first:
+            raise StateError(
+                f"path {os.fspath(path)!r}: got {other} in process {process}, "
+                f"expected {first} as in process 0. Pass a path that all "
+                "processes share."
+            )
 
 
 def _class_of(subject: Any) -> str:

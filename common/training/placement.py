@@ -14,6 +14,7 @@ from jaxtyping import Array
 from common.environment import flag
 from common.errors import BatchError
 from common.protocol import Settings
+from common.state import State
 from common.training import identity, processes
 from common.training.checks import batch_size_of
 from common.training.data import Take
@@ -116,6 +117,10 @@ class Placement:
     def put_state(self, flat: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the arrays of a State where they belong, from the host."""
         return flat
+
+    def to_host(self, state: State) -> State:
+        """Returns a State on the host, but for what is where it belongs."""
+        return state.numpy()
 
     def on_host(self, x: Array) -> np.ndarray:
         """Returns the whole of an array."""
@@ -260,6 +265,17 @@ class MeshPlacement(Placement):
     def put_state(self, flat):
         return {k: _spread(flat[k], x) for k, x in self.state.items()}
 
+    def to_host(self, state):
+        flat = state.flat()
+        split = {
+            name: x
+            for name, x in flat.items()
+            if isinstance(x, jax.Array) and x.sharding == self.state.get(name)
+        }
+        others = {k: x for k, x in flat.items() if k not in split}
+        others = State.from_flat({"step": 0, **others}).numpy().flat()
+        return State.from_flat({**others, **split})
+
     def on_host(self, x):
         if x.is_fully_addressable or x.is_fully_replicated:
             return np.asarray(x)
@@ -351,7 +367,7 @@ def _owners(mesh: Mesh, axis: str) -> dict[int, list[int]]:
 
 def _spread(x: Any, sharding: NamedSharding) -> Array:
     """Splits an array that every process has; nothing is communicated."""
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
         return jax.device_put(x, sharding)
     x = np.asarray(x)
     return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)

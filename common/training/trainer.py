@@ -23,6 +23,7 @@ from common.training.data import Place
 from common.training.following import follow
 from common.training.loop import Chunk, Loop
 from common.training.manifest import Saved
+from common.training.placement import ONE_DEVICE
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -170,7 +171,7 @@ class Trainer(Compiled):
         self.placement.check_batch("batch_size", batch_size, whole=True)
         end = Place(self.place.epoch + epochs, 0)
         if folder is not None:
-            checkpointing.prepare(folder)
+            checkpointing.prepare(folder, self.placement)
             if resume and found:
                 checkpointing.resume(self, folder)
         fitted = manifest.fitted(inputs, targets, batch_size, self.placement)
@@ -316,15 +317,17 @@ class Trainer(Compiled):
         if isinstance(state, State):
             state = Saved(state, {}, "")
         elif not isinstance(state, Saved):
-            state = manifest.read(state)
+            to_devices = rules is None and like is None
+            where = self.placement if to_devices else ONE_DEVICE
+            state = manifest.read(state, where)
         state, meta, source = state
-        state = state.numpy()
+        state = self.placement.to_host(state)
         if rules is not None or like is not None:
             with self._x64():
                 state = carrying.carry(
                     state, rules, self.subject, self.state(), like
                 )
-        state.require_like(self.state())
+        state.require_like(State.from_flat(self.canonical()))
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
         with self._x64():

@@ -226,6 +226,7 @@ def test_a_folder_without_checkpoints(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     folder = tmp_path / "run"
+    folder.mkdir()
     writer = checkpoint_writer.Writer(folder, keep=None)
     shutil.rmtree(folder)
     folder.write_text("in the way")
