@@ -128,11 +128,12 @@ class Writer:
             OSError: if it cannot be written.
         """
         try:
-            self._manager.wait_until_finished()
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
         except Exception as error:
             raise self._explained(error) from error
-        finally:
-            self._manager.close()
 
     def _explained(self, error: Exception) -> OSError:
         what = f"checkpoint folder {self._folder!r}"

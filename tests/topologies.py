@@ -36,6 +36,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 TIMEOUT = 240.0
 """Seconds after which all processes are killed."""
 
+HEARTBEAT = 30
+"""Seconds until the other processes hear of one that was killed."""
+
 PATIENCE = 30.0
 """Seconds that the other processes have to end when one has failed."""
 
@@ -223,6 +226,7 @@ def _work(folder: pathlib.Path, index: int) -> None:
             num_processes=processes,
             process_id=index,
             initialization_timeout=60,
+            heartbeat_timeout_seconds=HEARTBEAT,
         )
     result = function(*arguments)
     partial = folder / f"partial{index}"

@@ -58,11 +58,17 @@ class Checkpointing:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
+        writes = kind is None or self._was_stopped(error)
         try:
-            if kind is None or self._was_stopped(error):
+            if writes:
                 self._write()
         finally:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as failure:
+                if writes:
+                    raise
+                error.add_note(str(failure))  # what ended the run is raised
 
     def _was_stopped(self, error: BaseException) -> bool:
         """Tells whether Control-C ended the run, in all of its processes.

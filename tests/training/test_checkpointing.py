@@ -185,7 +185,7 @@ def test_a_folder_that_is_read_only(start, fit, folder, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "temporary")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
     with pytest.raises(PermissionError) as caught:
         fit(start(), checkpoint=folder)
     assert str(caught.value) == (
