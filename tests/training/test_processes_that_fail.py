@@ -87,7 +87,7 @@ def disagree(folder: str) -> dict[str, Any]:
     run, other = (pathlib.Path(folder, name) for name in ("run", "other"))
     trainer = on_all_devices()
     fit(trainer, run, epochs=1)
-    found = {"steps": checkpoints.steps(run)}
+    found: dict[str, Any] = {"steps": checkpoints.steps(run)}
 
     def start(*paths: pathlib.Path, **options: Any) -> tuple[str, float]:
         path = paths[1] if is_last else paths[0]
