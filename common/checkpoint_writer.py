@@ -107,7 +107,7 @@ class Writer:
             # On CPU, these share the memory of the arrays. JAX donates none
             # that is shared, so that nothing overwrites it.
             parts = {
-                name: digests.own_parts(x, self._process)
+                name: digests.parts_here(x, self._process)
                 for name, x in stored.items()
             }
             header = manifest(arrays, meta, self._processes)

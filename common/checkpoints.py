@@ -155,18 +155,19 @@ def read(
         StateError: if it was damaged, or is none. If processes share the
             arrays, all of them raise.
     """
-    loaded, failure = _Loaded(None, {}, {}), None
+    loaded: _Loaded | Exception
     try:
         loaded = _load(find(path), arrays, shardings or {})
     except Exception as error:
         if gather is None:
             raise
-        failure = error
-    heard = [(failure and str(failure), loaded.sums)]
-    if gather is not None:
-        heard = gather(heard[0])
-    if failure is not None:
-        raise failure
+        loaded = error
+    mine: tuple[str | None, dict[str, int]] = str(loaded), {}
+    if isinstance(loaded, _Loaded):
+        mine = None, loaded.sums
+    heard = [mine] if gather is None else gather(mine)
+    if isinstance(loaded, Exception):
+        raise loaded
     for process, (message, _) in enumerate(heard):
         if message is not None:
             raise StateError(
@@ -175,11 +176,10 @@ def read(
             )
     totals = digests.add(sums for _, sums in heard)
     damaged = {k for k, x in loaded.expected.items() if totals.get(k, 0) != x}
-    checkpoint = loaded.checkpoint
-    assert checkpoint is not None
     if damaged:
-        raise _damaged(f"checkpoint {str(checkpoint.path)!r}", damaged)
-    return checkpoint
+        what = f"checkpoint {str(loaded.checkpoint.path)!r}"
+        raise _damaged(what, damaged)
+    return loaded.checkpoint
 
 
 class _Loaded(NamedTuple):
@@ -191,7 +191,7 @@ class _Loaded(NamedTuple):
         sums: the sum over the parts of each that this process has.
     """
 
-    checkpoint: Checkpoint | None
+    checkpoint: Checkpoint
     expected: dict[str, int]
     sums: dict[str, int]
 
@@ -231,7 +231,7 @@ def _load(
         sums, split = {}, set()
     else:
         sums = {
-            name: digests.total(digests.own_parts(x, 0))
+            name: digests.total(digests.parts_here(x, 0))
             for name, x in found.items()
         }
         split = {k for k, x in found.items() if not isinstance(x, np.ndarray)}
@@ -347,7 +347,7 @@ def _restore(
     for name, x in found.items():
         if (x.dtype, x.shape) != claims[name]:
             raise ValueError(f"{name} has the type {x.dtype}{x.shape}")
-        for part in digests.own_parts(x, 0) if x.dtype == bool else ():
+        for part in digests.parts_here(x, 0) if x.dtype == bool else ():
             if (part.values.view(np.uint8) > 1).any():
                 raise ValueError(f"{name} has bytes that are no booleans")
     return found

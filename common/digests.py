@@ -50,7 +50,7 @@ class Part(NamedTuple):
     shape: tuple[int, ...]
 
 
-def own_parts(x: Any, process: int) -> list[Part]:
+def parts_here(x: Any, process: int) -> list[Part]:
     """Returns the parts of an array for which this process is responsible.
 
     Those of all processes make the array, and none is in two of them. On CPU

@@ -1,11 +1,13 @@
 """Digests: the same however an array is divided, and other for other bits."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from common import digests
-from common.digests import Part, add, own_parts, total
+from common.digests import Part, add, parts_here, total
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -36,10 +38,10 @@ def split(x: np.ndarray, axis: int, at: int) -> list[Part]:
 @pytest.mark.parametrize("name", ARRAYS)
 def test_any_division_has_the_same_digest(name):
     x = ARRAYS[name]
-    expected = total(own_parts(x, 0))
-    assert total(own_parts(jnp.asarray(x), 0)) == expected
-    assert total(own_parts(np.asfortranarray(x), 0)) == expected
-    assert own_parts(x, 1) == []
+    expected = total(parts_here(x, 0))
+    assert total(parts_here(jnp.asarray(x), 0)) == expected
+    assert total(parts_here(np.asfortranarray(x), 0)) == expected
+    assert parts_here(x, 1) == []
     for axis in range(x.ndim):
         for at in (0, 1, x.shape[axis] - 1):
             assert total(split(x, axis, at)) == expected
@@ -51,22 +53,22 @@ def test_any_division_has_the_same_digest(name):
 @pytest.mark.parametrize("name", ARRAYS)
 def test_any_bit_changes_the_digest(name):
     x = np.array(ARRAYS[name])
-    seen = {total(own_parts(x, 0))}
+    seen = {total(parts_here(x, 0))}
     data = x.reshape(-1).view(np.uint8)
     draws = 8 * data.size if data.size < 100 else 50
     for bit in RNG.choice(8 * data.size, draws, replace=False):
         data[bit // 8] ^= 1 << bit % 8
-        seen.add(total(own_parts(x, 0)))
+        seen.add(total(parts_here(x, 0)))
         data[bit // 8] ^= 1 << bit % 8
     assert len(seen) == draws + 1
 
 
 def test_places_count():
     x = np.arange(6.0)
-    seen = {total(own_parts(np.roll(x, i), 0)) for i in range(6)}
-    seen.add(total(own_parts(np.zeros(6), 0)))
-    seen.add(total(own_parts(np.zeros(5), 0)))
-    seen.add(total(own_parts(np.zeros(1), 0)))
+    seen = {total(parts_here(np.roll(x, i), 0)) for i in range(6)}
+    seen.add(total(parts_here(np.zeros(6), 0)))
+    seen.add(total(parts_here(np.zeros(5), 0)))
+    seen.add(total(parts_here(np.zeros(1), 0)))
     assert len(seen) == 9
     assert total([]) == 0
 
@@ -82,10 +84,11 @@ def test_the_hash_is_splitmix64():
 def test_a_file_that_was_damaged_is_refused(tmp_path):
     for process, sums in enumerate([{"a": 1, "b": digests.MASK}, {"b": 3}]):
         file = tmp_path / digests.file_name(process)
-        file.write_text(digests.json.dumps(digests.sign(sums)))
+        file.write_text(json.dumps(digests.sign(sums)))
     assert digests.read(tmp_path, 2) == {"a": 1, "b": 2}
+    with pytest.raises(FileNotFoundError):
+        digests.read(tmp_path, 3)
+    file = tmp_path / digests.file_name(1)
     file.write_text(file.read_text().replace("3", "4", 1))
     with pytest.raises(ValueError, match=r"'1\.json' does not have its SHA-"):
         digests.read(tmp_path, 2)
-    with pytest.raises(FileNotFoundError):
-        digests.read(tmp_path, 3)

@@ -49,6 +49,7 @@ def test_one_process_has_devices():
 
 
 @pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_processes_share_their_devices():
     found = topologies.run(add_up, 16, processes=2, devices=2)
     assert [x["process"] for x in found] == [0, 1]

@@ -78,7 +78,7 @@ def train(cells: Any, data: Any, folder: str, epochs: int) -> dict[Any, Any]:
 @pytest.mark.parametrize("cells", rarely_but(["one", "all"], "one"))
 def test_a_run_moves_between_topologies(cells, make_batch, tmp_path):
     names = {
-        "one": [("deep_mlp", "equinox")],
+        "one": [("deep_mlp", "reference")],
         "all": [(m, b) for m in specs() for b in backends()],
     }[cells]
     data = {
