@@ -85,8 +85,9 @@ def test_a_run_moves_between_topologies(cells, make_batch, tmp_path):
         model: make_batch(make(model, "reference").spec, size=SIZE)
         for model in {model for model, _ in names}
     }
+    stages = [x for x in STAGES if cells == "all" or x != (1, 8)]
     losses = {cell: [] for cell in names}
-    for number, (processes, devices) in enumerate(STAGES):
+    for number, (processes, devices) in enumerate(stages):
         call = (names, data, str(tmp_path), number + 1)
         if (processes, devices) == (1, 1):
             results = [train(*call)]
@@ -101,7 +102,7 @@ def test_a_run_moves_between_topologies(cells, make_batch, tmp_path):
             assert (split > 0) == (devices > 1)
             end = 2 * (number + 1)
             assert steps == [end - 1, end]
-            if number < len(STAGES) - 1:
+            if number < len(stages) - 1:
                 # The next stage resumes from the step before.
                 run = tmp_path / "-".join(cell)
                 shutil.rmtree(run / str(end))
@@ -111,13 +112,13 @@ def test_a_run_moves_between_topologies(cells, make_batch, tmp_path):
     for (model, backend), parts in losses.items():
         whole = make(model, backend)
         options: Any = {"batch_size": BATCH, "progress": False}
-        expected = whole.fit(*data[model], epochs=len(STAGES), **options)
+        expected = whole.fit(*data[model], epochs=len(stages), **options)
         found = np.concatenate(parts)
-        assert found.shape == expected.shape == (2 * len(STAGES),)
+        assert found.shape == expected.shape == (2 * len(stages),)
         errors = np.abs(found - expected) / np.abs(expected)
         assert errors.max() <= bound, (model, backend, errors)
         assert np.ptp(expected) > 0
         # Other libraries, and what needs no mesh, read what was written.
         run = tmp_path / f"{model}-{backend}"
         again = load(run, backend="reference")
-        assert again.steps_taken == 2 * len(STAGES)
+        assert again.steps_taken == 2 * len(stages)
