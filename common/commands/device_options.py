@@ -53,7 +53,7 @@ def choose_devices(options: argparse.Namespace) -> dict[str, Any]:
     if len(devices) < count:
         raise ValueError(
             f"--devices: got {count}, expected at most {len(devices)}, the "
-            f"number of {devices[0].platform} devices. Pass a smaller number."
+            f"number of {devices[0].platform} devices. Use fewer devices."
         )
     mesh = jax.make_mesh((count,), ("data",), devices=devices[:count])
     return {"mesh": mesh, "shard": options.shard}
