@@ -234,6 +234,16 @@ class Settings:
 
     mesh: jax.sharding.Mesh | None = None
     shard: Any = None
+    accumulate: int = 1
+    sync_batch_norm: bool = True
+    ensemble: int | None = None
+
+    @property
+    def groups(self) -> int:
+        """The number of groups in which batch statistics are computed."""
+        if self.sync_batch_norm or self.mesh is None:
+            return 1
+        return self.mesh.shape.get("data", self.mesh.size)
 
 
 Native = TypeVar("Native")

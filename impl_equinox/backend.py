@@ -15,7 +15,9 @@ from common.layouts import Role
 from common.protocol import Loss, Settings, Spec
 from common.state import MODEL, State
 from common.training import optimizers
+from impl_equinox.accumulation import over_parts
 from impl_equinox.canonical import Layouts, abstract
+from impl_equinox.per_device import over_groups
 
 
 class Native(NamedTuple):
@@ -71,23 +73,32 @@ class Backend:
 
     def step(self, native, batch, *, gradients=False):
         model, state, opt_state, key, step = native
-        xs, ys = batch
+        step_key = jr.fold_in(key, step)
 
-        def compute_loss(model, state):
+        def compute_loss(model, state, batch, key):
+            xs, ys = batch
             batch_model = jax.vmap(
                 model,
                 axis_name="batch",
                 in_axes=(0, None, None),
                 out_axes=(0, None),
             )
-            pred_ys, state = batch_model(xs, state, jr.fold_in(key, step))
+            if self.settings.groups > 1:
+                batch_model = over_groups(batch_model, self.settings.groups)
+            pred_ys, state = batch_model(xs, state, key)
             loss = self.loss(pred_ys, ys)
             metrics = {k: f(pred_ys, ys) for k, f in self.metrics.items()}
             return loss, (state, {"loss": loss, **metrics})
 
-        (loss, (new_state, metrics)), grads = eqx.filter_value_and_grad(
-            compute_loss, has_aux=True
-        )(model, state)
+        value_and_grad = eqx.filter_value_and_grad(compute_loss, has_aux=True)
+        if self.settings.accumulate > 1:
+            parts = self.settings.accumulate
+            value_and_grad = over_parts(value_and_grad, parts)
+            compute_loss = over_parts(compute_loss, parts)
+
+        (loss, (new_state, metrics)), grads = value_and_grad(
+            model, state, batch, step_key
+        )
         params, static = eqx.partition(model, eqx.is_inexact_array)
         updates, opt_state = self.optimizer.update(
             grads,
@@ -95,7 +106,9 @@ class Backend:
             params,
             value=loss,
             grad=grads,
-            value_fn=lambda p: compute_loss(eqx.combine(p, static), state)[0],
+            value_fn=lambda params: compute_loss(
+                eqx.combine(params, static), state, batch, step_key
+            )[0],
         )
         model = eqx.apply_updates(model, updates)
         native = Native(model, new_state, opt_state, key, step + 1)

@@ -5,8 +5,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 
+from common import part_keys
 from common.native.modes import mode_arguments, parameters_of
 
 
@@ -34,7 +34,9 @@ def call(
     names = parameters_of(callee)
     keys = None
     if key is not None and "key" in names:
-        keys = jr.split(key, jnp.shape(jax.tree.leaves(xs)[0])[0])
+        keys = part_keys.split_over_examples(
+            key, jnp.shape(jax.tree.leaves(xs)[0])[0]
+        )
     positional = names.get("key") is not None and (
         names["key"].kind is not names["key"].KEYWORD_ONLY
     )

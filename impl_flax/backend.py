@@ -16,7 +16,9 @@ from common.layouts import Role
 from common.protocol import Loss, Settings, Spec
 from common.state import MODEL, State
 from common.training import optimizers
+from impl_flax.accumulation import over_parts
 from impl_flax.canonical import Layouts, abstract
+from impl_flax.per_device import call_in_groups
 
 
 class Native(NamedTuple):
@@ -68,13 +70,24 @@ class Backend:
 
     def step(self, native, batch, *, gradients=False):
         module, optimizer, rngs = native
-        xs, ys = batch
 
-        def compute_loss(module, rngs):
-            pred_ys = module(xs, rngs=rngs)
+        def compute_loss(module, batch, rngs):
+            xs, ys = batch
+            if self.settings.groups > 1:
+                pred_ys = call_in_groups(
+                    module, xs, rngs, self.settings.groups
+                )
+            else:
+                pred_ys = module(xs, rngs=rngs)
             loss = self.loss(pred_ys, ys)
             metrics = {k: f(pred_ys, ys) for k, f in self.metrics.items()}
             return loss, {"loss": loss, **metrics}
+
+        value_and_grad = nnx.value_and_grad(compute_loss, has_aux=True)
+        if self.settings.accumulate > 1:
+            parts = self.settings.accumulate
+            value_and_grad = over_parts(value_and_grad, parts)
+            compute_loss = over_parts(compute_loss, parts)
 
         train_module = nnx.view(
             module,
@@ -89,11 +102,9 @@ class Backend:
         def value_fn(params):
             module, rngs = nnx.clone(before)
             nnx.update(module, params)
-            return compute_loss(module, rngs)[0]
+            return compute_loss(module, batch, rngs)[0]
 
-        (loss, metrics), grads = nnx.value_and_grad(
-            compute_loss, has_aux=True
-        )(train_module, step_rngs)
+        (loss, metrics), grads = value_and_grad(train_module, batch, step_rngs)
         optimizer.update(
             module, grads, value=loss, grad=grads, value_fn=value_fn
         )

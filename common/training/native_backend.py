@@ -1,5 +1,6 @@
 """The backend of a model of the user, in either library."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from common.native import NativeModel
 from common.protocol import Loss, Settings
 from common.state import MODEL, State
 from common.training import optimizers
+from common.training.native_calls import NativeCalls
 from common.training.part_optimizers import (
     CARRY,
     PartOptimizer,
@@ -98,6 +100,7 @@ class NativeBackend:
         self.settings = settings
         self.user_step = step
         self._carry = carry
+        self._calls = NativeCalls(model, settings)
         by_part = optimizer
         if not isinstance(optimizer, Mapping):
             by_part = {optimizers.OPTIMIZER: optimizer}
@@ -125,27 +128,41 @@ class NativeBackend:
         return native, metrics
 
     def _take_step(self, native, batch, key):
-        xs, ys = batch
         (part,) = self._parts.values()
         names = part.names.values()
+        average = functools.partial(
+            self._calls.average, arrays=native.arrays, batch=batch, key=key
+        )
 
-        def compute_loss(params):
-            predictions, arrays = self.model.apply(
-                {**native.arrays, **params}, xs, training=True, key=key
+        def compute_loss(params, arrays, batch, key):
+            xs, ys = batch
+            predictions, arrays = self._calls.forward(
+                {**arrays, **params}, xs, key
             )
             loss = self.loss(predictions, ys)
             metrics = {k: f(predictions, ys) for k, f in self.metrics.items()}
             return loss, (arrays, {"loss": loss, **metrics})
 
-        (loss, (arrays, metrics)), grads = jax.value_and_grad(
-            compute_loss, has_aux=True
-        )({name: native.arrays[name] for name in names})
+        def compute_gradients(arrays, batch, key):
+            (_, (arrays, metrics)), grads = jax.value_and_grad(
+                compute_loss, has_aux=True
+            )({name: arrays[name] for name in names}, arrays, batch, key)
+            return arrays, (metrics, grads)
+
+        def value_fn(params):
+            def compute_value(arrays, batch, key):
+                loss, (arrays, _) = compute_loss(params, arrays, batch, key)
+                return arrays, loss
+
+            return average(compute_value)[1]
+
+        arrays, (metrics, grads) = average(compute_gradients)
         params, state = part.update(
             arrays,
             grads,
             native.opt_states[optimizers.OPTIMIZER],
-            value=loss,
-            value_fn=lambda params: compute_loss(params)[0],
+            value=metrics["loss"],
+            value_fn=value_fn,
         )
         native = native._replace(
             arrays={**arrays, **params},

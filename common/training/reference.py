@@ -15,6 +15,11 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from common.protocol import Arrays, Loss, Settings, Spec
 from common.state import State
 from common.training import optimizers
+from common.training.parts import (
+    average_over_parts,
+    call_in_groups,
+    mean_over_groups,
+)
 
 
 class Native(NamedTuple):
@@ -61,36 +66,62 @@ class Backend:
 
     def step(self, native, batch, *, gradients=False):
         params, buffers, opt_state, key, step = native
-        xs, ys = batch
+        step_key = jr.fold_in(key, step)
+        parts = self.settings.accumulate
 
-        def compute_loss(params):
-            predictions, new_buffers = self.spec.forward(
-                params,
-                buffers,
-                xs,
-                key=jr.fold_in(key, step),
-                training=True,
-            )
+        def compute_loss(params, buffers, batch, key):
+            xs, ys = batch
+            predictions, buffers = self._forward(params, buffers, xs, key)
             loss = self.loss(predictions, ys)
             metrics = {k: f(predictions, ys) for k, f in self.metrics.items()}
-            return loss, (new_buffers, {"loss": loss, **metrics})
+            return loss, (buffers, {"loss": loss, **metrics})
 
-        (loss, (new_buffers, metrics)), grads = jax.value_and_grad(
-            compute_loss, has_aux=True
-        )(params)
+        def compute_gradients(buffers, batch, key):
+            (_, (buffers, metrics)), grads = jax.value_and_grad(
+                compute_loss, has_aux=True
+            )(params, buffers, batch, key)
+            return buffers, (metrics, grads)
+
+        def value_fn(params):
+            def compute_value(buffers, batch, key):
+                loss, (buffers, _) = compute_loss(params, buffers, batch, key)
+                return buffers, loss
+
+            return average_over_parts(
+                compute_value, parts, buffers, batch, step_key
+            )[1]
+
+        new_buffers, (metrics, grads) = average_over_parts(
+            compute_gradients, parts, buffers, batch, step_key
+        )
         updates, opt_state = self.optimizer.update(
             grads,
             opt_state,
             params,
-            value=loss,
+            value=metrics["loss"],
             grad=grads,
-            value_fn=lambda params: compute_loss(params)[0],
+            value_fn=value_fn,
         )
         params: Any = optax.apply_updates(params, updates)
         native = Native(params, new_buffers, opt_state, key, step + 1)
         if gradients:
             return native, metrics, grads
         return native, metrics
+
+    def _forward(self, params, buffers, xs, key):
+        """Computes the predictions of a training batch, and the buffers."""
+
+        def forward(xs, key):
+            return self.spec.forward(
+                params, buffers, xs, key=key, training=True
+            )
+
+        if self.settings.groups == 1:
+            return forward(xs, key)
+        predictions, buffers = call_in_groups(
+            forward, self.settings.groups, xs, key
+        )
+        return predictions, mean_over_groups(buffers)
 
     def predict(self, native, xs):
         predictions, _ = self.spec.forward(
