@@ -116,7 +116,7 @@ def _threefry(words: UInt32[Array, "5"]) -> PRNGKeyArray:
     return jr.wrap_key_data(words[:KEY_WORDS], impl=THREEFRY)
 
 
-# --- the four functions of a PRNG implementation ------------------------------
+# --- the functions of a PRNG implementation ---------------------------------
 
 
 def _seed(seed: Array) -> UInt32[Array, "5"]:

@@ -225,6 +225,10 @@ class Counterpart(Protocol):
         ...
 
 
+NUMERICAL = ("accumulate", "sync_batch_norm", "ensemble")
+"""The settings that change the numbers of a run."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """How a trainer computes its steps: on which devices, and in which parts.
@@ -237,6 +241,18 @@ class Settings:
     accumulate: int = 1
     sync_batch_norm: bool = True
     ensemble: int | None = None
+
+    def numerical(self) -> dict[str, Any]:
+        """The settings that change the numbers, which a file records."""
+        return {name: getattr(self, name) for name in NUMERICAL}
+
+    def changes(self) -> str:
+        """Shows the settings that change the numbers, if they do."""
+        return "".join(
+            f", {name}={x!r}"
+            for name, x in self.numerical().items()
+            if x != getattr(Settings, name)
+        )
 
     @property
     def groups(self) -> int:

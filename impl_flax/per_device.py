@@ -37,9 +37,7 @@ def call_in_groups(
     )
 
     def call(xs, random):
-        module, rngs = nnx.merge(
-                graphdef, random, params, others, copy=True
-            )
+        module, rngs = nnx.merge(graphdef, random, params, others, copy=True)
         pred_ys = module(xs, rngs=rngs)
         _, used, _, updated = nnx.split(
             (module, rngs), nnx.RngState, nnx.Param, ...

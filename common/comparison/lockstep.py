@@ -91,7 +91,7 @@ def compare_all(
     first = next(iter(trainers.values()))
     for trainer in trainers.values():
         _require_same(first, trainer)
-        trainer.check(xs, ys, training=True)
+        trainer.check_batch(xs, ys)
     judge = Judge(first.dtype, pairs)
     settings = _settings()
 

@@ -35,7 +35,7 @@ def diff_steps(left: Trainer, right: Trainer, xs: Any, ys: Any) -> Diff:
     state = left.state()
     state.require_like(right.state())
     for trainer in (left, right):
-        trainer.check(xs, ys, training=True)
+        trainer.check_batch(xs, ys)
     arrays = {name: np.asarray(x) for name, x in state.flat().items()}
     with jax.enable_x64(left.dtype == "float64"):
         return diff(

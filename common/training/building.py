@@ -14,7 +14,13 @@ from common.models import find_spec
 from common.native import Call, NativeModel
 from common.protocol import Loss, Settings, Spec
 from common.registry import find_backend, find_model, resolve
-from common.training import checks, losses, manifest, processes, sharding
+from common.training import (
+    losses,
+    manifest,
+    part_checks,
+    processes,
+    sharding,
+)
 from common.training.native_backend import UserStep
 from common.training.subjects import NativeSubject, SpecSubject
 from common.training.trainer import Trainer
@@ -55,6 +61,9 @@ def build(
     dtype: DTypeLike | None = None,
     mesh: Mesh | None = None,
     shard: Any = None,
+    accumulate: int = 1,
+    sync_batch_norm: bool = True,
+    ensemble: int | None = None,
     **hyper_parameters: Any,
 ) -> Trainer:
     """Builds a trainer of a spec's model, or of a model of yours.
@@ -111,6 +120,21 @@ def build(
             splits the largest axis that the devices divide. A function
             `rule(name, shape) -> jax.sharding.PartitionSpec` decides by
             canonical name and shape; `None` stands for no split.
+        accumulate: in how many parts each batch is computed, one after the
+            other, to save memory. Their gradients and metrics are averaged
+            before the only update, so the loss has to be a mean over
+            examples. The numbers are those of the whole batch but for
+            rounding, dropout masks included, unless the model has batch
+            statistics: a part has its own, and updates the running ones.
+        sync_batch_norm: whether the devices of a mesh share the statistics
+            of a batch. Without it, each device has those of its own examples,
+            and the running statistics become their mean. Without a mesh it
+            has no effect. Dropout masks are those of the whole batch.
+        ensemble: how many members to train side by side in one program.
+            Member i is the trainer of the seed `seed + i`, but all see the
+            same batches. Metrics and every array of the State get a leading
+            axis for the member. All members of a model of yours start from
+            its values, unless `model` is a list of one for each.
         **hyper_parameters: fields of the spec to set.
 
     Returns:
@@ -128,7 +152,13 @@ def build(
     """
     if model is None and not isinstance(spec, str | Spec | None):
         spec, model = None, spec
-    settings = Settings(mesh=sharding.check_mesh(mesh, shard), shard=shard)
+    settings = Settings(
+        mesh=sharding.check_mesh(mesh, shard),
+        shard=shard,
+        accumulate=part_checks.check_accumulate(accumulate),
+        sync_batch_norm=part_checks.check_sync_batch_norm(sync_batch_norm),
+        ensemble=part_checks.check_ensemble(ensemble, model),
+    )
     make = functools.partial(
         _make,
         spec,
@@ -183,13 +213,15 @@ def _make(
         require_unset("a model of yours", spec=spec, **hyper_parameters)
         subject = _subject_of_model(model, backend, dtype, call, step, carry)
         require_loss(subject.name, loss, optimizer, step)
+        if step is not None:
+            part_checks.require_no_own_step(subject.name, settings)
     _require_settings(subject.dtype)
     return Trainer(
         subject,
         optimizer=optimizer,
         loss=None if loss is None else losses.find_loss(loss),
         metrics=losses.find_metrics(() if metrics is None else metrics),
-        seed=checks.check_seed(seed),
+        seed=part_checks.check_seeds(seed, settings.ensemble),
         settings=settings,
     )
 
@@ -218,7 +250,9 @@ def _subject_of_model(
     step: UserStep | None,
     carry: Any,
 ) -> NativeSubject:
-    native = NativeModel(model, call)
+    models = model if isinstance(model, list) else [model]
+    members = [NativeModel(one, call) for one in models]
+    native = members[0]
     if backend is not None and resolve(backend) != native.library:
         raise ValueError(
             f"backend: got {backend!r} for {native.name}, expected "
@@ -228,7 +262,13 @@ def _subject_of_model(
     name = None if dtype is None else find_dtype(dtype)
     if name is not None:
         _require_settings(name)
-    return NativeSubject(native, dtype=name, step=step, carry=carry)
+    return NativeSubject(
+        native,
+        dtype=name,
+        step=step,
+        carry=carry,
+        members=members if isinstance(model, list) else (),
+    )
 
 
 def require_unset(what: str, **arguments: Any) -> None:

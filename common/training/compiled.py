@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from common.protocol import Backend, Loss, Metrics, Settings, Spec
 from common.state import State, canonical_dtype
-from common.training import checks, optimizers
+from common.training import checks, members, optimizers, part_checks
 from common.training.data import Place
 from common.training.leaves import PureFunctions, copy_leaves
 from common.training.loop import Loop
@@ -65,17 +65,24 @@ class Compiled:
             self.backend = subject.backend(
                 self.optimizer, loss, metrics, settings
             )
-            init_key, run_key = jr.split(jr.key(seed))
-            native = subject.start(self.backend, init_key, run_key)
-            self.pure = PureFunctions(self.backend, native)
-            leaves = copy_leaves(self.pure.flatten(native))
+            starts = [
+                subject.start(self.backend, *jr.split(jr.key(one)), member)
+                for member, one in enumerate(
+                    members.seeds(seed, settings.ensemble)
+                )
+            ]
+            self.pure = PureFunctions(self.backend, starts[0])
+            leaves = copy_leaves(self.pure.flatten(starts[0]))
+            if settings.ensemble is not None:
+                leaves = members.stack([*map(self.pure.flatten, starts)])
+                self.pure = members.EnsembleFunctions(self.pure)
             self.placement = ONE_DEVICE
             if settings.mesh is not None:
                 self.placement = MeshPlacement(
                     settings, subject.parameters(), self.pure, leaves
                 )
             self._leaves = self.placement.put(leaves)
-        self.run_key = np.asarray(jr.key_data(run_key))
+        self.run_key = np.asarray(jr.key_data(jr.split(jr.key(seed))[1]))
         self.place = Place(0, 0)
         self.steps_taken = 0
         self.fitted = {}
@@ -105,6 +112,40 @@ class Compiled:
                 "`trainer.name`, or `trainer.native` for the model."
             )
         return self.subject.spec
+
+    # --- checks -------------------------------------------------------------
+
+    def check(
+        self, xs: Any, ys: Any = checks.NO_TARGETS, *, training: bool = False
+    ) -> None:
+        """Checks a batch. Each combination of shapes is checked only once.
+
+        Args:
+            xs: a batch of inputs.
+            ys: the targets, if there are any.
+            training: whether the batch is to be trained on.
+
+        Raises:
+            BatchError: if the batch does not fit the model.
+        """
+        if not self._checks.has_seen(xs, ys, training):
+            with self._x64():
+                self._checks.check(xs, ys, training)
+
+    def check_batch(self, xs: Any, ys: Any) -> None:
+        """Checks a batch that a step trains on, and its parts.
+
+        Raises:
+            BatchError: if it does not fit the model, or cannot be split as
+                `accumulate` and `sync_batch_norm=False` need.
+        """
+        self.check(xs, ys, training=True)
+        part_checks.check_batch(
+            (xs, ys),
+            self.settings,
+            self.subject.min_batch_size,
+            self.placement.processes,
+        )
 
     # --- state --------------------------------------------------------------
 

@@ -17,7 +17,7 @@ def follow(
     anywhere: Callable[[bool], bool],
     *,
     steps: int,
-    dtype: str,
+    empty: np.ndarray,
     progress: bool,
 ) -> np.ndarray:
     """Runs chunks of steps, and returns the loss of every step.
@@ -28,7 +28,7 @@ def follow(
         steps_taken: returns the number of steps of the stored run.
         anywhere: tells whether a flag is set in any process of the program.
         steps: the number of steps in all chunks.
-        dtype: the dtype of the losses if there are none.
+        empty: what is returned if there are no losses.
         progress: whether to show a progress bar, or lines off a terminal.
 
     Raises:
@@ -36,7 +36,7 @@ def follow(
             infinity.
         Interrupted: after Control-C.
     """
-    losses = [np.zeros(0, dtype)]
+    losses = [empty]
     try:
         with (
             DelayedInterrupt() as interrupt,

@@ -28,7 +28,7 @@ def identify(trainer: Any) -> Identity:
     """Returns what a file records of a trainer besides its model.
 
     Args:
-        trainer: has an `optimizer`, a `subject` and a `backend`.
+        trainer: has an `optimizer`, a `subject`, a `backend` and `settings`.
     """
     params: Any = {
         name: jax.ShapeDtypeStruct(shape, jnp.dtype(trainer.dtype))
@@ -49,6 +49,7 @@ def identify(trainer: Any) -> Identity:
         "optimizer_state": state,
         "loss": describe(trainer.backend.loss),
         "metrics": {name: describe(f) for name, f in metrics},
+        **trainer.settings.numerical(),
     }
 
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from common.errors import StateError
 from common.models import SPECS, find_spec
-from common.protocol import Loss, Spec
+from common.protocol import NUMERICAL, Loss, Spec
 from common.state import State
 from common.training.building import build
 from common.training.manifest import class_path, read
@@ -94,6 +94,7 @@ def load(
         dtype=meta["dtype"],
         mesh=mesh,
         shard=shard,
+        **{name: meta[name] for name in NUMERICAL if name in meta},
     )
     return trainer.load(saved)
 
@@ -144,7 +145,8 @@ def _find_spec(what: str, meta: Mapping[str, Any], state: State) -> Spec:
         )
     spec = find_spec(str(name), given)
     expected = {n: tuple(x.shape) for n, x in spec.variables().items()}
-    got = {n: x.shape for n, x in arrays.items()}
+    start = 0 if meta.get("ensemble") is None else 1
+    got = {n: x.shape[start:] for n, x in arrays.items()}
     wrong = sorted(
         n for n in {**expected, **got} if got.get(n) != expected.get(n)
     )

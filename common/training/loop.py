@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array
 
 from common.training.data import Place, Take
+from common.training.members import describe
 from common.training.placement import ONE_DEVICE, Placement
 
 FIRST_CHUNK = 16
@@ -64,6 +65,7 @@ class Loop:
         *,
         dispatches: bool | None = None,
         placement: Placement | None = None,
+        members: int | None = None,
     ):
         """Makes a loop.
 
@@ -73,8 +75,11 @@ class Loop:
                 if false. By default, `loops_slowly` decides.
             placement: where the leaves and the batches lie. By default on
                 one device.
+            members: the number of members, whose leaves have a leading axis
+                for the member, or `None`.
         """
         self._pure_step = pure_step
+        self._members = members
         self._dispatches = dispatches
         self._placement = placement = placement or ONE_DEVICE
         one, many = placement.replicated, placement.leaves
@@ -84,7 +89,7 @@ class Loop:
         # Not donated: a chunk that is not finite is replayed from its input.
         self._chunk = placement.jit(self._run_chunk, (many, one, one))
         self._copy = placement.jit(lambda xs: jax.tree.map(jnp.copy, xs), many)
-        self._finite = placement.jit(_stays_finite, one)
+        self._finite = placement.jit(self._stays_finite, one)
         self._compiled = False
         self._count = FIRST_CHUNK
 
@@ -132,12 +137,12 @@ class Loop:
 
     def run(
         self, leaves: Leaves, data: Any, rows: np.ndarray
-    ) -> tuple[Leaves, StepMetrics, bool]:
+    ) -> tuple[Leaves, StepMetrics, np.ndarray]:
         """Takes a step for each row and leaves its input usable.
 
         Returns:
             The leaves, the metrics of each step, and whether the leaves are
-            as finite as they were.
+            as finite as they were, those of each member if there are any.
         """
         if self._dispatches is None:
             self._dispatches = loops_slowly(
@@ -153,14 +158,14 @@ class Loop:
                 name: np.asarray([metrics[name] for metrics in steps])
                 for name in steps[0]
             }
-            return leaves, stacked, bool(self._finite(before, leaves))
+            return leaves, stacked, np.asarray(self._finite(before, leaves))
         padded = np.zeros((MAX_CHUNK, rows.shape[1]), np.int32)
         padded[: len(rows)] = rows
         leaves, metrics, finite = self._chunk(
             leaves, data, padded, np.int32(len(rows))
         )
         metrics = {k: np.asarray(x)[: len(rows)] for k, x in metrics.items()}
-        return leaves, metrics, bool(finite)
+        return leaves, metrics, np.asarray(finite)
 
     def _try(self, leaves, data, rows, place) -> Chunk:
         leaves, metrics, finite = self.run(leaves, data, rows)
@@ -168,8 +173,11 @@ class Loop:
         failure = None
         if not np.isfinite(loss).all():
             failure = f"a loss of {loss[~np.isfinite(loss)][0]}"
-        elif not finite:
+            finite = np.isfinite(loss).all(0)
+        elif not finite.all():
             failure = "non-finite values in the updated model"
+        if failure is not None and self._members is not None:
+            failure += describe(~finite)
         return Chunk(leaves, place, metrics, failure)
 
     def _adapt(self, seconds: float) -> None:
@@ -188,7 +196,10 @@ class Loop:
 
     def _run_chunk(self, leaves, data, rows, count):
         like = jax.eval_shape(self._step_at, leaves, data, rows[0])[1]
-        metrics = {k: jnp.zeros(MAX_CHUNK, x.dtype) for k, x in like.items()}
+        metrics = {
+            k: jnp.zeros((MAX_CHUNK, *x.shape), x.dtype)
+            for k, x in like.items()
+        }
 
         def body(i, carry):
             leaves, metrics = carry
@@ -196,20 +207,20 @@ class Loop:
             return leaves, {k: metrics[k].at[i].set(step[k]) for k in metrics}
 
         after, metrics = lax.fori_loop(0, count, body, (leaves, metrics))
-        return after, metrics, _stays_finite(leaves, after)
+        return after, metrics, self._stays_finite(leaves, after)
 
+    def _stays_finite(self, before: Leaves, after: Leaves) -> Array:
+        """Tells whether no element became infinite or NaN, for each member.
 
-def _stays_finite(before: Leaves, after: Leaves) -> Array:
-    """Tells whether no element became infinite or NaN.
-
-    A model may hold infinities from the start, in an attention mask.
-    """
-    pairs = [
-        (old, new)
-        for old, new in zip(before, after, strict=True)
-        if jnp.issubdtype(new.dtype, jnp.inexact)
-    ]
-    found = [
-        jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)) for old, new in pairs
-    ]
-    return jnp.all(jnp.array(found))
+        A model may hold infinities from the start, in an attention mask.
+        """
+        start = 0 if self._members is None else 1
+        found = [
+            jnp.all(
+                jnp.isfinite(new) | ~jnp.isfinite(old),
+                axis=tuple(range(start, new.ndim)),
+            )
+            for old, new in zip(before, after, strict=True)
+            if jnp.issubdtype(new.dtype, jnp.inexact)
+        ]
+        return jnp.all(jnp.array(found), axis=0)

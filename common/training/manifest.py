@@ -49,6 +49,7 @@ def manifest(trainer: Any) -> dict[str, Any]:
             "safetensors": metadata.version("safetensors"),
         },
         **identity.identify(trainer),
+        "order": trainer.run_key.tolist(),
         "names": {
             "loss": losses.name_of(backend.loss),
             "metrics": {

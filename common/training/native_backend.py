@@ -110,8 +110,9 @@ class NativeBackend:
         }
 
     def init(self, params, buffers, key):
-        del params, buffers  # the model has its own
-        arrays = {n: jnp.asarray(x) for n, x in self.model.arrays().items()}
+        del buffers  # the model has its own, and all arrays of a member
+        arrays = {**self.model.arrays(), **params}
+        arrays = {n: jnp.asarray(x) for n, x in arrays.items()}
         states = {name: x.init(arrays) for name, x in self._parts.items()}
         carry = arrays_of(self._carry)
         return Native(arrays, states, carry, key, jnp.int32(0))

@@ -155,9 +155,7 @@ def average_over_parts(
 
     first = jax.tree.map(lambda x: x[0], xs)
     _, values = jax.eval_shape(function, state, *first)
-    (state, sums), _ = lax.scan(
-        add_part, (state, zeros_for_sums(values)), xs
-    )
+    (state, sums), _ = lax.scan(add_part, (state, zeros_for_sums(values)), xs)
     return state, jax.tree.map(lambda x: x / parts, sums)
 
 

@@ -1,7 +1,7 @@
 """What a trainer trains: the model of a spec, or a model of the user."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -69,9 +69,24 @@ class Subject(Protocol):
         ...
 
     def start(
-        self, backend: Backend, init_key: PRNGKeyArray, run_key: PRNGKeyArray
+        self,
+        backend: Backend,
+        init_key: PRNGKeyArray,
+        run_key: PRNGKeyArray,
+        member: int = 0,
     ) -> Any:
-        """Returns the backend's native object at step 0."""
+        """Returns the backend's native object at step 0.
+
+        Args:
+            backend: as `backend` returned it.
+            init_key: determines the initial values of a spec's model.
+            run_key: the key of the run.
+            member: the number of the member of an ensemble.
+        """
+        ...
+
+    def member(self, member: int) -> "Subject":
+        """Returns the model of one member of an ensemble."""
         ...
 
     def fit(self) -> checks.Fit:
@@ -123,7 +138,8 @@ class SpecSubject:
     def backend(self, optimizer, loss, metrics, settings):
         return self.make_backend(optimizer, loss, metrics, settings)
 
-    def start(self, backend, init_key, run_key):
+    def start(self, backend, init_key, run_key, member=0):
+        del member  # it has keys of its own
         params, buffers = jax.tree.map(
             lambda x: jnp.asarray(
                 x, self.dtype if x.dtype == np.float32 else None
@@ -131,6 +147,10 @@ class SpecSubject:
             initial_values(self.spec, init_key),
         )
         return backend.init(params, buffers, run_key)
+
+    def member(self, member):
+        del member  # all are of this spec
+        return self
 
     def fit(self):
         return checks.SpecFit(self.spec, self.dtype)
@@ -163,6 +183,7 @@ class NativeSubject:
         dtype: str | None,
         step: UserStep | None = None,
         carry: Any = None,
+        members: Sequence[NativeModel] = (),
     ):
         """Makes the subject.
 
@@ -172,11 +193,17 @@ class NativeSubject:
                 keeps its own.
             step: the model's own training step, if it has one.
             carry: what that step carries besides the model.
+            members: the models of an ensemble, which differ in the values of
+                their arrays. If there are none, all start from `model`.
 
         Raises:
-            ValueError: if a parameter is not a floating array.
+            ValueError: if a parameter is not a floating array, or if the
+                members have different arrays.
         """
         self.model = _converted(model, dtype)
+        self.members = [_converted(one, dtype) for one in members]
+        for i, one in enumerate(self.members):
+            _require_arrays_of(self.model, one, i)
         self.name = self.model.name
         self.dtype = dtype or _widest(self.model)
         self.hyper_parameters: dict[str, Any] = {}
@@ -201,9 +228,20 @@ class NativeSubject:
             self._carry,
         )
 
-    def start(self, backend, init_key, run_key):
+    def start(self, backend, init_key, run_key, member=0):
         del init_key  # the model has its initial values
-        return backend.init({}, {}, run_key)
+        model = self.members[member] if self.members else self.model
+        return backend.init(model.arrays(), {}, run_key)
+
+    def member(self, member):
+        if not self.members:
+            return self
+        return NativeSubject(
+            self.members[member],
+            dtype=None,  # they have been converted
+            step=self._step,
+            carry=self._carry,
+        )
 
     def fit(self):
         own_step = self._step is not None
@@ -239,6 +277,24 @@ def _converted(model: NativeModel, dtype: str | None) -> NativeModel:
         elif x.dtype in NARROWED and name != "float64":
             new[path] = jnp.asarray(x, NARROWED[x.dtype])
     return model.copy(new)
+
+
+def _require_arrays_of(
+    model: NativeModel, member: NativeModel, number: int
+) -> None:
+    """Checks that a member has arrays of the same names and types."""
+    types = [
+        {name: (x.value.shape, x.value.dtype) for name, x in m.infos.items()}
+        for m in (model, member)
+    ]
+    for name in sorted(types[0].keys() | types[1].keys()):
+        want, got = (x.get(name) for x in types)
+        if got != want:
+            raise ValueError(
+                f"array {name!r} of member {number}: got {got}, expected "
+                f"{want} as in member 0. Pass models that differ only in the "
+                "values of their arrays."
+            )
 
 
 def _widest(model: NativeModel) -> str:

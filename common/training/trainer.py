@@ -5,7 +5,6 @@ import functools
 import os
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from common.protocol import Metrics
@@ -16,6 +15,8 @@ from common.training import (
     checks,
     identity,
     manifest,
+    members,
+    part_checks,
 )
 from common.training import data as data_module
 from common.training.compiled import Compiled
@@ -69,7 +70,7 @@ class Trainer(Compiled):
             BatchError: if the batch does not fit the model. Nothing is
                 compiled in this case.
         """
-        self.check(xs, ys, training=True)
+        self.check_batch(xs, ys)
         with self._x64():
             batch = self.placement.batch((xs, ys), training=True)
             self._leaves, metrics = self._step(self._leaves, batch)
@@ -169,6 +170,9 @@ class Trainer(Compiled):
         minimum = self.subject.min_batch_size
         checks.check_fit(size, epochs, batch_size, minimum)
         self.placement.check_batch("batch_size", batch_size, whole=True)
+        part_checks.check_parts(
+            "batch_size", batch_size, self.settings, minimum
+        )
         end = Place(self.place.epoch + epochs, 0)
         if folder is not None:
             checkpointing.prepare(folder, self.placement)
@@ -185,7 +189,11 @@ class Trainer(Compiled):
         )
         steps = data_module.count_steps(self.place, end, size, batch_size)
         if self._loop is None:
-            self._loop = Loop(self.pure_step, placement=self.placement)
+            self._loop = Loop(
+                self.pure_step,
+                placement=self.placement,
+                members=self.settings.ensemble,
+            )
         with self._x64(), contextlib.ExitStack() as stack:
             keep_chunk = self._keep
             if folder is not None:
@@ -204,7 +212,7 @@ class Trainer(Compiled):
                 lambda: self.steps_taken,
                 lambda pending: self.placement.agree(pending, 0)[0],
                 steps=steps,
-                dtype=jnp.promote_types(self.dtype, "float32").name,
+                empty=members.no_losses(self.dtype, self.settings.ensemble),
                 progress=progress and self.placement.process == 0,
             )
 
@@ -263,23 +271,6 @@ class Trainer(Compiled):
             batch = self.placement.batch((xs, ys), training=False)
             return self._evaluate(self._leaves, batch)
 
-    def check(
-        self, xs: Any, ys: Any = checks.NO_TARGETS, *, training: bool = False
-    ) -> None:
-        """Checks a batch. Each combination of shapes is checked only once.
-
-        Args:
-            xs: a batch of inputs.
-            ys: the targets, if there are any.
-            training: whether the batch is to be trained on.
-
-        Raises:
-            BatchError: if the batch does not fit the model.
-        """
-        if not self._checks.has_seen(xs, ys, training):
-            with self._x64():
-                self._checks.check(xs, ys, training)
-
     # --- state --------------------------------------------------------------
 
     def load(
@@ -327,14 +318,19 @@ class Trainer(Compiled):
                 state = carrying.carry(
                     state, rules, self.subject, self.state(), like
                 )
+<<<<<<< HEAD
         state.require_like(State.from_flat(self.canonical()))
+=======
+        members.require_members(state, self.settings.ensemble, source)
+        state.require_like(self.state())
+>>>>>>> e473128 (build(accumulate=, sync_batch_norm=, ensemble=): settings, checks, files and members)
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
         with self._x64():
             flat = self.placement.put_state(state.flat())
             self._leaves = self._load(self._leaves, flat)
         self.steps_taken = int(state.step)
-        self.run_key = np.array(state.rng["key"])
+        self.run_key = members.order_key(state, meta, self.settings.ensemble)
         self.place = Place(int(state.rng["epoch"]), int(state.rng["position"]))
         self.fitted = {k: meta[k] for k in manifest.FITTED if k in meta}
         self._loaded_from = source
@@ -382,8 +378,24 @@ class Trainer(Compiled):
             settings=self.settings,
         )
 
+    def member(self, index: int) -> "Trainer":
+        """Returns a trainer of one member of the ensemble.
+
+        It is a copy, and continues alone. It is the trainer that `build`
+        returns for the seed `seed + index`, but sees the examples in the
+        order of the ensemble, also after `save`.
+
+        Args:
+            index: the number of the member, from 0.
+
+        Raises:
+            ValueError: if there is no such member.
+        """
+        return members.trainer_of(self, index)
+
     def __repr__(self) -> str:
         return (
             f"Trainer({self.name!r}, backend={self.backend.name!r}, "
-            f"dtype={self.dtype!r}, step={self.steps_taken})"
+            f"dtype={self.dtype!r}, step={self.steps_taken}"
+            f"{self.settings.changes()})"
         )
