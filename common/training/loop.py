@@ -174,10 +174,10 @@ class Loop:
         if not np.isfinite(loss).all():
             failure = f"a loss of {loss[~np.isfinite(loss)][0]}"
             finite = np.isfinite(loss).all(0)
-        elif not finite.all():
+        elif not np.all(finite):
             failure = "non-finite values in the updated model"
         if failure is not None and self._members is not None:
-            failure += describe(~finite)
+            failure += describe(~np.asarray(finite))
         return Chunk(leaves, place, metrics, failure)
 
     def _adapt(self, seconds: float) -> None:
