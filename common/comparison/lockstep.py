@@ -91,6 +91,7 @@ def compare_all(
     first = next(iter(trainers.values()))
     for trainer in trainers.values():
         _require_same(first, trainer)
+        _require_one_model(trainer)
         trainer.check_batch(xs, ys)
     judge = Judge(first.dtype, pairs)
     settings = _settings()
@@ -266,6 +267,16 @@ class _Run:
 
     def _x64(self):
         return jax.enable_x64(self._trainer.dtype == "float64")
+
+
+def _require_one_model(trainer: Trainer) -> None:
+    members = trainer.settings.ensemble
+    if members is not None:
+        raise ValueError(
+            f"compare: got an ensemble of {members}, expected trainers of one "
+            "model. Compare members, as in `compare(left.member(0), "
+            "right.member(0), xs, ys)`."
+        )
 
 
 def _settings() -> Callable[[], contextlib.AbstractContextManager[Any]]:
