@@ -1,5 +1,6 @@
 """Stock `nnx.BatchNorm`, which normalizes a channels-last batch."""
 
+import math
 import warnings
 
 import jax
@@ -142,3 +143,56 @@ def batch_norm_masked_nan() -> float:
 
     gradient = nnx.grad(loss, argnums=1)(norm, x)
     return float(jnp.mean(jnp.isnan(gradient)))
+
+
+@family.known_difference(
+    name="nnx-batch-norm-per-device",
+    layer="BatchNorm",
+    quantity="largest output for -1, 1, 9, 11 on two devices",
+    what="Under a `vmap`, `pmap` or `shard_map` over devices without "
+    "`axis_name`, the layer normalizes the examples of each device by their "
+    "own statistics.",
+    expected=6 / math.sqrt(26 + 1e-5),
+    measured=1 / math.sqrt(1 + 1e-5),
+    origin="1 / sqrt(1 + eps), and 6 / sqrt(26 + eps) for the whole batch",
+    ours="A trainer on a mesh normalizes by the statistics of the whole "
+    "batch. `build(sync_batch_norm=False)` chooses those of each device.",
+)
+def nnx_batch_norm_per_device() -> float:
+    """Returns the largest output, where each group has its own statistics.
+
+    Each of the two groups has variance 1, and the whole batch has 26.
+    """
+    norm = nnx.BatchNorm(1, rngs=nnx.Rngs(0))
+    graphdef, state = nnx.split(norm)
+
+    def train(x):
+        return nnx.merge(graphdef, state, copy=True)(x)
+
+    groups = jnp.array([[[-1.0], [1.0]], [[9.0], [11.0]]])
+    return float(jnp.max(jax.vmap(train)(groups)))
+
+
+@family.known_difference(
+    name="nnx-batch-norm-accumulate",
+    layer="BatchNorm",
+    quantity="running mean of 5 after one step in two parts",
+    what="With gradient accumulation each part of a batch is normalized by "
+    "its own statistics and updates the running ones, which therefore move "
+    "as many times per step as there are parts.",
+    expected=0.01 * 5,
+    measured=0.99 * 0.01 * 4 + 0.01 * 6,
+    origin="0.99 * 0.01 * 4 + 0.01 * 6, and 0.01 * 5 for the whole batch",
+    ours="`build(accumulate=K)` passes the running statistics from part to "
+    "part. A model without batch statistics gives the numbers of the whole "
+    "batch. With the K-th root of the momentum they move as far per step.",
+)
+def nnx_batch_norm_accumulate() -> float:
+    """Returns the running mean after the parts -1, 9 and 1, 11 of a batch.
+
+    The parts have the means 4 and 6, and the whole batch has 5.
+    """
+    norm = nnx.BatchNorm(1, rngs=nnx.Rngs(0))
+    for part in ([[-1.0], [9.0]], [[1.0], [11.0]]):
+        norm(jnp.array(part))
+    return float(norm.mean[0])

@@ -225,7 +225,7 @@ def test_a_step_of_the_users_own_is_not_split():
     with pytest.raises(ValueError, match="accumulate=2 with a step of EqxDr"):
         build(
             model=EqxDropped(jax.random.key(0)),
-            step=lambda *_, **__: None,
+            step=lambda *_, **__: (None, None, {}),
             optimizer=optax.sgd(0.1),
             accumulate=2,
         )

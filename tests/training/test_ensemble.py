@@ -144,6 +144,7 @@ def test_the_member_that_fails_is_named(ensemble, data):
         ensemble.fit(*data, batch_size=2, progress=False)
 
 
+@pytest.mark.exhaustive
 def test_an_update_that_is_not_finite_names_the_member(make, make_batch):
     trainer = make(
         "deep_mlp",
