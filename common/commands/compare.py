@@ -36,6 +36,7 @@ EXAMPLES = """
 {program}
 {program} compare --model stateful_mlp --batch-norm standard
 {program} compare --dtype float64 --steps 1000
+{program} compare --model digits_cnn --accumulate 4
 {program} compare --html report.html --json report.json
 {program} compare old.model:make new.model:make --inputs batch.npz --carry
 {program} compare ours:make theirs:make --inputs shape=8,32 --rules map.txt
@@ -102,6 +103,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seed of the initial values and dropout masks (default: 0)",
     )
+    parser.add_argument(
+        "--accumulate",
+        type=int,
+        metavar="K",
+        help="parts in which each batch is computed (default: 1)",
+    )
     shared_options.add_json(parser, "all errors")
     shared_options.add_html(parser, "tables and plots")
 
@@ -164,7 +171,7 @@ def _compare_own(
             f"compare: got {options.models}, expected two models. Write LEFT "
             "and RIGHT, or neither."
         )
-    _require_none(options, "model", "dtype")
+    _require_none(options, "model", "dtype", "accumulate")
     with user_modules.refuse_clashes(), user_models.report_type_errors():
         inputs = [batches.batch(arrays) for arrays in batches.read(options)]
         ys = options.targets and batches.batch(
@@ -223,6 +230,9 @@ def _build(
                 backend=backend,
                 dtype=dtype,
                 seed=options.seed,
+                accumulate=1
+                if options.accumulate is None
+                else options.accumulate,
                 **shared_options.hyper_parameters(options),
             )
             for backend in backends()

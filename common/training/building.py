@@ -157,7 +157,7 @@ def build(
         shard=shard,
         accumulate=part_checks.check_accumulate(accumulate),
         sync_batch_norm=part_checks.check_sync_batch_norm(sync_batch_norm),
-        ensemble=part_checks.check_ensemble(ensemble, model),
+        ensemble=part_checks.check_ensemble(ensemble, model, mesh),
     )
     make = functools.partial(
         _make,

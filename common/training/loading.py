@@ -32,7 +32,8 @@ def load(
     """Builds the trainer of a saved run, which continues in any backend.
 
     The file says which spec it was, its hyper-parameters, dtype and seed,
-    and the optimizer, loss, metrics and batch size:
+    the settings of `build` that change the numbers, and the optimizer, loss,
+    metrics and batch size:
 
         trainer = load("run.safetensors", backend="flax")
 

@@ -29,16 +29,19 @@ def check_accumulate(accumulate: Any) -> int:
     return int(accumulate)
 
 
-def check_ensemble(ensemble: Any, model: Any = None) -> int | None:
+def check_ensemble(
+    ensemble: Any, model: Any = None, mesh: Any = None
+) -> int | None:
     """Returns the number of members as a Python int, or `None`.
 
     Args:
         ensemble: the argument of `build`.
         model: the model of the user, or a list of one for each member.
+        mesh: the devices, if there are several.
 
     Raises:
-        ValueError: if it is not an integer of 1 or more, or if there is
-            another number of models.
+        ValueError: if it is not an integer of 1 or more, if there is another
+            number of models, or if the mesh spans several processes.
     """
     if not (ensemble is None or _is_count(ensemble)):
         raise ValueError(
@@ -50,6 +53,11 @@ def check_ensemble(ensemble: Any, model: Any = None) -> int | None:
             f"ensemble: got {ensemble!r} with a list of {len(model)} models, "
             f"expected {len(model)}. Pass one model for each member, or one "
             "model from which all members start."
+        )
+    if ensemble is not None and mesh is not None and mesh.is_multi_process:
+        raise ValueError(
+            f"ensemble: got {ensemble} on a mesh of several processes, "
+            "expected one process. Train members in separate runs."
         )
     return None if ensemble is None else int(ensemble)
 

@@ -34,6 +34,15 @@ def test_compare_is_the_default_command_and_writes_both_files(
 
 
 @pytest.mark.exhaustive
+def test_all_backends_compute_a_batch_in_parts(capsys):
+    words = "compare --model deep_mlp --dtype float64 --steps 2 --accumulate 4"
+    assert cli.main(words.split()) == 0
+    assert "all agree" in capsys.readouterr().out
+    assert cli.main(["compare", "--accumulate", "0"]) == 2
+    assert "accumulate: got 0, expected" in capsys.readouterr().err
+
+
+@pytest.mark.exhaustive
 def test_one_report_has_no_summary():
     done = run_module(*"--model deep_mlp --dtype float32 --steps 1".split())
     assert done.returncode == 0, done.stderr

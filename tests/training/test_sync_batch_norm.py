@@ -121,6 +121,15 @@ def test_the_setting_is_a_bool(value):
 
 # On two devices
 
+OPTIONS: dict[str, Any] = {
+    "spec": MODEL,
+    "backend": "flax",
+    "dtype": "float64",
+    "ensemble": 2,
+    "accumulate": 2,
+    **SIZES,
+}
+
 
 def forward_and_step(xs, ys):
     """Returns the collectives of a forward pass, and a State after a step."""
@@ -141,6 +150,9 @@ def forward_and_step(xs, ys):
                 found["collectives", sync] = re.findall(r" all-\w+\(", text)
             trainer.step(xs, ys)
             found[backend, sync] = trainer.state()
+    ensemble = build(mesh=mesh, shard="fsdp", **OPTIONS)
+    ensemble.step(xs, ys)
+    found["ensemble"] = ensemble.state()
     return found
 
 
@@ -168,6 +180,14 @@ def test_devices_compute_statistics_without_communication(make, make_batch):
     [found] = topologies.run(forward_and_step, *batch, devices=2)
     assert len(found["collectives", True]) >= 2
     assert found["collectives", False] == []
+    ensemble = build(**OPTIONS)
+    ensemble.step(*batch)
+    assert_close(
+        found["ensemble"].params,
+        ensemble.state().params,
+        dtype="float64",
+        quantity="update",
+    )
     expected = {True: whole, False: in_groups(whole)}
     for trainer in expected.values():
         trainer.step(*batch)
