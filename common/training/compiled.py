@@ -65,12 +65,14 @@ class Compiled:
             self.backend = subject.backend(
                 self.optimizer, loss, metrics, settings
             )
-            starts = [
-                subject.start(self.backend, *jr.split(jr.key(one)), member)
-                for member, one in enumerate(
-                    members.seeds(seed, settings.ensemble)
+            starts = []
+            for member, one in enumerate(
+                members.seeds(seed, settings.ensemble)
+            ):
+                keys = jr.split(jr.key(one))
+                starts.append(
+                    subject.start(self.backend, keys[0], keys[1], member)
                 )
-            ]
             self.pure = PureFunctions(self.backend, starts[0])
             leaves = copy_leaves(self.pure.flatten(starts[0]))
             if settings.ensemble is not None:

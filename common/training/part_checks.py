@@ -173,4 +173,4 @@ def check_batch(
 
 
 def _is_count(x: Any) -> bool:
-    return (is_int(x) or isinstance(x, np.integer)) and x >= 1
+    return (is_int(x) or isinstance(x, np.integer)) and int(x) >= 1
