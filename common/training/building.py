@@ -214,7 +214,7 @@ def _make(
         subject = _subject_of_model(model, backend, dtype, call, step, carry)
         require_loss(subject.name, loss, optimizer, step)
         if step is not None:
-            part_checks.require_no_own_step(subject.name, settings)
+            part_checks.require_no_user_step(subject.name, settings)
     _require_settings(subject.dtype)
     return Trainer(
         subject,

@@ -74,7 +74,7 @@ def check_seeds(seed: Any, ensemble: int | None) -> int:
         raise ValueError(
             f"seed: got {seed} for {ensemble} members, expected an int from "
             f"0 to {2**32 - ensemble}, because member i has the seed "
-            "`seed + i`. Pass a smaller one."
+            "`seed + i`. Pass a `seed` in this range."
         )
     return seed
 
@@ -93,7 +93,7 @@ def check_sync_batch_norm(sync_batch_norm: Any) -> bool:
     return bool(sync_batch_norm)
 
 
-def require_no_own_step(name: str, settings: Settings) -> None:
+def require_no_user_step(name: str, settings: Settings) -> None:
     """Checks the settings of a model with a training step of its own.
 
     Raises:

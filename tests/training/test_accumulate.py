@@ -97,6 +97,7 @@ def test_parts_are_the_whole_batch(library):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.nightly
 @pytest.mark.parametrize("library", ["equinox", "flax"])
 def test_a_line_search_evaluates_the_mean_over_the_parts(library):
     check_equal(library, optimizer=optax.lbfgs())
