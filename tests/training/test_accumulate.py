@@ -45,6 +45,13 @@ class NnxDropped(nnx.Module):
         return self.dropout(self.linear(x))
 
 
+def make_dropped(library):
+    """Returns a linear layer with dropout."""
+    if library == "flax":
+        return NnxDropped(rngs=nnx.Rngs(0))
+    return EqxDropped(jax.random.key(0))
+
+
 def count_large(predictions, targets):
     """A metric whose value is an integer, which becomes a mean."""
     del targets
@@ -53,11 +60,8 @@ def count_large(predictions, targets):
 
 def train(library, steps=1, optimizer=None, **options):
     """Trains a model with dropout, and returns its metrics and its State."""
-    model = EqxDropped(jax.random.key(0))
-    if library == "flax":
-        model = NnxDropped(rngs=nnx.Rngs(0))
     trainer = build(
-        model=model,
+        model=make_dropped(library),
         optimizer=optimizer or optax.sgd(0.1),
         loss="mse",
         metrics={"large": count_large},

@@ -12,9 +12,11 @@ from common import build
 from common.agreement import assert_close
 from common.errors import BatchError
 from common.protocol import Settings
+from common.registry import LIBRARIES
 from common.training.trainer import Trainer
 from tests import topologies
-from tests.training.test_accumulate import XS, YS, EqxDropped
+from tests.conftest import exhaustive_but
+from tests.training.test_accumulate import XS, YS, make_dropped
 
 SGD = optax.sgd(0.1)
 MODEL = "digits_cnn"
@@ -84,19 +86,19 @@ def test_devices_agree_with_the_reference(backend, parts, make, make_batch):
         assert_close(got, expected, dtype="float64", quantity=quantity)
 
 
-def test_masks_are_those_of_the_whole_batch():
+@pytest.mark.parametrize("library", exhaustive_but(LIBRARIES, "equinox"))
+def test_masks_are_those_of_the_whole_batch(library):
     """A model without batch statistics gives the numbers of the whole."""
-    model = EqxDropped(jax.random.key(0))
+    model = make_dropped(library)
     whole = build(model=model, loss="mse", optimizer=SGD, dtype="float64")
     trainer = in_groups(whole)
     for one in (whole, trainer):
         one.step(XS, YS)
-    assert_close(
-        trainer.state().params,
-        whole.state().params,
-        dtype="float64",
-        quantity="update",
-    )
+    got, want = trainer.state(), whole.state()
+    assert_close(got.params, want.params, dtype="float64", quantity="update")
+    assert got.rng.keys() == want.rng.keys()
+    for name, x in want.rng.items():
+        assert np.array_equal(got.rng[name], x), name
 
 
 def test_without_a_mesh_there_is_one_group(make):
