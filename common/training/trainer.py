@@ -318,12 +318,8 @@ class Trainer(Compiled):
                 state = carrying.carry(
                     state, rules, self.subject, self.state(), like
                 )
-<<<<<<< HEAD
-        state.require_like(State.from_flat(self.canonical()))
-=======
         members.require_members(state, self.settings.ensemble, source)
-        state.require_like(self.state())
->>>>>>> e473128 (build(accumulate=, sync_batch_norm=, ensemble=): settings, checks, files and members)
+        state.require_like(State.from_flat(self.canonical()))
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
         with self._x64():
