@@ -5,6 +5,8 @@ import errno
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterable
+from typing import Any
 
 FIXES = {
     errno.ENOSPC: "Free some space, or choose another disk.",
@@ -25,11 +27,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file from its bytes; see `write_chunks`."""
+    write_chunks(path, (data,))
+
+
+def write_chunks(path: str | os.PathLike[str], chunks: Iterable[Any]) -> None:
     """Writes a file that is complete and on the disk, or changes nothing.
 
     The data goes to a temporary file in the same folder, which then replaces
     `path`. An interrupt, a crash or a full disk leaves either the old file or
     the new one. A link keeps pointing to the same file.
+
+    Args:
+        path: the file to write.
+        chunks: its bytes in order, of which one is needed at a time.
 
     Raises:
         OSError: naming `path` and what to do, if it cannot be written.
@@ -37,9 +48,10 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     path = pathlib.Path(path)
     try:
         if path.exists() and not path.is_file():  # such as /dev/stdout
-            path.write_bytes(data)
+            with path.open("wb") as file:
+                file.writelines(chunks)
         else:
-            _replace(path.resolve(), data)
+            _replace(path.resolve(), chunks)
     except OSError as error:
         # Python's own text would name the temporary file.
         what = f"file {str(path)!r}"
@@ -66,11 +78,11 @@ def explain(error: Exception, what: str, expected: str) -> OSError:
     return named
 
 
-def _replace(path: pathlib.Path, data: bytes) -> None:
+def _replace(path: pathlib.Path, chunks: Iterable[Any]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(handle, "wb") as file:
-            file.write(data)
+            file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes files that only their owner can read.

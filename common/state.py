@@ -4,17 +4,15 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
-from common import checkpoints
+from common import checkpoints, tensors
 from common.errors import StateError
-from common.files import write_bytes
+from common.files import write_chunks
 
 GROUPS = ("params", "buffers", "constants", "opt", "rng")
 FORMAT = "eqx-vs-nnx/2"
@@ -124,6 +122,20 @@ class State:
             {name: copy(name, x) for name, x in self.flat().items()}
         )
 
+    def hollow(self) -> "State":
+        """Returns what `numpy` would, with zeros that take no memory.
+
+        Arrays may also be `jax.ShapeDtypeStruct`s.
+        """
+
+        def zeros(name, x):
+            dtype = canonical_dtype(name, np.dtype(x.dtype))
+            return np.broadcast_to(np.zeros((), dtype), x.shape)
+
+        return State.from_flat(
+            {name: zeros(name, x) for name, x in self.flat().items()}
+        )
+
     def require_like(self, expected: "State") -> None:
         """Checks names, shapes and dtypes against another State's.
 
@@ -180,9 +192,12 @@ class State:
             "sha256": json.dumps({k: _sha256(x) for k, x in arrays.items()}),
             "digest": UNSIGNED,
         }
-        data = safetensors.numpy.save(arrays, metadata=header)
-        digest = hashlib.sha256(data).hexdigest()
-        write_bytes(path, _with_digest(data, UNSIGNED, digest))
+        whole = hashlib.sha256()
+        for chunk in tensors.bytes_of(arrays, header):
+            whole.update(chunk)
+        start, *chunks = tensors.bytes_of(arrays, header)
+        start = _with_digest(start, UNSIGNED, whole.hexdigest())
+        write_chunks(path, (start, *chunks))
 
     @classmethod
     def read(
@@ -190,7 +205,8 @@ class State:
     ) -> tuple["State", dict[str, Any]]:
         """Reads the State and the `meta` of a run that was saved.
 
-        A file of the first format has no digests, and is not verified.
+        A file of the first format has no digests, and is not verified. All
+        others are verified whole before any array is read.
 
         Args:
             path: a file that `save` wrote, a checkpoint that `Trainer.fit`
@@ -211,36 +227,70 @@ class State:
             what = f"checkpoint {str(found.path)!r}"
             _require_entries(what, found.arrays)
             return cls.from_flat(found.arrays), found.meta
-        what = f"state file {str(path)!r}"
-        data = pathlib.Path(path).read_bytes()
-        try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                header = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
-            meta = json.loads(header.get("meta", "{}"))
-            if not isinstance(meta, dict):
-                raise ValueError("meta is no JSON object")
-        except (
-            safetensors.SafetensorError,
-            AttributeError,  # of NumPy, which lacks some dtypes
-            RecursionError,  # of the JSON parser
-            TypeError,
-            ValueError,
-        ) as error:
-            raise StateError(
-                f"{what}: got bytes that are not safetensors of NumPy arrays "
-                f"({error}), expected a file that `Trainer.save` wrote. Save "
-                "the run again, or use a copy."
-            ) from error
-        if header.get("format") not in FORMATS:
-            raise StateError(
-                f"{what}: got format {header.get('format')!r}, expected "
-                f"{FORMAT!r}. Write it with `Trainer.save`."
-            )
-        if header["format"] == FORMAT:
-            _verify(what, data, header, arrays)
-        _require_entries(what, arrays)
+        state, meta = cls.open(path)
+        arrays = {name: np.array(x) for name, x in state.flat().items()}
         return cls.from_flat(arrays), meta
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str]
+    ) -> tuple["State", dict[str, Any]]:
+        """Verifies the file of a run, and reads each array when it is used.
+
+        So the arrays take no memory, and they cannot be written to. The file
+        may be replaced while the State is used, but not be written to.
+
+        Args:
+            path: a file that `save` wrote.
+
+        Returns:
+            The State, and the `meta` that was saved with it.
+
+        Raises:
+            StateError: if it was not written so, or if a bit of it has
+                changed since.
+        """
+        stored, meta = _open(path)
+        names: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
+        for path_ in stored:
+            group, _, name = path_.partition(".")
+            if group in names:
+                names[group][name] = path_
+        groups = {group: stored.renamed(of) for group, of in names.items()}
+        return cls(**groups, step=np.array(stored["step"])), meta
+
+
+def _open(
+    path: str | os.PathLike[str],
+) -> tuple[tensors.Stored, dict[str, Any]]:
+    """Verifies a file of a State, and returns its arrays and `meta`."""
+    what = f"state file {str(path)!r}"
+    try:
+        stored = tensors.open_stored(path)
+        header = stored.metadata
+        meta = json.loads(header.get("meta", "{}"))
+        if not isinstance(meta, dict):
+            raise ValueError("meta is no JSON object")
+    except (
+        safetensors.SafetensorError,
+        RecursionError,  # of the JSON parser
+        TypeError,
+        ValueError,
+    ) as error:
+        raise StateError(
+            f"{what}: got bytes that are not safetensors of NumPy arrays "
+            f"({error}), expected a file that `Trainer.save` wrote. Save "
+            "the run again, or use a copy."
+        ) from error
+    if header.get("format") not in FORMATS:
+        raise StateError(
+            f"{what}: got format {header.get('format')!r}, expected "
+            f"{FORMAT!r}. Write it with `Trainer.save`."
+        )
+    if header["format"] == FORMAT:
+        _verify(what, stored)
+    _require_entries(what, stored)
+    return stored, meta
 
 
 def canonical_dtype(name: str, dtype: Any) -> Any:
@@ -260,31 +310,28 @@ def canonical_dtype(name: str, dtype: Any) -> Any:
 
 
 def _sha256(x: np.ndarray) -> str:
-    return hashlib.sha256(x.tobytes()).hexdigest()
+    # `tobytes` would copy, and NumPy's memoryviews lack some dtypes.
+    flat = np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+    return hashlib.sha256(flat.data).hexdigest()
 
 
-def _with_digest(data: bytes, old: str, new: str) -> bytes:
+def _with_digest(header: bytes, old: str, new: str) -> bytes:
     """Replaces the digest in the header of a safetensors file."""
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = data[:start].replace(
+    return header.replace(
         f'"digest":"{old}"'.encode(), f'"digest":"{new}"'.encode()
     )
-    return header + data[start:]
 
 
-def _verify(
-    what: str,
-    data: bytes,
-    header: Mapping[str, str],
-    arrays: Mapping[str, np.ndarray],
-) -> None:
+def _verify(what: str, stored: tensors.Stored) -> None:
     """Compares the digests in a file's header with its bytes."""
-    digest = header.get("digest", "")
-    unsigned = _with_digest(data, digest, UNSIGNED)
-    if hashlib.sha256(unsigned).hexdigest() == digest:
+    digest = stored.metadata.get("digest", "")
+    whole = hashlib.sha256(_with_digest(stored.start, digest, UNSIGNED))
+    for chunk in stored.chunks():
+        whole.update(chunk.data)
+    if whole.hexdigest() == digest:
         return
-    expected = header.get("sha256", "")
-    damaged = [k for k, x in arrays.items() if _sha256(x) not in expected]
+    expected = stored.metadata.get("sha256", "")
+    damaged = [k for k, x in stored.items() if _sha256(x) not in expected]
     raise StateError(
         f"{what}: got changed bytes in "
         f"{', '.join(sorted(damaged)) or 'the header'}, expected what "

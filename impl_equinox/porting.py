@@ -10,6 +10,7 @@ from impl_equinox.calling import is_pair as is_pair
 from impl_equinox.rules import RULES as RULES
 
 PREFIX = "equinox.nn."
+FILLS_IN_PLACE = False
 
 
 def batch_norm(layer: Any) -> tuple[str, float] | None:

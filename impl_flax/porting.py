@@ -13,12 +13,31 @@ from impl_flax import layers
 from impl_flax.rules import RULES as RULES
 
 PREFIX = "flax.nnx.nn."
+FILLS_IN_PLACE = True
 
 
 def is_pair(native: Any) -> bool:
     """Tells a pair of a model and its state; there are none in NNX."""
     del native
     return False
+
+
+def hollow(module: nnx.Module) -> nnx.Module:
+    """Returns a module of the same structure, with shapes for arrays of JAX.
+
+    So the arrays of the module can be freed when they are replaced.
+    """
+    graphdef, state = nnx.split(module)
+
+    def describe(x):
+        if not isinstance(x, jax.Array):
+            return x
+        weak = getattr(x, "weak_type", False)  # random keys have none
+        return jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=x.sharding, weak_type=weak
+        )
+
+    return nnx.merge(graphdef, jax.tree.map(describe, state))
 
 
 def batch_norm(layer: Any) -> tuple[str, float] | None:

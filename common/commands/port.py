@@ -122,17 +122,14 @@ def _name_options(message: str) -> str:
 
 def _save(native: Any, path: pathlib.Path) -> None:
     """Writes all arrays of a model but its random state."""
-    import numpy as np
-    import safetensors.numpy
-
-    from common.files import write_bytes
     from common.layouts import Role
     from common.native import NativeModel
+    from common.tensors import write_stored
 
     model = NativeModel(native)
     arrays = {
-        name: np.ascontiguousarray(x)
+        name: x
         for name, x in model.arrays().items()
         if model.infos[name].role is not Role.RANDOM_STATE
     }
-    write_bytes(path, safetensors.numpy.save(arrays))
+    write_stored(path, arrays)

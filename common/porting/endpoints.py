@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from common.layouts import Layout, Role
 from common.layouts.model import ModelLayouts
@@ -18,7 +16,8 @@ from common.porting.arrays import ArrayInfo
 from common.porting.folding import fold
 from common.porting.sides import Side
 from common.registry import find_library, find_porting, library_of
-from common.state import FORMATS, State
+from common.state import FORMATS, MODEL, State
+from common.tensors import INDEX, open_stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,20 +142,12 @@ def read_source(source: Any, like: Any = None) -> Given:
     """
     named_by_nnx = False
     if isinstance(source, str | os.PathLike):
-        source, named_by_nnx = _read_file(pathlib.Path(source), like)
+        path = pathlib.Path(source)
+        if path.name.endswith((".safetensors", INDEX)):
+            return _stored(path, like)
+        source, named_by_nnx = _read_file(path, like)
     if isinstance(source, State):
-        roles = [
-            (source.params, Role.PARAMETER),
-            (source.buffers, Role.BUFFER),
-            (source.constants, Role.CONSTANT),
-        ]
-        kinds = {name: role for group, role in roles for name in group}
-        infos = {
-            name: ArrayInfo.of(x, kinds.get(name, Role.RANDOM_STATE))
-            for name, x in source.model.items()
-        }
-        side = Side.plain("source", infos, infos)
-        return Given(side, source.model, state=source)
+        return _of_state(source, source.model)
     if isinstance(source, Mapping):
         arrays = {str(name): _numpy(x) for name, x in source.items()}
         if like is not None:
@@ -166,6 +157,57 @@ def read_source(source: Any, like: Any = None) -> Given:
         return Given(side, arrays, is_native_names=named_by_nnx)
     native = Native.of(source)
     return Given(native.side("source"), native.arrays(), native)
+
+
+def _of_state(state: State, arrays: Mapping[str, Any]) -> Given:
+    roles = [
+        (state.params, Role.PARAMETER),
+        (state.buffers, Role.BUFFER),
+        (state.constants, Role.CONSTANT),
+    ]
+    kinds = {name: role for group, role in roles for name in group}
+    infos = {
+        name: ArrayInfo.of(x, kinds.get(name, Role.RANDOM_STATE))
+        for name, x in arrays.items()
+    }
+    side = Side.plain("source", infos, infos)
+    return Given(side, arrays, state=state)
+
+
+def _stored(path: pathlib.Path, like: Any) -> Given:
+    """Opens a safetensors file, of which it reads the header only."""
+    _require_path(path)
+    try:
+        arrays = open_stored(path)
+    except (
+        OSError,  # of a file that an index names
+        RecursionError,  # of the JSON parser
+        safetensors.SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ValueError(
+            f"source {str(path)!r}: got bytes that are not safetensors of "
+            f"NumPy arrays ({error}), expected a safetensors file. Save the "
+            "file again, with dtypes that NumPy or ml_dtypes has."
+        ) from error
+    if arrays.metadata.get("format") in FORMATS:
+        state, _ = State.open(path)
+        names = {
+            name: f"{group}.{name}"
+            for group in ("params", "buffers", "constants")
+            for name in getattr(state, group)
+        }
+        names |= {
+            name.removeprefix(MODEL): f"rng.{name}"
+            for name in state.rng
+            if name.startswith(MODEL)
+        }
+        return _of_state(state, arrays.renamed(names))
+    if like is not None:
+        return _named_like(arrays, Native.of(like))
+    infos = {n: ArrayInfo.of(entry) for n, entry in arrays.entries.items()}
+    return Given(Side.plain("source", infos, infos), arrays)
 
 
 def _named_like(arrays: Mapping[str, Any], native: Native) -> Given:
@@ -213,14 +255,7 @@ def _numpy(x: Any) -> Any:
 
 def _read_file(path: pathlib.Path, like: Any) -> tuple[Any, bool]:
     """Returns what is in a file, and whether an NNX module has its names."""
-    if not path.exists():
-        raise ValueError(
-            f"source {str(path)!r}: got no file or directory, expected one. "
-            "Relative paths begin in the working directory, "
-            f"{str(pathlib.Path.cwd())!r}."
-        )
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path), False
+    _require_path(path)
     if path.suffix == ".eqx":
         if like is None:
             raise ValueError(
@@ -238,38 +273,10 @@ def _read_file(path: pathlib.Path, like: Any) -> tuple[Any, bool]:
     return find_porting("flax").read_file(path, like), True
 
 
-def _read_safetensors(path: pathlib.Path) -> Any:
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-        if header.get("format") not in FORMATS:
-            return safetensors.numpy.load_file(path)
-    except (
-        safetensors.SafetensorError,
-        AttributeError,  # of NumPy, which lacks some dtypes
-        TypeError,
-        ValueError,
-    ) as error:
+def _require_path(path: pathlib.Path) -> None:
+    if not path.exists():
         raise ValueError(
-            f"source {str(path)!r}: got bytes that are not safetensors of "
-            f"NumPy arrays ({error}), expected a safetensors file. Save the "
-            "file again, with dtypes that NumPy or ml_dtypes has."
-        ) from error
-    return State.read(path)[0]
-
-
-def place(x: Any, old: Any) -> Any:
-    """Returns an array where the old one is, with its sharding.
-
-    Args:
-        x: the new array, of the dtype that it is to have.
-        old: the array of the target, or a `jax.ShapeDtypeStruct`.
-    """
-    if isinstance(old, np.ndarray) and not isinstance(x, jax.Array):
-        return np.array(x)
-    if getattr(old, "weak_type", False) and not np.shape(x):
-        x = jnp.array(np.asarray(x).item())
-    sharding = getattr(old, "sharding", None)
-    if sharding is not None:
-        return jax.device_put(x, sharding, may_alias=False)
-    return jnp.array(x)
+            f"source {str(path)!r}: got no file or directory, expected one. "
+            "Relative paths begin in the working directory, "
+            f"{str(pathlib.Path.cwd())!r}."
+        )

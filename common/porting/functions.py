@@ -1,21 +1,24 @@
 """Ports the arrays of one model to another."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from common.porting.arrays import on_host
-from common.porting.endpoints import Given, Native, place, read_source
-from common.porting.folding import fold
+from common.porting.endpoints import Native, read_source
 from common.porting.moments import carry
 from common.porting.plan import Plan
 from common.porting.planning import make_plan
+from common.porting.values import (
+    choose_dtypes,
+    make,
+    require_places,
+    require_values,
+)
 from common.registry import find_porting
+from common.tensors import Stored
 
-ABSTRACT = jax.ShapeDtypeStruct
+TOGETHER = 2**26
+"""Bytes of new arrays that are written into a module together."""
 
 
 def port(
@@ -37,12 +40,18 @@ def port(
     Everything else needs a rule, or the port is refused before anything is
     written. See `plan_port` for the plan.
 
+    A safetensors file is read one array at a time, and each goes straight to
+    the devices of the target's array. So a model that fits on the devices can
+    be filled, also if it does not fit twice: pass an abstract one, with a
+    sharding in each `jax.ShapeDtypeStruct` if it is to be split.
+
     Args:
         source: an Equinox model, a pair of a model and its state, or an NNX
             module; the pair of one of these and its optimizer,
             `(model, opt_state)` or `(module, optimizer)`; a `State`; a mapping
             of names to arrays, as a `state_dict` of PyTorch; or the path of a
-            safetensors file, an `.eqx` file, an Orbax checkpoint of
+            safetensors file, or of the `model.safetensors.index.json` of
+            several; of an `.eqx` file, an Orbax checkpoint of
             `nnx.state(...)`, or Flax msgpack. It is never changed.
         into: a native model, with or without its optimizer. Each of its
             arrays may be a `jax.ShapeDtypeStruct`.
@@ -62,15 +71,25 @@ def port(
 
     Returns:
         What was passed as `into`, with the new arrays. An NNX module and its
-        optimizer are filled in place.
+        optimizer are filled in place. If the source is a safetensors file,
+        the old arrays of a module are freed as they are replaced.
 
     Raises:
         ValueError: naming every array that has no counterpart, does not fit,
-            is rounded, or holds NaN.
+            is rounded, or holds NaN. Nothing has been changed then.
         TypeError: if the source or the target is of no known form.
     """
-    target = Native.of(into)
     given = read_source(source, like)
+    target = Native.of(into)
+    home = find_porting(target.library)
+    frees = (
+        home.FILLS_IN_PLACE
+        and isinstance(given.arrays, Stored)
+        and target.optimizer is None
+    )
+    if frees:
+        # It does not refer to the arrays that are to be freed.
+        target = Native.of(home.hollow(into))
     plan = make_plan(
         given,
         target.side("target"),
@@ -80,14 +99,19 @@ def port(
         batch_norm=batch_norm,
         flatten=flatten,
     )
-    _require_values(given, plan)
     old = target.arrays()
-    made = _cast(plan.apply(on_host(given.arrays)), plan, dtype)
-    paths = {a.dotted: a.path for a in target.layouts.arrays}
-    new = {paths[name]: place(x, old[name]) for name, x in made.items()}
-    _require_dtypes(made, {name: new[paths[name]] for name in made})
+    require_values(given, plan)
+    dtypes = choose_dtypes(given, plan, dtype)
+    require_places(dtypes, old)
     moments = carry(given, target, plan.layouts, plan.copies)
-    return _write(target, new, moments)
+    paths = {a.dotted: a.path for a in target.layouts.arrays}
+    made = (
+        (paths[name], make(name, plan, given.arrays, wanted, old[name]))
+        for name, wanted in dtypes.items()
+    )
+    if frees:
+        return _fill(into, target, made)
+    return _write(target, dict(made), moments)
 
 
 def plan_port(
@@ -129,85 +153,28 @@ def plan_port(
     )
 
 
-def _require_values(given: Given, plan: Plan) -> None:
-    """Checks that the source has values, none of which is NaN."""
-    used = sorted({s.name for x in plan.layouts.values() for s in x.sources})
-    empty = [n for n in used if isinstance(given.arrays[n], ABSTRACT)]
-    if empty:
-        raise ValueError(
-            fold(f"source: got shapes without values for {empty}")
-            + ", expected arrays. Pass a model that holds its weights, or "
-            "call `plan_port`."
-        )
-    undefined = [name for name in used if _has_nan(given.arrays[name])]
-    if undefined:
-        raise ValueError(
-            fold(f"source: got NaN in {undefined}")
-            + ", expected numbers. Port the weights from before the run "
-            "diverged, or ignore these arrays."
-        )
+def _fill(module: Any, target: Native, made: Iterator[tuple[str, Any]]) -> Any:
+    """Writes arrays into a module in place while others are still made.
 
-
-def _has_nan(x: Any) -> bool:
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return False
-    return bool(np.isnan(np.asarray(x)).any())
-
-
-def _cast(arrays: Mapping[str, Any], plan: Plan, dtype: Any) -> dict[str, Any]:
-    """Gives each array the dtype that it is to have.
-
-    Raises:
-        ValueError: naming the arrays whose values would change.
+    All checks have passed. So the old arrays are freed as they are replaced.
     """
-    chosen = None if dtype in (None, "target", "source") else jnp.dtype(dtype)
-    made, problems = {}, []
-    for name, x in arrays.items():
-        wanted: Any = plan.target[name].dtype
-        if str(x.dtype) == wanted and chosen is None:
-            made[name] = x
-            continue
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            problems.append(f"{name} of {x.dtype} against {wanted}")
-            continue
-        wanted = jnp.dtype(wanted)
-        both_float = jnp.issubdtype(x.dtype, jnp.inexact) and (
-            jnp.issubdtype(wanted, jnp.inexact)
+    waiting: dict[str, Any] = {}
+    size = 0
+    try:
+        for path, x in made:
+            waiting[path] = x
+            size += math.prod(x.shape) * x.dtype.itemsize
+            if size > TOGETHER:
+                target.layouts.replace(module, waiting)
+                waiting, size = {}, 0
+            del x
+        return target.layouts.replace(module, waiting)
+    except BaseException as error:
+        error.add_note(
+            "Some arrays of the module are new, and others are old. Call "
+            "`port` again, or construct the module again."
         )
-        if both_float and chosen is not None:
-            wanted = chosen
-        elif both_float and dtype == "source":
-            wanted = x.dtype
-        elif both_float:
-            widens = jnp.promote_types(x.dtype, wanted) == wanted
-            if not widens and dtype is None:
-                problems.append(f"{name} of {x.dtype} against {wanted}")
-                continue
-        elif not np.array_equal(np.asarray(x).astype(wanted), np.asarray(x)):
-            problems.append(f"{name} of {x.dtype} against {wanted}")
-            continue
-        made[name] = x.astype(wanted)
-    if problems:
-        raise ValueError(
-            fold(f"dtype: got {', '.join(problems)}")
-            + ", expected values that the target's dtype holds exactly. Pass "
-            "dtype='target' to round them, or dtype='source' to give the "
-            "target the source's dtypes."
-        )
-    return made
-
-
-def _require_dtypes(
-    wanted: Mapping[str, Any], made: Mapping[str, Any]
-) -> None:
-    """Checks that JAX has not narrowed an array."""
-    narrowed = [n for n, x in wanted.items() if x.dtype != made[n].dtype]
-    if narrowed:
-        raise ValueError(
-            fold(f"dtype: got {made[narrowed[0]].dtype} for {narrowed}")
-            + f", expected {wanted[narrowed[0]].dtype}. Enable it with "
-            '`jax.config.update("jax_enable_x64", True)`.'
-        )
+        raise
 
 
 def _write(target: Native, new: dict[str, Any], moments: Any) -> Any:

@@ -10,7 +10,8 @@ import numpy as np
 
 from common.layouts import Layout, ModelLayouts, Role
 from common.porting.arrays import on_host
-from common.porting.endpoints import Given, Native, place
+from common.porting.endpoints import Given, Native
+from common.porting.placement import place
 from common.registry import find_porting
 
 OPTIMIZER = "optimizer"

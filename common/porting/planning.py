@@ -29,6 +29,7 @@ from common.porting.patterns import Pattern
 from common.porting.plan import Plan
 from common.porting.settings import differing
 from common.porting.sides import Side
+from common.tensors import Stored
 
 CHANNELS_LAST = ("flax",)
 
@@ -98,7 +99,8 @@ def make_plan(
     refuse(
         source,
         target,
-        given.arrays,
+        # Not to read a file of which something is missing.
+        {} if isinstance(given.arrays, Stored) else given.arrays,
         sorted(source.infos.keys() - used - set(said.ignored) - copies.keys()),
         sorted(
             target.infos.keys()

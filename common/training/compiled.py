@@ -174,6 +174,15 @@ class Compiled:
         place = self.place._asdict().items()
         return {**flat, **{f"rng.{k}": np.int32(v) for k, v in place}}
 
+    def described(self) -> State:
+        """Returns what `state` returns, with zeros that take no memory."""
+        with self._x64():
+            flat = jax.eval_shape(self.pure.state, self._leaves)
+        place = {
+            f"rng.{k}": np.int32(v) for k, v in self.place._asdict().items()
+        }
+        return State.from_flat({**flat, **place}).hollow()
+
     @property
     def native(self) -> Any:
         """A copy of the library's own objects.

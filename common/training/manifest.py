@@ -12,6 +12,7 @@ import numpy as np
 from common import environment
 from common.errors import StateError
 from common.state import State
+from common.tensors import has_nan
 from common.training import identity, losses, processes
 from common.training.checks import describe
 from common.training.placement import ONE_DEVICE, Placement
@@ -80,6 +81,8 @@ def read(
 ) -> Saved:
     """Reads a run that was saved.
 
+    The arrays of a file are verified, and read when they are used.
+
     Args:
         path: as for `State.read`.
         placement: where the arrays of a checkpoint belong. On a mesh, they
@@ -98,7 +101,7 @@ def read(
     if os.path.isdir(path):
         state, meta = State.read(path, **_options(placement))
     else:
-        state, meta = placement.together(lambda: State.read(path))
+        state, meta = placement.together(lambda: State.open(path))
     kind = "checkpoints" if os.path.isdir(path) else "state file"
     what = f"{kind} {os.fspath(path)!r}"
     nans = _find_nans(
@@ -129,7 +132,7 @@ def _find_nans(arrays: dict[tuple[str, str], Any]) -> list[str]:
     return [
         key[1]
         for key, x in arrays.items()
-        if (found[key] if key in found else np.any(x != x))
+        if (found[key] if key in found else has_nan(np.asarray(x)))
     ]
 
 

@@ -263,7 +263,8 @@ class MeshPlacement(Placement):
         ]
 
     def put_state(self, flat):
-        return {k: _spread(flat[k], x) for k, x in self.state.items()}
+        split = self.state.items()
+        return {k: _spread(flat[k], x) for k, x in split if k in flat}
 
     def to_host(self, state):
         flat = state.flat()

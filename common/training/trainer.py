@@ -15,8 +15,12 @@ from common.training import (
     checks,
     identity,
     manifest,
+<<<<<<< HEAD
     members,
     part_checks,
+=======
+    streaming,
+>>>>>>> 591da23 (port and Trainer.load read safetensors one array at a time, straight into the shards of the target)
 )
 from common.training import data as data_module
 from common.training.compiled import Compiled
@@ -312,19 +316,33 @@ class Trainer(Compiled):
             where = self.placement if to_devices else ONE_DEVICE
             state = manifest.read(state, where)
         state, meta, source = state
-        state = self.placement.to_host(state)
+        # The arrays of a large file are read one after the other.
+        streams = streaming.is_large(self._leaves) and rules is like is None
+        if not (streams and source):
+            state = self.placement.to_host(state)
         if rules is not None or like is not None:
             with self._x64():
                 state = carrying.carry(
                     state, rules, self.subject, self.state(), like
                 )
+<<<<<<< HEAD
         members.require_members(state, self.settings.ensemble, source)
         state.require_like(State.from_flat(self.canonical()))
+=======
+        expected = self.described().flat() if streams else self.canonical()
+        state.require_like(State.from_flat(expected))
+>>>>>>> 591da23 (port and Trainer.load read safetensors one array at a time, straight into the shards of the target)
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
         with self._x64():
-            flat = self.placement.put_state(state.flat())
-            self._leaves = self._load(self._leaves, flat)
+            if streams:
+                arrays = streaming.Flat(state)
+                streaming.load_leaves(
+                    self.pure.load, self._leaves, arrays, self.placement
+                )
+            else:
+                flat = self.placement.put_state(state.flat())
+                self._leaves = self._load(self._leaves, flat)
         self.steps_taken = int(state.step)
         self.run_key = members.order_key(state, meta, self.settings.ensemble)
         self.place = Place(int(state.rng["epoch"]), int(state.rng["position"]))

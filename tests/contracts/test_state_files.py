@@ -283,7 +283,7 @@ HOSTILE = {
     + b"\x02",
     "unknown dtype": bytes_of(OURS | {"step": entry("X32", [], 0, 4)}, 4),
     "dtype that NumPy lacks": bytes_of(
-        OURS | {"step": STEP, "params.w": entry("F8_E5M2", [4], 4, 8)}, 8
+        OURS | {"step": STEP, "params.w": entry("F4", [8], 4, 8)}, 8
     ),
     "no step": bytes_of(OURS | {"params.w": entry("F32", [1], 0, 4)}, 4),
     "meta is not JSON": bytes_of(

@@ -117,7 +117,7 @@ def test_a_safetensors_file(source, tmp_path):
     path.write_bytes(b"no")
     with pytest.raises(ValueError, match="that are not safetensors"):
         port(path, pairs.NnxMLP())
-    header = b'{"w":{"dtype":"F8_E5M2","shape":[4],"data_offsets":[0,4]}}'
+    header = b'{"w":{"dtype":"F4","shape":[8],"data_offsets":[0,4]}}'
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(ValueError, match="with dtypes that NumPy or ml_"):
         port(path, pairs.NnxMLP())
