@@ -5,7 +5,9 @@ import weakref
 import numpy as np
 import pytest
 
+from common import build
 from common.training import streaming
+from tests import topologies
 
 
 @pytest.fixture
@@ -108,3 +110,39 @@ def test_the_arrays_of_a_state_by_name(make):
     assert list(flat) == list(state.flat()) and len(flat) == len(state.flat())
     for name, x in state.flat().items():
         assert np.array_equal(flat[name], x)
+
+
+def load_on_a_mesh(path):
+    """Returns the arrays of a run that was loaded in groups, sharded."""
+    import jax
+
+    streaming.SMALL = 0
+    load_leaves = streaming.load_leaves
+
+    def load(*arguments):
+        load_leaves(*arguments, small=150)
+
+    streaming.load_leaves = load
+    mesh = jax.make_mesh((jax.device_count(),), ("data",))
+    options = {"mesh": mesh, "shard": "fsdp", "dtype": "float64"}
+    trainer = build("deep_mlp", backend="flax", size=8, depth=1, **options)
+    before = [x.sharding for x in trainer._leaves]
+    trainer.load(path)
+    assert [x.sharding for x in trainer._leaves] == before
+    return trainer.state().flat()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.nightly
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_is_loaded_in_groups_onto_a_mesh(processes, fill, tmp_path):
+    path = tmp_path / "run.safetensors"
+    options = {"size": 8, "depth": 1, "dtype": "float64"}
+    trainer = build("deep_mlp", backend="equinox", **options)
+    trainer.load(fill(trainer.state())).save(path)
+    found = topologies.run(
+        load_on_a_mesh, path, processes=processes, devices=4 // processes
+    )
+    for flat in found:
+        for name, x in trainer.state().flat().items():
+            assert np.array_equal(flat[name], x), name
