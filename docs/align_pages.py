@@ -86,6 +86,7 @@ def _filled(stored: dict) -> str:
     rows = []
     for run in stored["runs"]:
         seconds, size = run["seconds"], run["bytes"]
+        used = run["processor"]
         rows.append(
             (
                 names[run["library"]],
@@ -95,6 +96,8 @@ def _filled(stored: dict) -> str:
                 f"{seconds['port']:.2f}",
                 f"{seconds['port'] / seconds['copy']:.2f}",
                 f"{seconds['port'] / seconds['transpose']:.2f}",
+                f"{used['port'] / used['copy']:.2f}",
+                f"{used['port'] / used['transpose']:.2f}",
                 f"{run['memory'] / size:.3f}",
             )
         )
@@ -106,6 +109,8 @@ def _filled(stored: dict) -> str:
         "`port`, s",
         "`port` / copy",
         "`port` / transposing copy",
+        "processor time, `port` / copy",
+        "processor time, `port` / transposing copy",
         "peak memory / target",
     )
     first = stored["runs"][0]

@@ -278,7 +278,8 @@ class MeshPlacement(Placement):
         return State.from_flat({**others, **split})
 
     def on_host(self, x):
-        if x.is_fully_addressable or x.is_fully_replicated:
+        split = isinstance(x, jax.Array) and not x.is_fully_addressable
+        if not split or x.is_fully_replicated:
             return np.asarray(x)
         from jax.experimental import multihost_utils  # slow to import
 
