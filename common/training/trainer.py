@@ -12,15 +12,11 @@ from common.state import State
 from common.training import (
     carrying,
     checkpointing,
-    checks,
+    fitting,
     identity,
     manifest,
-<<<<<<< HEAD
     members,
-    part_checks,
-=======
     streaming,
->>>>>>> 591da23 (port and Trainer.load read safetensors one array at a time, straight into the shards of the target)
 )
 from common.training import data as data_module
 from common.training.compiled import Compiled
@@ -29,8 +25,6 @@ from common.training.following import follow
 from common.training.loop import Chunk, Loop
 from common.training.manifest import Saved
 from common.training.placement import ONE_DEVICE
-
-DEFAULT_BATCH_SIZE = 32
 
 
 class Trainer(Compiled):
@@ -151,31 +145,12 @@ class Trainer(Compiled):
             UserWarning: if the run was loaded from a file or resumed, and had
                 another batch size or data set, naming both.
         """
-        size, folder = self.placement.together(
-            lambda: (
-                self._check_examples(inputs, targets),
-                checkpointing.check(checkpoint, every, keep, resume),
-            )
-        )
-        found = checkpointing.find_run(folder, self)
-        if batch_size is None:
-            known = found if resume and found else self.fitted
-            batch_size = int(known.get("batch_size", DEFAULT_BATCH_SIZE))
-        self.placement.require_same(
-            {
-                "number of examples": size,
-                "batch_size": batch_size,
-                "epochs": epochs,
-                "place": self.place,
-                "checkpoint": (folder, every, keep, resume),
-            }
-        )
-        size *= self.placement.processes
-        minimum = self.subject.min_batch_size
-        checks.check_fit(size, epochs, batch_size, minimum)
-        self.placement.check_batch("batch_size", batch_size, whole=True)
-        part_checks.check_parts(
-            "batch_size", batch_size, self.settings, minimum
+        size, batch_size, folder, found = fitting.check(
+            self,
+            (inputs, targets),
+            epochs,
+            batch_size,
+            (checkpoint, every, keep, resume),
         )
         end = Place(self.place.epoch + epochs, 0)
         if folder is not None:
@@ -219,10 +194,6 @@ class Trainer(Compiled):
                 empty=members.no_losses(self.dtype, self.settings.ensemble),
                 progress=progress and self.placement.process == 0,
             )
-
-    def _check_examples(self, inputs: Any, targets: Any) -> int:
-        self.check(inputs, targets, training=True)
-        return checks.check_examples(inputs, targets)
 
     def _keep(self, chunk: Chunk) -> None:
         self._leaves, self.place = chunk.leaves, chunk.place
@@ -325,13 +296,9 @@ class Trainer(Compiled):
                 state = carrying.carry(
                     state, rules, self.subject, self.state(), like
                 )
-<<<<<<< HEAD
         members.require_members(state, self.settings.ensemble, source)
-        state.require_like(State.from_flat(self.canonical()))
-=======
         expected = self.described().flat() if streams else self.canonical()
         state.require_like(State.from_flat(expected))
->>>>>>> 591da23 (port and Trainer.load read safetensors one array at a time, straight into the shards of the target)
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
         with self._x64():
