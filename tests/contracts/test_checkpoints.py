@@ -1,6 +1,7 @@
 """Checkpoints: whole, verified, and refused when damaged."""
 
 import gc
+import hashlib
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import random
 import shutil
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -202,6 +204,34 @@ def test_another_digest_is_refused(folder):
         checkpoints.read(folder)
     path.write_text(text.replace('"step": ', '"step": 1'))
     with pytest.raises(StateError, match=r"'0\.json' does not have its SHA"):
+        checkpoints.read(folder)
+
+
+def test_the_first_format_is_read(folder):
+    """It has the SHA-256 of each array in the manifest, and no digests."""
+    sums = {
+        name: hashlib.sha256(x.tobytes()).hexdigest()
+        for name, x in ARRAYS.items()
+    }
+
+    def to_first(manifest):
+        manifest["format"] = checkpoints.FIRST
+        manifest.pop("processes", None)
+        for name, entry in manifest["arrays"].items():
+            entry["sha256"] = sums[name]
+
+    shutil.rmtree(folder / "10" / checkpoints.DIGESTS)
+    rewrite(folder, to_first)
+    assert accepted(folder, folder)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shardings = {"constants.nan": device, "params.none": device}
+    found = checkpoints.read(folder, shardings=shardings).arrays
+    for name, x in found.items():
+        assert isinstance(x, jax.Array) == (name in shardings)
+        assert np.asarray(x).tobytes() == ARRAYS[name].tobytes()
+    sums["step"] = "0" * 64
+    rewrite(folder, to_first)
+    with pytest.raises(StateError, match="got changed bytes in step, expect"):
         checkpoints.read(folder)
 
 
