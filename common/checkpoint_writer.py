@@ -65,7 +65,12 @@ class Writer:
                 cleanup_tmp_directories=True,
                 create=False,
                 multiprocessing_options=together,
-                async_options=ocp.AsyncOptions(timeout_secs=SECONDS),
+                async_options=ocp.AsyncOptions(
+                    timeout_secs=SECONDS,
+                    # In the background, a folder that cannot be made would
+                    # keep the process from ending for five minutes.
+                    create_directories_asynchronously=False,
+                ),
             ),
             item_handlers={
                 ARRAYS: ocp.PyTreeCheckpointHandler(

@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import shutil
+import threading
 import time
 
 import jax
@@ -257,6 +258,7 @@ def test_a_folder_without_checkpoints(tmp_path):
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
+    threads = set(threading.enumerate())
     writer = checkpoint_writer.Writer(folder, keep=None)
     shutil.rmtree(folder)
     folder.write_text("in the way")
@@ -264,3 +266,5 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         writer.write(1, ARRAYS, {})
         writer.close()
     assert os.listdir(tmp_path) == ["run"]
+    # A thread that waits for the folder would keep the process from ending.
+    assert set(threading.enumerate()) <= threads
