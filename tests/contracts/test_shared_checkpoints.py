@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shutil
+import threading
 import time
 
 import jax
@@ -196,6 +197,34 @@ def test_arrays_on_devices_are_written_before_they_are_donated(alone):
         found = checkpoints.read(alone / str(step))
         assert_equal(found.arrays, at_step(step))
         assert found.meta == {"number": step}
+
+
+def test_no_memory_is_reused_while_it_is_written(tmp_path, monkeypatch):
+    """Training goes on, with donated arrays, before the write is over."""
+    written = threading.Event()
+    total = digests.total
+
+    def late_total(parts):
+        assert written.wait(60)
+        return total(parts)
+
+    monkeypatch.setattr(digests, "total", late_total)
+    double = jax.jit(lambda x: x + x, donate_argnums=0)
+    x = jnp.arange(1000.0) + 0
+    place = x.unsafe_buffer_pointer()
+    writer = checkpoint_writer.Writer(tmp_path, keep=None)
+    writer.write(1, {"x": x}, {})
+    y = double(x)
+    assert y.unsafe_buffer_pointer() != place
+    # Without a write, the step does take the memory of its input.
+    place = y.unsafe_buffer_pointer()
+    y = double(y)
+    assert y.unsafe_buffer_pointer() == place
+    assert not checkpoints.steps(tmp_path)
+    written.set()
+    writer.close()
+    found = checkpoints.read(tmp_path).arrays["x"]
+    assert np.array_equal(found, np.arange(1000.0))
 
 
 def test_arrays_are_read_onto_a_device(alone):
