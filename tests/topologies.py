@@ -27,6 +27,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -217,6 +218,9 @@ def _work(folder: pathlib.Path, index: int) -> None:
     import jax
 
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    watch = threading.Thread(target=_follow_parent, args=(os.getppid(),))
+    watch.daemon = True
+    watch.start()
     # The function's module is imported here; it must start no backend.
     job = pickle.loads((folder / "job").read_bytes())
     function, arguments, address, processes = job
@@ -234,6 +238,13 @@ def _work(folder: pathlib.Path, index: int) -> None:
     partial.rename(folder / f"result{index}")
     if processes > 1:
         jax.distributed.shutdown()
+
+
+def _follow_parent(parent: int) -> None:
+    """Ends this process when the one that started it was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 if __name__ == "__main__":

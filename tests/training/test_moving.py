@@ -65,6 +65,7 @@ def train(cells: Any, data: Any, folder: str, epochs: int) -> dict[Any, Any]:
             resume=True,
         )
         steps = checkpoints.steps(run)
+        assert trainer.state().step == trainer.steps_taken == steps[-1]
         split = sum(
             not x.sharding.is_fully_replicated
             for x in trainer.canonical().values()
