@@ -54,11 +54,14 @@ class Variable(NamedTuple):
         shape: the canonical shape, in PyTorch's axis order.
         init: `(key, shape) -> value`. Floating values are drawn in float32.
         trainable: whether the array is a parameter; otherwise it is a buffer.
+        wide: whether a parameter stays in float32 where the model computes in
+            a narrower dtype, as those of norms do. Buffers always do.
     """
 
     shape: tuple[int, ...]
     init: Callable[[PRNGKeyArray, tuple[int, ...]], Array]
     trainable: bool = True
+    wide: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,8 +113,10 @@ class Spec(abc.ABC):
 
         Returns:
             A class whose constructor takes the spec's fields as keyword
-            arguments, and `key` in Equinox or `rngs` in Flax. If `None`, the
-            class is looked up in this project.
+            arguments, and `key` in Equinox or `rngs` in Flax. A class of Flax
+            may also take `dtype`, the dtype that its layers compute in;
+            otherwise `build(compute_dtype=...)` sets that of each layer. If
+            `None`, the class is looked up in this project.
         """
         del library
         return None
@@ -225,7 +230,7 @@ class Counterpart(Protocol):
         ...
 
 
-NUMERICAL = ("accumulate", "sync_batch_norm", "ensemble")
+NUMERICAL = ("accumulate", "sync_batch_norm", "ensemble", "compute_dtype")
 """The settings that change the numbers of a run."""
 
 
@@ -241,6 +246,7 @@ class Settings:
     accumulate: int = 1
     sync_batch_norm: bool = True
     ensemble: int | None = None
+    compute_dtype: str | None = None
 
     def numerical(self) -> dict[str, Any]:
         """The settings that change the numbers, which a file records."""

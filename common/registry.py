@@ -148,6 +148,8 @@ class Library(NamedTuple):
         with_state: puts what a call returned into the native object.
         copy: copies a native object that could be changed in place.
         model: returns the model of a native object that may be a pair.
+        narrowed: `(call, dtype)` returns a call that computes in a narrower
+            dtype, as users of the library write mixed precision.
     """
 
     layouts: Callable[[Any], Any]
@@ -155,6 +157,7 @@ class Library(NamedTuple):
     with_state: Callable[[Any, Any], Any]
     copy: Callable[[Any], Any]
     model: Callable[[Any], Any]
+    narrowed: Callable[[Callable[..., Any], str], Callable[..., Any]]
 
 
 def find_library(library: str) -> Library:
@@ -170,6 +173,7 @@ def find_library(library: str) -> Library:
         calling.with_state,
         calling.copy,
         calling.model_of,
+        _load(library, "precision").narrowed,
     )
 
 

@@ -15,9 +15,11 @@ from common.layouts import Role
 from common.protocol import Loss, Settings, Spec
 from common.state import MODEL, State
 from common.training import optimizers
+from common.training.precision import cast, widened
 from impl_equinox.accumulation import over_parts
 from impl_equinox.canonical import Layouts, abstract
 from impl_equinox.per_device import over_groups
+from impl_equinox.precision import narrow
 
 
 class Native(NamedTuple):
@@ -74,9 +76,11 @@ class Backend:
     def step(self, native, batch, *, gradients=False):
         model, state, opt_state, key, step = native
         step_key = jr.fold_in(key, step)
+        dtype = self.settings.compute_dtype
 
         def compute_loss(model, state, batch, key):
             xs, ys = batch
+            model = narrow(model, dtype)
             batch_model = jax.vmap(
                 model,
                 axis_name="batch",
@@ -85,7 +89,8 @@ class Backend:
             )
             if self.settings.groups > 1:
                 batch_model = over_groups(batch_model, self.settings.groups)
-            pred_ys, state = batch_model(xs, state, key)
+            pred_ys, state = batch_model(cast(xs, dtype), state, key)
+            pred_ys = widened(pred_ys, dtype)
             loss = self.loss(pred_ys, ys)
             metrics = {k: f(pred_ys, ys) for k, f in self.metrics.items()}
             return loss, (state, {"loss": loss, **metrics})
@@ -117,10 +122,12 @@ class Backend:
         return native, metrics
 
     def predict(self, native, xs):
-        inference_model = eqx.nn.inference_mode(native.model)
+        dtype = self.settings.compute_dtype
+        inference_model = eqx.nn.inference_mode(narrow(native.model, dtype))
         inference_model = eqx.Partial(inference_model, state=native.state)
-        pred_ys, _ = jax.vmap(inference_model)(xs)  # discard state
-        return pred_ys
+        # discard state
+        pred_ys, _ = jax.vmap(inference_model)(cast(xs, dtype))
+        return widened(pred_ys, dtype)
 
     def split(self, native):
         arrays, static = eqx.partition(native, eqx.is_array)

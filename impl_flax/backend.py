@@ -16,9 +16,11 @@ from common.layouts import Role
 from common.protocol import Loss, Settings, Spec
 from common.state import MODEL, State
 from common.training import optimizers
+from common.training.precision import cast, widened
 from impl_flax.accumulation import over_parts
 from impl_flax.canonical import Layouts, abstract
 from impl_flax.per_device import call_in_groups
+from impl_flax.precision import set_dtype, takes_dtype
 
 
 class Native(NamedTuple):
@@ -70,15 +72,18 @@ class Backend:
 
     def step(self, native, batch, *, gradients=False):
         module, optimizer, rngs = native
+        dtype = self.settings.compute_dtype
 
         def compute_loss(module, batch, rngs):
             xs, ys = batch
+            xs = cast(xs, dtype)
             if self.settings.groups > 1:
                 pred_ys = call_in_groups(
                     module, xs, rngs, self.settings.groups
                 )
             else:
                 pred_ys = module(xs, rngs=rngs)
+            pred_ys = widened(pred_ys, dtype)
             loss = self.loss(pred_ys, ys)
             metrics = {k: f(pred_ys, ys) for k, f in self.metrics.items()}
             return loss, {"loss": loss, **metrics}
@@ -123,7 +128,8 @@ class Backend:
             use_running_average=True,
             raise_if_not_found=False,
         )
-        return inference_module(xs)
+        dtype = self.settings.compute_dtype
+        return widened(inference_module(cast(xs, dtype)), dtype)
 
     def split(self, native):
         # A fork is taken at each step, so the stream's count is the step.
@@ -171,10 +177,16 @@ class Backend:
 
     def _abstract(self, key) -> nnx.Module:
         """Makes the module with shapes instead of its values."""
-        make = self.model_class
-        return abstract(
-            lambda: make(**self.hyper_parameters, rngs=nnx.Rngs(key))
+        options = self.hyper_parameters
+        dtype = self.settings.compute_dtype
+        if dtype is not None and takes_dtype(self.model_class):
+            options = {**options, "dtype": jnp.dtype(dtype)}
+        module = abstract(
+            lambda: self.model_class(**options, rngs=nnx.Rngs(key))
         )
+        if dtype is not None and not takes_dtype(self.model_class):
+            set_dtype(module, dtype)
+        return module
 
 
 def _is_step_count(path: tuple, variable: nnx.Variable) -> bool:

@@ -37,6 +37,7 @@ EXAMPLES = """
 {program} compare --model stateful_mlp --batch-norm standard
 {program} compare --dtype float64 --steps 1000
 {program} compare --model digits_cnn --accumulate 4
+{program} compare --compute-dtype bfloat16
 {program} compare --html report.html --json report.json
 {program} compare old.model:make new.model:make --inputs batch.npz --carry
 {program} compare ours:make theirs:make --inputs shape=8,32 --rules map.txt
@@ -85,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="float64, float32 (default: both)",
     )
     parser.add_argument(
+        "--compute-dtype",
+        metavar="D",
+        help="compare in mixed precision with float32 parameters: bfloat16 or "
+        "float16 (default: compute in the dtype of the parameters)",
+    )
+    parser.add_argument(
         "--steps",
         type=int,
         metavar="N",
@@ -125,6 +132,9 @@ def run(options: argparse.Namespace, console: rich.console.Console) -> int:
     if options.models:
         return _compare_own(options, console)
     _require_none(options, *batches.OPTIONS, "targets", "rules", "carry")
+    if options.compute_dtype is not None:
+        _require_none(options, "dtype")
+        options.dtype = ["float32"]
     options.dtype = options.dtype or ["float64", "float32"]
     options.steps = STEPS if options.steps is None else options.steps
     checks.check_steps(options.steps)
@@ -171,7 +181,7 @@ def _compare_own(
             f"compare: got {options.models}, expected two models. Write LEFT "
             "and RIGHT, or neither."
         )
-    _require_none(options, "model", "dtype", "accumulate")
+    _require_none(options, "model", "dtype", "compute_dtype", "accumulate")
     with user_modules.refuse_clashes(), user_models.report_type_errors():
         inputs = [batches.batch(arrays) for arrays in batches.read(options)]
         ys = options.targets and batches.batch(
@@ -229,6 +239,7 @@ def _build(
                 model,
                 backend=backend,
                 dtype=dtype,
+                compute_dtype=options.compute_dtype,
                 seed=options.seed,
                 accumulate=1
                 if options.accumulate is None

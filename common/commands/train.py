@@ -32,6 +32,7 @@ EXAMPLES = """
 {program} train --backend flax --model stateful_mlp --epochs 200
 {program} train --backend flax --optimizer adamw --learning-rate 3e-4
 {program} train --backend equinox --devices 8 --shard fsdp --epochs 2
+{program} train --backend equinox --compute-dtype bfloat16
 """
 DEFAULT_MODEL = "digits_cnn"
 DEFAULT_DTYPE = "float32"
@@ -75,6 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         metavar="D",
         help=f"float32 or float64 (default: {DEFAULT_DTYPE})",
+    )
+    parser.add_argument(
+        "--compute-dtype",
+        metavar="D",
+        help="bfloat16 or float16, for mixed precision: parameters and "
+        "statistics stay float32 (default: that of the parameters)",
     )
     parser.add_argument(
         "--seed",
@@ -188,6 +195,7 @@ def _start(options: argparse.Namespace) -> Any:
         spec,
         backend=options.backend,
         dtype=options.dtype or DEFAULT_DTYPE,
+        compute_dtype=options.compute_dtype,
         seed=DEFAULT_SEED if options.seed is None else options.seed,
         optimizer=optimizer_options.choose_optimizer(
             options, spec.optimizer()
@@ -234,6 +242,11 @@ def _require_same_run(options: argparse.Namespace, trainer: Any) -> None:
     for name, got, stored in (
         ("model", options.model, trainer.spec.name),
         ("dtype", options.dtype, trainer.dtype),
+        (
+            "compute-dtype",
+            options.compute_dtype,
+            trainer.settings.compute_dtype,
+        ),
         ("seed", options.seed, trainer.seed),
         (
             "batch-norm",

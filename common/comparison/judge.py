@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from common import agreement
-from common.comparison.rows import MODEL_QUANTITIES, Place, Row
+from common.comparison.rows import ORDER, Place, Row
 from common.state import State
 
 Arrays = Mapping[str, Any]
@@ -17,7 +17,8 @@ class Judge:
 
     Where a run that was nudged by one rounding error is judged as well, the
     errors between it and the left run show how much rounding is amplified.
-    Errors that are not much larger are no mismatch.
+    Errors that are not much larger are no mismatch. In mixed precision, a run
+    in float32 takes the place of the nudged run.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Judge:
             dtype: the dtype whose tolerances apply.
             pairs: the names of the left and the right of each comparison.
             label: the dtype that the rows show.
-            nudged: the name of the left's nudged run.
+            nudged: the name of the run that is the yardstick.
             pooled: whether the largest amplification of any array counts for
                 all arrays of a quantity.
         """
@@ -46,12 +47,13 @@ class Judge:
         self._pooled = pooled
         self._rows: dict[tuple[str, str, str], Row] = {}
         self._peaks: dict[tuple[str, str, str], float] = {}
+        self._noises: dict[tuple[str, str, str], float] = {}
 
     def rows(self) -> list[Row]:
         """Returns the rows in the order of proof, then by pair."""
         return [
             self._rows[quantity, left, right]
-            for quantity in MODEL_QUANTITIES
+            for quantity in ORDER
             for left, right in self._pairs
             if (quantity, left, right) in self._rows
         ]
@@ -173,6 +175,20 @@ class Judge:
             ]
             self._count("overwritten", left, right, step, names)
 
+    def operations(self, wrong: Mapping[str, list[str]]) -> None:
+        """Judges whether operations compute in the dtypes that they should.
+
+        Args:
+            wrong: those that do not, by run.
+        """
+        for left, right in self._pairs:
+            names = [
+                f"{name}: {operation}"
+                for name in (left, right)
+                for operation in wrong[name]
+            ]
+            self._count("precision", left, right, 0, names)
+
     def _count(
         self, quantity: str, left: str, right: str, step: int, names: list[str]
     ) -> None:
@@ -195,6 +211,19 @@ class Judge:
             return {}
         return agreement.relative_errors(left, arrays[self._nudged], scales)
 
+    def _largest(
+        self, key: tuple[str, str, str], noise: Mapping[str, float]
+    ) -> float:
+        """Returns the largest noise of any array, in mixed precision so far.
+
+        Which array a rounding error changes, and at which step, is chance.
+        """
+        largest = max(noise.values())
+        if self._dtype in agreement.EPS or not np.isfinite(largest):
+            return largest
+        self._noises[key] = max(largest, self._noises.get(key, 0.0))
+        return self._noises[key]
+
     def _add(
         self,
         quantity: str,
@@ -209,10 +238,17 @@ class Judge:
             return
         noise = noise or {}
         if self._pooled and noise:
-            noise = dict.fromkeys(errors, max(noise.values()))
+            noise = dict.fromkeys(
+                errors, self._largest((quantity, left, right), noise)
+            )
         base = agreement.tolerance(self._dtype, quantity, step)
         bounds = {
-            name: max(base, agreement.amplified(noise.get(name, 0.0)))
+            name: max(
+                base,
+                agreement.explained(
+                    self._dtype, quantity, noise.get(name, 0.0)
+                ),
+            )
             for name in errors
         }
         leaf = max(errors, key=lambda name: errors[name] / (bounds[name] or 1))

@@ -14,6 +14,7 @@ import optax
 
 from common import agreement
 from common.comparison.judge import Judge
+from common.comparison.mixed_precision import find_wrong_dtypes, in_float32
 from common.comparison.report import Report
 from common.environment import flag
 from common.state import State
@@ -22,6 +23,8 @@ from common.training.trainer import Trainer
 
 # An element smaller than this many ULPs of the largest gradient is round-off.
 ROUND_OFF_ULPS = 64
+# The name of the run that is the yardstick of mixed precision.
+YARDSTICK = "in float32"
 
 
 def compare(
@@ -83,7 +86,7 @@ def compare_all(
         A report with one row for each quantity and pair.
 
     Raises:
-        ValueError: if the trainers differ in their spec or dtype.
+        ValueError: if the trainers differ in their spec or dtypes.
         BatchError: if the batch does not fit the model. Nothing is compiled
             in this case.
     """
@@ -93,11 +96,20 @@ def compare_all(
         _require_same(first, trainer)
         _require_one_model(trainer)
         trainer.check_batch(xs, ys)
-    judge = Judge(first.dtype, pairs)
+    dtype = agreement.mixed(first.dtype, first.settings.compute_dtype)
+    is_mixed = first.settings.compute_dtype is not None
+    judge = Judge(
+        dtype,
+        pairs,
+        nudged=YARDSTICK if is_mixed else None,
+        pooled=is_mixed,
+    )
     settings = _settings()
 
     # Compiling is most of the work, and it releases the interpreter lock.
-    with concurrent.futures.ThreadPoolExecutor(len(trainers)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(
+        len(trainers) + is_mixed
+    ) as pool:
 
         def map_values(
             function: Callable[[Any], Any], values: Mapping[str, Any]
@@ -106,6 +118,14 @@ def compare_all(
             results = pool.map(call, values.values())
             return dict(zip(values, results, strict=True))
 
+        if is_mixed:
+            judge.operations(
+                map_values(
+                    lambda trainer: find_wrong_dtypes(trainer, xs, ys),
+                    trainers,
+                )
+            )
+            trainers = {**trainers, YARDSTICK: in_float32(first)}
         runs: dict[str, _Run] = map_values(_Run, trainers)
         originals = map_values(lambda trainer: trainer.state(), trainers)
         before = {name: run.state for name, run in runs.items()}
@@ -144,12 +164,12 @@ def compare_all(
     return Report(
         spec=first.spec.name,
         hyper_parameters=dataclasses.asdict(first.spec),
-        dtype=first.dtype,
+        dtype=dtype,
         steps=steps,
         seed=first.seed,
         pairs=list(pairs),
         rows=judge.rows(),
-        losses=losses,
+        losses={name: x for name, x in losses.items() if name != YARDSTICK},
     )
 
 
@@ -303,11 +323,18 @@ def _call_with(settings: Any, function: Callable[[Any], Any], x: Any) -> Any:
 
 
 def _require_same(left: Trainer, right: Trainer) -> None:
-    for what in ("spec", "dtype"):
-        a, b = getattr(left, what), getattr(right, what)
+    for what, a, b in (
+        ("spec", left.spec, right.spec),
+        ("dtype", left.dtype, right.dtype),
+        (
+            "compute_dtype",
+            left.settings.compute_dtype,
+            right.settings.compute_dtype,
+        ),
+    ):
         if a != b:
             raise ValueError(
                 f"compare, {what} of the right trainer: got {b!r}, expected "
                 f"{a!r} as on the left. Build both trainers with the same "
-                "spec, hyper-parameters and dtype."
+                "spec, hyper-parameters and dtypes."
             )

@@ -22,7 +22,7 @@ from common.comparison.inspection import (
 from common.comparison.mapping import Mapping, Models
 from common.comparison.programs import SIDES, Program
 from common.comparison.report import Report
-from common.comparison.rows import MODEL_QUANTITIES, Location, Place, Row
+from common.comparison.rows import ORDER, Location, Place, Row
 from common.environment import flag
 from common.layouts import Role
 from common.native import Call, NativeModel
@@ -127,8 +127,7 @@ def compare_models(
         duel = next(d for d in duels if d.failure is failure)
         with _precise(duel.dtype, wide):
             place = location.locate(duel, failure, own)
-    order = list(MODEL_QUANTITIES)
-    rows.sort(key=lambda row: order.index(row.quantity))
+    rows.sort(key=lambda row: ORDER.index(row.quantity))
     return Report(
         spec=None,
         hyper_parameters={},

@@ -5,7 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common.comparison.report import Report
-from common.comparison.rows import MODEL_QUANTITIES, QUANTITIES, Row
+from common.comparison.rows import (
+    MIXED_QUANTITIES,
+    MODEL_QUANTITIES,
+    QUANTITIES,
+    Row,
+)
 from common.comparison.text import describe_error, group_by_quantity
 from common.rendering.pages import find_template
 from common.rendering.plots import Axis, Margins, Plot
@@ -71,6 +76,7 @@ def plot_losses(losses: Mapping[str, Sequence[float]]) -> str:
 
 def _rows(report: Report) -> Iterator[dict[str, Any]]:
     meanings = MODEL_QUANTITIES if report.spec is None else QUANTITIES
+    meanings = meanings | MIXED_QUANTITIES
     for quantity, rows in group_by_quantity(report).items():
         yield {
             "quantity": quantity,

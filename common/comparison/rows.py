@@ -38,8 +38,14 @@ MODEL_QUANTITIES = {
     "overwritten": QUANTITIES["overwritten"],
 }
 """The quantities of models without a trainer, in the order of proof."""
-COUNTS = frozenset({"stale", "overwritten"})
-"""The quantities that are a number of arrays and must be 0."""
+MIXED_QUANTITIES = {
+    "precision": "number of operations in another dtype than they should be",
+}
+"""The quantities that only mixed precision has; they follow the state."""
+ORDER = ("state", *MIXED_QUANTITIES, *list(MODEL_QUANTITIES)[1:])
+"""The names of all quantities in the order of proof."""
+COUNTS = frozenset({"stale", "overwritten", *MIXED_QUANTITIES})
+"""The quantities that are a number of arrays or operations and must be 0."""
 
 
 class Place(NamedTuple):
@@ -164,6 +170,11 @@ class Divergence(NamedTuple):
         leaf = f", {self.leaf}" if self.leaf else ""
         dtype = f", {self.dtype}" if self.dtype else ""
         place = f"{self.quantity} (step {self.step}{leaf}{dtype})"
+        if self.quantity in MIXED_QUANTITIES:
+            return (
+                f"{place}: {self.error:.0f} operations of {self.left} or "
+                f"{self.right} are not in the dtype of mixed precision"
+            )
         if self.quantity in COUNTS:
             what = f"{self.error:.0f} arrays of {self.left} or {self.right}"
             verb = (
@@ -188,5 +199,11 @@ class Divergence(NamedTuple):
 
 
 def ulps(error: float, dtype: str) -> float:
-    """Returns a relative error in units in the last place (ULPs)."""
-    return error / EPS[dtype]
+    """Returns a relative error in units in the last place (ULPs).
+
+    Args:
+        error: the relative error.
+        dtype: a key of `agreement.TOLERANCES`. In mixed precision, the units
+            are those of the compute dtype.
+    """
+    return error / EPS[dtype.rpartition("/")[2]]

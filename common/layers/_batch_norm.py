@@ -74,7 +74,8 @@ def batch_norm(
       The first batch replaces their initial values.
 
     Elements excluded by a mask do not contribute to the statistics, but are
-    normalized like the others.
+    normalized like the others. Statistics are computed in float32 or wider,
+    and the normalized batch has the dtype of `x`.
 
     Returns:
         The normalized batch, and the updated buffers by leaf name.
@@ -103,7 +104,7 @@ def batch_norm(
         stored = var
         if dialect == "torch":
             counted = jnp.broadcast_to(True if mask is None else mask, x.shape)
-            n = jnp.sum(counted, axes, dtype=x.dtype)
+            n = jnp.sum(counted, axes, dtype=var.dtype)
             stored = var * (n / jnp.maximum(n - 1, 1))
         running_mean = (1 - momentum) * mean + momentum * running_mean
         running_var = (1 - momentum) * stored + momentum * running_var

@@ -20,9 +20,9 @@ def affine_variables(
     """Returns a weight of ones and a bias of zeros, or one of them."""
     variables = {}
     if weight:
-        variables["weight"] = Variable(shape, ones)
+        variables["weight"] = Variable(shape, ones, wide=True)
     if bias:
-        variables["bias"] = Variable(shape, zeros)
+        variables["bias"] = Variable(shape, zeros, wide=True)
     return variables
 
 
@@ -36,6 +36,11 @@ def apply_affine(
     return x if bias is None else x + bias
 
 
+def widen(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """Casts an array to float32 if its dtype is narrower."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def statistics(
     x: Float[Array, "*S"],
     axes: tuple[int, ...],
@@ -43,8 +48,10 @@ def statistics(
 ) -> tuple[Float[Array, "*S2"], Float[Array, "*S2"]]:
     """Returns the mean and the biased variance over some axes, of length 1.
 
-    Elements excluded by a mask do not contribute, and have no gradient.
+    They are computed in float32 or wider. Elements excluded by a mask do not
+    contribute, and have no gradient.
     """
+    x = widen(x)
     if mask is not None:
         # The gradient of the square is multiplied by 0 where the mask
         # excludes an element, and 0 times NaN would be NaN.
@@ -65,13 +72,15 @@ def standardize(
 ) -> Float[Array, "*S"]:
     """Computes `(x - mean) / sqrt(var + eps) * weight + bias`.
 
+    The result is computed in float32 or wider, and has the dtype of `x`.
     Elements excluded by a mask are normalized like the others. If such an
     element is NaN or infinite, the result has no gradient, so that a loss
     that does not depend on it has a finite gradient.
     """
 
     def apply(x):
-        return apply_affine((x - mean) / jnp.sqrt(var + eps), weight, bias)
+        y = (widen(x) - mean) / jnp.sqrt(var + eps)
+        return apply_affine(y, weight, bias).astype(x.dtype)
 
     if mask is None:
         return apply(x)
@@ -125,7 +134,8 @@ def rms_norm(
     """
     axes = tuple(range(-len(shape), 0))
     kept = x if mask is None else jnp.where(mask, x, 0)
-    square = jnp.mean(jnp.square(kept), axes, keepdims=True, where=mask)
+    square = jnp.square(widen(kept))
+    square = jnp.mean(square, axes, keepdims=True, where=mask)
     return standardize(
         x, jnp.zeros_like(square), square, eps, weight, bias, mask
     )

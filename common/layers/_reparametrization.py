@@ -84,9 +84,15 @@ def spectral_linear(
     *,
     training: bool,
 ) -> tuple[Float[Array, "*B O"], Arrays]:
-    """Applies a Linear layer whose weight is spectrally normalized."""
+    """Applies a Linear layer whose weight is spectrally normalized.
+
+    The normalized weight is cast to the dtype of `x`.
+    """
     weight, u, v = spectral_norm(weight, weight_u, weight_v, training=training)
-    return linear(x, weight, bias), {"weight_u": u, "weight_v": v}
+    return linear(x, weight.astype(x.dtype), bias), {
+        "weight_u": u,
+        "weight_v": v,
+    }
 
 
 def settle(weight: Array, u: Array, v: Array, *, iterations: int = 15):
@@ -107,7 +113,10 @@ def weight_norm_variables(
     shape = tuple(
         size if i == axis else 1 for i, size in enumerate(weight.shape)
     )
-    return {"weight_v": weight, "weight_g": Variable(shape, ones)}
+    return {
+        "weight_v": weight._replace(wide=True),
+        "weight_g": Variable(shape, ones, wide=True),
+    }
 
 
 def weight_norm(
@@ -164,7 +173,7 @@ class _Wrapped(Layer):
     def apply(self, x: Array, weight: Array, bias: Array | None) -> Array:
         """Calls the wrapped layer."""
         layer = conv if self.kernel_size else linear
-        return layer(x, weight, bias)
+        return layer(x, weight.astype(x.dtype), bias)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,7 +187,11 @@ class SpectralNorm(_Wrapped):
 
     def variables(self):
         variables = self.wrapped()
-        return variables | spectral_norm_variables(variables["weight"])
+        weight = variables["weight"]._replace(wide=True)
+        return variables | {
+            "weight": weight,
+            **spectral_norm_variables(weight),
+        }
 
     def forward(self, params, buffers, x, *, key, training):
         weight, u, v = spectral_norm(

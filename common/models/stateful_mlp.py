@@ -71,6 +71,7 @@ class StatefulMLP(Spec):
 
     def variables(self):
         spectral = layers.linear_variables(self.in_size, self.hidden_size)
+        spectral["weight"] = spectral["weight"]._replace(wide=True)
         linear1 = layers.linear_variables(self.hidden_size, self.hidden_size)
         linear2 = layers.linear_variables(self.hidden_size, self.out_size)
         norm1 = layers.batch_norm_variables(self.in_size, self.batch_norm)

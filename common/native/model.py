@@ -29,9 +29,16 @@ class NativeModel:
         infos: each array's path, role, shape and dtype, by dotted name.
         name: the name of the model's class.
         has_own_call: whether the user says how the model is called.
+        compute_dtype: the dtype that calls compute in, if it is not that of
+            the arrays.
     """
 
-    def __init__(self, native: Any, call: Call | None = None):
+    def __init__(
+        self,
+        native: Any,
+        call: Call | None = None,
+        compute_dtype: str | None = None,
+    ):
         """Finds the library and all arrays of a model.
 
         Args:
@@ -39,6 +46,8 @@ class NativeModel:
                 `eqx.nn.State`, or an NNX module. It is never changed.
             call: how the model is called on a batch; by default as the
                 library's own examples do.
+            compute_dtype: the dtype that calls compute in, in the library's
+                own way. By default that of the arrays.
 
         Raises:
             TypeError: if `native` is of neither library.
@@ -58,15 +67,20 @@ class NativeModel:
                 )
             self.infos[array.dotted] = array
         self.has_own_call = call is not None
-        self._call = call or home.call
+        self.compute_dtype = compute_dtype
+        self._own_call, self._call = call, call or home.call
+        if compute_dtype is not None:
+            self._call = home.narrowed(self._call, compute_dtype)
         self._copy, self._with_state = home.copy, home.with_state
         self._model = home.model
         self.name = type(home.model(native)).__name__
 
     @property
     def call(self) -> Call | None:
-        """How the user says that the model is called, if so."""
-        return self._call if self.has_own_call else None
+        """How the model is called, if not as the library's examples do."""
+        if self.has_own_call or self.compute_dtype is not None:
+            return self._call
+        return None
 
     def arrays(self) -> dict[str, Any]:
         """Returns the model's arrays by dotted name."""
@@ -112,8 +126,9 @@ class NativeModel:
             arrays: by dotted name, also of other dtypes. The others stay as
                 they are.
         """
-        call = self._call if self.has_own_call else None
-        return NativeModel(self.with_arrays(arrays), call)
+        return NativeModel(
+            self.with_arrays(arrays), self._own_call, self.compute_dtype
+        )
 
     def write(self, native: Any, arrays: Mapping[str, Any]) -> Any:
         """Returns a native object of this structure with other arrays.

@@ -22,6 +22,10 @@ from common.training import (
     sharding,
 )
 from common.training.native_backend import UserStep
+from common.training.precision import (
+    find_compute_dtype,
+    require_parameters,
+)
 from common.training.subjects import NativeSubject, SpecSubject
 from common.training.trainer import Trainer
 
@@ -64,6 +68,7 @@ def build(
     accumulate: int = 1,
     sync_batch_norm: bool = True,
     ensemble: int | None = None,
+    compute_dtype: DTypeLike | None = None,
     **hyper_parameters: Any,
 ) -> Trainer:
     """Builds a trainer of a spec's model, or of a model of yours.
@@ -135,6 +140,16 @@ def build(
             same batches. Metrics and every array of the State get a leading
             axis for the member. All members of a model of yours start from
             its values, unless `model` is a list of one for each.
+        compute_dtype: `"bfloat16"` or `"float16"`, for mixed precision: the
+            matrix products and convolutions compute in this dtype, and so do
+            the operations between them. The parameters, the optimizer state
+            and the statistics stay in float32, and so do the arithmetic of
+            norms, the loss and the metrics. By default, everything is in the
+            dtype of the parameters. The loss is not scaled, so gradients
+            below the smallest float16 become zero. In Equinox, the arrays are
+            cast inside the loss. In Flax NNX, the layers' `dtype` is set: of
+            a model of yours, that of all layers with the attributes `dtype`
+            and `param_dtype`.
         **hyper_parameters: fields of the spec to set.
 
     Returns:
@@ -144,7 +159,9 @@ def build(
         TypeError: for a model that is of neither library.
         ValueError: for an unknown name, arguments that exclude each other, a
             missing optimizer or loss, an optimizer that cannot be traced,
-            `"float64"` without x64, or a mesh or rule that does not fit.
+            `"float64"` without x64, a mesh or rule that does not fit, or a
+            `compute_dtype` for parameters that are not float32 or for a step
+            of your own.
         BatchError: if the processes of a mesh were given different values.
         HyperParameterError: for one that the spec does not have.
         BackendNotInstalledError: if the backend's library is missing.
@@ -158,6 +175,7 @@ def build(
         accumulate=part_checks.check_accumulate(accumulate),
         sync_batch_norm=part_checks.check_sync_batch_norm(sync_batch_norm),
         ensemble=part_checks.check_ensemble(ensemble, model, mesh),
+        compute_dtype=find_compute_dtype(compute_dtype),
     )
     make = functools.partial(
         _make,
@@ -211,11 +229,26 @@ def _make(
         metrics = spec.metrics if metrics is None else metrics
     else:
         require_unset("a model of yours", spec=spec, **hyper_parameters)
-        subject = _subject_of_model(model, backend, dtype, call, step, carry)
+        if step is not None:
+            require_unset(
+                "a step of yours",
+                BY_STEP,
+                compute_dtype=settings.compute_dtype,
+            )
+        subject = _subject_of_model(
+            model,
+            backend,
+            dtype,
+            settings.compute_dtype,
+            call,
+            step,
+            carry,
+        )
         require_loss(subject.name, loss, optimizer, step)
         if step is not None:
             part_checks.require_no_user_step(subject.name, settings)
     _require_settings(subject.dtype)
+    require_parameters(subject.dtype, settings.compute_dtype)
     return Trainer(
         subject,
         optimizer=optimizer,
@@ -246,12 +279,13 @@ def _subject_of_model(
     model: Any,
     backend: str | None,
     dtype: DTypeLike | None,
+    compute_dtype: str | None,
     call: Call | None,
     step: UserStep | None,
     carry: Any,
 ) -> NativeSubject:
     models = model if isinstance(model, list) else [model]
-    members = [NativeModel(one, call) for one in models]
+    members = [NativeModel(one, call, compute_dtype) for one in models]
     native = members[0]
     if backend is not None and resolve(backend) != native.library:
         raise ValueError(
@@ -271,8 +305,17 @@ def _subject_of_model(
     )
 
 
-def require_unset(what: str, **arguments: Any) -> None:
+BY_CLASS = "Leave it out; a model of yours is built by its own class."
+BY_STEP = "Leave it out, and cast the arrays in the loss of your step."
+
+
+def require_unset(what: str, fix: str = BY_CLASS, **arguments: Any) -> None:
     """Checks that arguments which do not apply have not been passed.
+
+    Args:
+        what: what they do not apply to.
+        fix: what to do about it.
+        **arguments: the values by name, `None` if not passed.
 
     Raises:
         ValueError: naming those that have.
@@ -281,8 +324,7 @@ def require_unset(what: str, **arguments: Any) -> None:
     if found:
         raise ValueError(
             f"build: got {', '.join(found)} with {what}, expected no such "
-            "argument. Leave it out; a model of yours is built by its own "
-            "class."
+            f"argument. {fix}"
         )
 
 

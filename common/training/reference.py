@@ -20,6 +20,7 @@ from common.training.parts import (
     call_in_groups,
     mean_over_groups,
 )
+from common.training.precision import cast, widened
 
 
 class Native(NamedTuple):
@@ -59,6 +60,11 @@ class Backend:
         self.loss = loss
         self.metrics = metrics
         self.settings = settings
+        self._narrow = {
+            name
+            for name, variable in spec.variables().items()
+            if variable.trainable and not variable.wide
+        }
 
     def init(self, params, buffers, key):
         opt_state = self.optimizer.init(params)
@@ -112,9 +118,7 @@ class Backend:
         """Computes the predictions of a training batch, and the buffers."""
 
         def forward(xs, key):
-            return self.spec.forward(
-                params, buffers, xs, key=key, training=True
-            )
+            return self._evaluate(params, buffers, xs, key=key, training=True)
 
         if self.settings.groups == 1:
             return forward(xs, key)
@@ -124,10 +128,22 @@ class Backend:
         return predictions, mean_over_groups(buffers)
 
     def predict(self, native, xs):
-        predictions, _ = self.spec.forward(
+        predictions, _ = self._evaluate(
             native.params, native.buffers, xs, key=None, training=False
         )
         return predictions
+
+    def _evaluate(self, params, buffers, xs, **options):
+        """Evaluates the definition, in the compute dtype if there is one."""
+        dtype = self.settings.compute_dtype
+        params = {
+            name: cast(x, dtype) if name in self._narrow else x
+            for name, x in params.items()
+        }
+        predictions, buffers = self.spec.forward(
+            params, buffers, cast(xs, dtype), **options
+        )
+        return widened(predictions, dtype), buffers
 
     def split(self, native):
         leaves, treedef = jax.tree_util.tree_flatten_with_path(native)

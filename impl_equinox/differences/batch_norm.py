@@ -246,7 +246,7 @@ def batch_norm_bfloat16() -> float:
     origin="1",
     related=("equinox #593",),
     ours="`impl_equinox.layers.BatchNorm` computes its statistics in at least "
-    "float32.",
+    "float32, and `build(compute_dtype=...)` calls the layer in float32.",
 )
 def batch_norm_bfloat16_ema() -> float:
     """Returns 1 if a float32 layer cannot train on a bfloat16 batch."""

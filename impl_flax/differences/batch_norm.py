@@ -196,3 +196,29 @@ def nnx_batch_norm_accumulate() -> float:
     for part in ([[-1.0], [9.0]], [[1.0], [11.0]]):
         norm(jnp.array(part))
     return float(norm.mean[0])
+
+
+@family.known_difference(
+    name="batch-norm-bfloat16-statistics",
+    layer="BatchNorm",
+    dtype="bfloat16",
+    quantity="an output at inference whose exact value is 3",
+    what="With `dtype=bfloat16`, the layer rounds its running statistics, its "
+    "scale and its bias to bfloat16 before it uses them, although they are "
+    "stored in float32. `LayerNorm`, `GroupNorm`, `InstanceNorm` and "
+    "`RMSNorm` round their scale and their bias.",
+    expected=3.0,
+    measured=4.0,
+    origin="260 - 256, since bfloat16 rounds 257 to 256",
+    ours="`build(compute_dtype=...)` and our models pass "
+    "`promote_dtype=impl_flax.layers.keep_dtypes`.",
+)
+def batch_norm_bfloat16_statistics() -> float:
+    """Returns the output for 260 with a running mean of 257.
+
+    The running variance is 1. bfloat16 has 8 significant bits.
+    """
+    norm = nnx.BatchNorm(1, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    norm.mean.set_value(jnp.array([257.0]))
+    x = jnp.array([[260.0]], jnp.bfloat16)
+    return float(norm(x, use_running_average=True)[0, 0])

@@ -15,6 +15,7 @@ from impl_flax.layers._attention import (
 )
 from impl_flax.layers._batch_norm import BatchNorm as BatchNorm
 from impl_flax.layers._batch_norm import batch_norm as batch_norm
+from impl_flax.layers._batch_norm import keep_dtypes as keep_dtypes
 from impl_flax.layers._convolution import ConvTranspose as ConvTranspose
 from impl_flax.layers._linear import MLP as MLP
 from impl_flax.layers._linear import ScalarLinear as ScalarLinear

@@ -159,6 +159,7 @@ class MultiheadAttention(nnx.Module):
         dropout_rate: float = 0.0,
         deterministic: bool = False,
         attention_fn: Callable[..., Array] = dot_product_attention,
+        dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -179,6 +180,8 @@ class MultiheadAttention(nnx.Module):
             dropout_rate: the dropout probability of the attention weights.
             deterministic: whether to disable dropout.
             attention_fn: a function that computes attention from the heads.
+            dtype: the dtype of the computation, by default inferred from the
+                input and the parameters.
             param_dtype: the dtype of the parameters.
             rngs: the streams of the initial parameters and of the dropout
                 masks.
@@ -190,6 +193,7 @@ class MultiheadAttention(nnx.Module):
                 outputs,
                 axis=axis or -1,
                 use_bias=use_bias,
+                dtype=dtype,
                 param_dtype=param_dtype,
                 rngs=rngs,
             )

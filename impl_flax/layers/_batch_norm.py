@@ -64,6 +64,7 @@ class BatchNorm(nnx.Module):
         use_running_average: bool = False,
         momentum: float = 0.99,
         epsilon: float = 1e-5,
+        dtype: Any = None,
         param_dtype: Any = jnp.float32,
         use_bias: bool = True,
         use_scale: bool = True,
@@ -78,6 +79,8 @@ class BatchNorm(nnx.Module):
                 statistics.
             momentum: the decay rate of the running statistics.
             epsilon: added to the variance for numerical stability.
+            dtype: the dtype of the result, by default inferred from the
+                input and the parameters.
             param_dtype: the dtype of the parameters. The running statistics
                 have this dtype or float32, whichever is wider.
             use_bias: whether to add a bias.
@@ -124,6 +127,8 @@ class BatchNorm(nnx.Module):
         self.use_running_average = use_running_average
         self.momentum = momentum
         self.epsilon = epsilon
+        self.dtype = dtype
+        self.param_dtype = param_dtype
 
     def __call__(
         self,
@@ -145,6 +150,8 @@ class BatchNorm(nnx.Module):
         affine = [p[...] for p in (self.scale, self.bias) if p is not None]
         dtype = jnp.result_type(x, *affine)
         x = x.astype(jnp.promote_types(dtype, jnp.float32))
+        if self.dtype is not None:
+            dtype = self.dtype
         if use_running_average:
             mean, var = self.mean[...], self.var[...]
             if self.count is not None:
@@ -215,6 +222,7 @@ def batch_norm(
     epsilon: float,
     use_bias: bool = True,
     use_scale: bool = True,
+    dtype: Any = None,
     rngs: nnx.Rngs,
 ) -> BatchNorm | nnx.BatchNorm:
     """Creates the batch norm layer for a dialect.
@@ -241,7 +249,8 @@ def batch_norm(
             use_scale=use_scale,
             # E[x^2] - E[x]^2 loses all digits where the mean is large.
             use_fast_variance=False,
-            promote_dtype=_keep_dtypes,
+            dtype=dtype,
+            promote_dtype=keep_dtypes,
             rngs=rngs,
         )
     return BatchNorm(
@@ -251,17 +260,40 @@ def batch_norm(
         epsilon=epsilon,
         use_bias=use_bias,
         use_scale=use_scale,
+        dtype=dtype,
         rngs=rngs,
     )
 
 
-def _keep_dtypes(
+def keep_dtypes(
     arrays: Any, /, *, dtype: Any = None, inexact: bool = True
 ) -> Any:
-    """Returns the arrays unchanged.
+    """Returns the arrays unchanged, as the `promote_dtype` of a stock norm.
 
-    Promotion to the float32 of the statistics would widen a bfloat16 output.
-    The layer computes in float32 or wider in any case.
+    The norm then computes in float32 or wider, and its output has its `dtype`.
+    By default it rounds its parameters and its running statistics to that
+    `dtype`, or without one widens its output to the float32 of the
+    statistics.
+
+    Args:
+        arrays: the input, the statistics and the parameters.
+        dtype: ignored; the norm casts its output.
+        inexact: ignored.
+
+    Example:
+
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from impl_flax.layers import keep_dtypes
+        >>> norm = nnx.BatchNorm(
+        ...     3,
+        ...     dtype=jnp.bfloat16,
+        ...     promote_dtype=keep_dtypes,
+        ...     rngs=nnx.Rngs(0),
+        ... )
+        >>> x = jnp.ones((2, 3), jnp.bfloat16)
+        >>> norm(x).dtype.name, norm.mean.dtype.name
+        ('bfloat16', 'float32')
     """
     del dtype, inexact
     return arrays

@@ -55,6 +55,7 @@ class ConvTranspose(nnx.Conv):
         kernel_dilation: int | Sequence[int] = 1,
         groups: int = 1,
         use_bias: bool = True,
+        dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -76,6 +77,8 @@ class ConvTranspose(nnx.Conv):
             kernel_dilation: the dilation of the kernel.
             groups: the number of groups that the channels are split into.
             use_bias: whether to add a bias.
+            dtype: the dtype of the computation, by default inferred from the
+                input and the parameters.
             param_dtype: the dtype of the parameters.
             rngs: the streams of the initial parameters.
 
@@ -138,6 +141,7 @@ class ConvTranspose(nnx.Conv):
             kernel_dilation=kernel_dilation,
             feature_group_count=groups,
             use_bias=use_bias,
+            dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
         )

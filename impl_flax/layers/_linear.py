@@ -104,6 +104,7 @@ class MLP(nnx.Module):
         *,
         use_bias: bool = True,
         use_final_bias: bool = True,
+        dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -119,6 +120,8 @@ class MLP(nnx.Module):
                 hidden layers.
             use_bias: whether hidden layers have a bias.
             use_final_bias: whether the last layer has a bias.
+            dtype: the dtype of the computation, by default inferred from the
+                input and the parameters.
             param_dtype: the dtype of the parameters.
             rngs: the streams of the initial parameters.
         """
@@ -128,6 +131,7 @@ class MLP(nnx.Module):
                 sizes[i],
                 sizes[i + 1],
                 use_bias=use_bias if i < depth else use_final_bias,
+                dtype=dtype,
                 param_dtype=param_dtype,
                 rngs=rngs,
             )

@@ -1,5 +1,7 @@
 """Submodules in a list: an `nnx.List`, whose items are part of the graph."""
 
+from typing import Any
+
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -17,19 +19,29 @@ class Block(nnx.Module):
         batch_norm: BatchNormDialect,
         momentum: float,
         eps: float,
+        dtype: Any,
         rngs: nnx.Rngs,
     ):
-        self.linear = nnx.Linear(size, size, use_bias=False, rngs=rngs)
+        self.linear = nnx.Linear(
+            size, size, use_bias=False, dtype=dtype, rngs=rngs
+        )
         self.norm = nnx.BatchNorm(
             num_features=size,
             momentum=momentum,
             epsilon=eps,
             use_fast_variance=False,
+            dtype=dtype,
+            promote_dtype=layers.keep_dtypes,
             rngs=rngs,
         )
         if batch_norm != "standard":
             self.norm = layers.batch_norm(
-                size, batch_norm, momentum=momentum, epsilon=eps, rngs=rngs
+                size,
+                batch_norm,
+                momentum=momentum,
+                epsilon=eps,
+                dtype=dtype,
+                rngs=rngs,
             )
 
     def __call__(self, x: Float[Array, "B size"]) -> Float[Array, "B size"]:
@@ -50,6 +62,7 @@ class DeepMLP(nnx.Module):
         batch_norm: BatchNormDialect = "standard",
         momentum: float = 0.99,
         eps: float = 1e-5,
+        dtype: Any = None,
         rngs: nnx.Rngs,
     ):
         self.blocks = nnx.List(
@@ -59,12 +72,13 @@ class DeepMLP(nnx.Module):
                     batch_norm=batch_norm,
                     momentum=momentum,
                     eps=eps,
+                    dtype=dtype,
                     rngs=rngs,
                 )
                 for _ in range(depth)
             ]
         )
-        self.head = nnx.Linear(size, size, rngs=rngs)
+        self.head = nnx.Linear(size, size, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "B size"], rngs: nnx.Rngs | None = None

@@ -4,6 +4,8 @@ The features are flattened in the order (C, H, W), so that the weight of the
 linear layer is the same as in a channels-first library.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -24,31 +26,36 @@ class DigitsCNN(nnx.Module):
         batch_norm: BatchNormDialect = "standard",
         momentum: float = 0.9,
         eps: float = 1e-5,
+        dtype: Any = None,
         rngs: nnx.Rngs,
     ):
         c1, c2 = channels
         self.conv1 = nnx.Conv(
-            1, c1, kernel_size=(3, 3), use_bias=False, rngs=rngs
+            1, c1, kernel_size=(3, 3), use_bias=False, dtype=dtype, rngs=rngs
         )
         self.norm1 = nnx.BatchNorm(
             num_features=c1,
             momentum=momentum,
             epsilon=eps,
             use_fast_variance=False,
+            dtype=dtype,
+            promote_dtype=layers.keep_dtypes,
             rngs=rngs,
         )
         self.conv2 = nnx.Conv(
-            c1, c2, kernel_size=(3, 3), use_bias=False, rngs=rngs
+            c1, c2, kernel_size=(3, 3), use_bias=False, dtype=dtype, rngs=rngs
         )
         self.norm2 = nnx.BatchNorm(
             num_features=c2,
             momentum=momentum,
             epsilon=eps,
             use_fast_variance=False,
+            dtype=dtype,
+            promote_dtype=layers.keep_dtypes,
             rngs=rngs,
         )
         self.dropout = nnx.Dropout(dropout)
-        self.linear = nnx.Linear(c2 * 4 * 4, classes, rngs=rngs)
+        self.linear = nnx.Linear(c2 * 4 * 4, classes, dtype=dtype, rngs=rngs)
 
         if batch_norm != "standard":  # replace the norms, and nothing else
             self.norm1, self.norm2 = (
@@ -57,6 +64,7 @@ class DigitsCNN(nnx.Module):
                     batch_norm,
                     momentum=momentum,
                     epsilon=eps,
+                    dtype=dtype,
                     rngs=rngs,
                 )
                 for size in channels

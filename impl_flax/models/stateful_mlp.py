@@ -4,6 +4,8 @@ The model acts on a batch, and BatchNorm computes its statistics over all axes
 but the last.
 """
 
+from typing import Any
+
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -23,6 +25,7 @@ class StatefulMLP(nnx.Module):
         batch_norm: BatchNormDialect = "ema",
         momentum: float = 0.99,
         eps: float = 1e-5,
+        dtype: Any = None,
         rngs: nnx.Rngs,
     ):
         self.norm1 = layers.BatchNorm(
@@ -30,20 +33,26 @@ class StatefulMLP(nnx.Module):
             mode="ema",
             momentum=momentum,
             epsilon=eps,
+            dtype=dtype,
             rngs=rngs,
         )
         self.spectral_linear = layers.SpectralNorm(
-            nnx.Linear(in_size, hidden_size, rngs=rngs), rngs=rngs
+            nnx.Linear(in_size, hidden_size, dtype=dtype, rngs=rngs), rngs=rngs
         )
         self.norm2 = layers.BatchNorm(
             num_features=hidden_size,
             mode="ema",
             momentum=momentum,
             epsilon=eps,
+            dtype=dtype,
             rngs=rngs,
         )
-        self.linear1 = nnx.Linear(hidden_size, hidden_size, rngs=rngs)
-        self.linear2 = nnx.Linear(hidden_size, out_size, rngs=rngs)
+        self.linear1 = nnx.Linear(
+            hidden_size, hidden_size, dtype=dtype, rngs=rngs
+        )
+        self.linear2 = nnx.Linear(
+            hidden_size, out_size, dtype=dtype, rngs=rngs
+        )
 
         if batch_norm != "ema":  # replace the norms, and nothing else
             self.norm1, self.norm2 = (
@@ -52,6 +61,7 @@ class StatefulMLP(nnx.Module):
                     batch_norm,
                     momentum=momentum,
                     epsilon=eps,
+                    dtype=dtype,
                     rngs=rngs,
                 )
                 for size in (in_size, hidden_size)

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from common import Trainer, build
+from common.protocol import Settings
 from common.registry import find_backend, find_model
 from common.training.subjects import SpecSubject
 
@@ -146,7 +147,13 @@ class WrongGradient(EQUINOX):
         return native, metrics, grads | {name: 1.001 * grads[name]}
 
 
-def trainer(model: str, backend: Any, dtype: str, **hyper: Any) -> Trainer:
+def trainer(
+    model: str,
+    backend: Any,
+    dtype: str,
+    settings: Settings | None = None,
+    **hyper: Any,
+) -> Trainer:
     """Returns a trainer of a faulty backend."""
     sound = build(model, backend="reference", dtype=dtype, **hyper)
     model_class = find_model(backend.name, sound.spec)
@@ -157,6 +164,7 @@ def trainer(model: str, backend: Any, dtype: str, **hyper: Any) -> Trainer:
         loss=sound.backend.loss,
         metrics={},
         seed=0,
+        settings=settings,
     )
 
 

@@ -91,7 +91,7 @@ def test_every_model_has_a_spec(impl):
 
 def hyper_parameters(function) -> dict[str, object]:
     """Returns the defaults of a model's hyper-parameters by name."""
-    skipped = {"self", "key", "rngs"}
+    skipped = {"self", "key", "rngs", "dtype"}
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in skipped}
 

@@ -41,8 +41,9 @@ def examples(layer: Any) -> doctest.DocTest:
 def missing_parts(layer: Any) -> list[str]:
     """Returns what the docstring of a layer should have and does not."""
     missing = []
-    # `batch_norm` selects a layer, and has no formula of its own.
-    is_layer = inspect.isclass(layer) or layer.__name__ != "batch_norm"
+    # These select a layer or an option of one, and have no formula.
+    selects = ("batch_norm", "keep_dtypes")
+    is_layer = inspect.isclass(layer) or layer.__name__ not in selects
     if is_layer and ".. math::" not in (inspect.getdoc(layer) or ""):
         missing.append("formula")
     if not any(example.want for example in examples(layer).examples):

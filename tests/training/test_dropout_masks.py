@@ -75,6 +75,15 @@ def masks(backend, steps=3, rows=lambda x: x, advance=0, **options):
     return np.asarray(numbers)[..., None] >> np.arange(16) & 1
 
 
+@pytest.mark.exhaustive
+@pytest.mark.nightly
+def test_mixed_precision_samples_the_same_masks():
+    expected = masks(backends()[0])
+    for backend in backends():
+        narrow = masks(backend, compute_dtype="bfloat16")
+        assert np.array_equal(narrow, expected), backend
+
+
 def test_models_sample_the_same_masks():
     expected, *others = map(masks, backends())
     for actual, backend in zip(others, backends()[1:], strict=True):
