@@ -58,8 +58,7 @@ def find_wrong_dtypes(trainer: Trainer, xs: Any, ys: Any) -> list[str]:
     Returns:
         One line for each operation or array.
     """
-    dtype = trainer.settings.compute_dtype
-    assert dtype is not None
+    dtype: Any = trainer.settings.compute_dtype
     probe = _rebuilt(trainer, optax.sgd(1.0), _total, trainer.settings)
     arrays = probe.state().flat()
 
