@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from common.porting import plan_port as plan_port
     from common.porting import port as port
     from common.porting import register_layer as register_layer
+    from common.porting import register_stack as register_stack
     from common.registry import backends as backends
     from common.state import State as State
     from common.training.building import build as build
@@ -62,6 +63,7 @@ _HOMES = {
     "plan_port": "common.porting",
     "port": "common.porting",
     "register_layer": "common.porting",
+    "register_stack": "common.porting",
     "specs": "common.models",
 }
 __all__ = [
@@ -86,6 +88,7 @@ __all__ = [
     "plan_port",
     "port",
     "register_layer",
+    "register_stack",
     "specs",
 ]
 

@@ -79,12 +79,27 @@ class Spec(abc.ABC):
         loss: the name of the default loss.
         metrics: the names of the default metrics.
         data: the name of the data set that the command line trains it on.
+        program_fields: the hyper-parameters that change how a step is
+            compiled, and nothing that it computes.
     """
 
     name: ClassVar[str]
     loss: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = ()
     data: ClassVar[str] = "waves"
+    program_fields: ClassVar[tuple[str, ...]] = ()
+
+    def same_model(self) -> "Spec":
+        """Returns the spec with the defaults of `program_fields`.
+
+        Two specs for which it is equal train the same model.
+        """
+        defaults = {
+            field.name: field.default
+            for field in dataclasses.fields(self)
+            if field.name in self.program_fields
+        }
+        return dataclasses.replace(self, **defaults)
 
     @abc.abstractmethod
     def optimizer(self) -> optax.GradientTransformation:

@@ -26,6 +26,7 @@ import norm_pages
 import optimizer_pages
 import plots
 import recipe_pages
+import scan_pages
 from reproduce import with_source
 from tables import table
 
@@ -307,6 +308,7 @@ PARTS = {
     "dictionary": dictionary_pages.pages,
     "headline": headline_pages.pages,
     "recipes": recipe_pages.pages,
+    "scan": scan_pages.pages,
 }
 """The functions that return generated files, by their names."""
 

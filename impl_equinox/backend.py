@@ -124,9 +124,9 @@ class Backend:
     def predict(self, native, xs):
         dtype = self.settings.compute_dtype
         inference_model = eqx.nn.inference_mode(narrow(native.model, dtype))
-        inference_model = eqx.Partial(inference_model, state=native.state)
+        batch_model = jax.vmap(inference_model, in_axes=(0, None))
         # discard state
-        pred_ys, _ = jax.vmap(inference_model)(cast(xs, dtype))
+        pred_ys, _ = batch_model(cast(xs, dtype), native.state)
         return widened(pred_ys, dtype)
 
     def split(self, native):

@@ -56,7 +56,8 @@ def call(
     if state is None:
         return outputs, native
     outputs, state = outputs
-    return outputs, (model, state)
+    # `jax.checkpoint` returns a constant of the state as a Python number.
+    return outputs, (model, jax.tree.map(jnp.asarray, state))
 
 
 def is_pair(native: Any) -> bool:

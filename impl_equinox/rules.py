@@ -9,7 +9,6 @@ from typing import Any
 import equinox as eqx
 
 from common.layouts import (
-    EACH,
     Flip,
     Leaf,
     Part,
@@ -18,10 +17,12 @@ from common.layouts import (
     Shape,
     Step,
     Transpose,
+    each,
     lift,
     of_one_layer,
 )
 from impl_equinox import layers
+from impl_equinox.models.deep_mlp import DeepMLP
 
 
 def convolution_bias(layer: Any, shape: Shape) -> tuple[Step, ...]:
@@ -61,11 +62,18 @@ def slope(layer: Any, shape: Shape) -> tuple[Step, ...]:
 def scanned_layer(mlp: Any, index: int) -> str:
     """Numbers the layers of an MLP: with `scan`, all hidden ones are one."""
     if mlp.scan and mlp.depth > 0:
-        return ("0", EACH, str(mlp.depth))[index]
+        return ("0", each(1), str(mlp.depth))[index]
     return str(index)
 
 
+def is_scanned(model: Any) -> bool:
+    """Tells whether the blocks of a model are stacked."""
+    return model.scan
+
+
 RULES: dict[type, Rule] = {
+    # models
+    DeepMLP: Rule(parts={"blocks": Part("blocks", stacked=is_scanned)}),
     # containers
     eqx.Partial: Rule(parts={"func": Part()}),
     eqx.nn.Shared: Rule(parts={"pytree": Part()}),

@@ -23,6 +23,7 @@ from common.layouts import (
 )
 from common.layouts.rules import find_leaf
 from impl_flax import layers
+from impl_flax.models.deep_mlp import DeepMLP
 
 
 def matrix(layer: Any, shape: Shape) -> tuple[Step, ...]:
@@ -134,7 +135,15 @@ STATISTICS = {
     "var": Leaf("running_var"),
 }
 
+
+def is_scanned(model: Any) -> bool:
+    """Tells whether the blocks of a model are stacked."""
+    return model.scan
+
+
 RULES: dict[type, Rule] = {
+    # models
+    DeepMLP: Rule(parts={"blocks": Part("blocks", stacked=is_scanned)}),
     # linear
     nnx.Linear: Rule({"kernel": Leaf("weight", matrix)}),
     nnx.LinearGeneral: Rule(

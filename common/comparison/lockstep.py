@@ -332,6 +332,8 @@ def _require_same(left: Trainer, right: Trainer) -> None:
             right.settings.compute_dtype,
         ),
     ):
+        if what == "spec" and a.same_model() == b.same_model():
+            continue
         if a != b:
             raise ValueError(
                 f"compare, {what} of the right trainer: got {b!r}, expected "

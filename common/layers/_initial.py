@@ -1,5 +1,10 @@
-"""The initial distributions of the layers' parameters and buffers."""
+"""The initial distributions of the layers' parameters and buffers.
 
+Equal distributions are one function, so that the arrays of equal layers can be
+drawn together.
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +15,7 @@ from jaxtyping import Array, PRNGKeyArray
 Init = Callable[[PRNGKeyArray, tuple[int, ...]], Array]
 
 
+@functools.cache
 def uniform(bound: float) -> Init:
     """Draws from U(-bound, bound), in float32."""
 
@@ -24,6 +30,7 @@ def normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
     return jr.normal(key, shape, jnp.float32)
 
 
+@functools.cache
 def constant(value: bool | int | float, dtype: Any) -> Init:
     """Fills an array with one value."""
     return lambda key, shape: jnp.full(shape, value, dtype)

@@ -3,12 +3,14 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from jaxtyping import Array
 
 from common.protocol import Arrays, Shaped, Variable
+
+T = TypeVar("T")
 
 
 def extent(default: Any) -> Any:
@@ -107,9 +109,9 @@ class Layer(abc.ABC):
         }
 
 
-def named(layer: str, variables: dict[str, Variable]) -> dict[str, Variable]:
-    """Prefixes the names of a layer's variables with the layer's path."""
-    return {f"{layer}.{leaf}": v for leaf, v in variables.items()}
+def named(layer: str, values: dict[str, T]) -> dict[str, T]:
+    """Prefixes the names of a layer's variables or arrays with its path."""
+    return {f"{layer}.{leaf}": x for leaf, x in values.items()}
 
 
 def within(layer: str, arrays: Arrays) -> Arrays:

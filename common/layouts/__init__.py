@@ -29,10 +29,12 @@ from common.layouts.rules import Place as Place
 from common.layouts.rules import Role as Role
 from common.layouts.rules import Rule as Rule
 from common.layouts.rules import Rules as Rules
+from common.layouts.rules import each as each
 from common.layouts.rules import lift as lift
 from common.layouts.rules import of_one_layer as of_one_layer
 from common.layouts.rules import resolve as resolve
 from common.layouts.simplification import simplify as simplify
+from common.layouts.stacks import Stacked as Stacked
 from common.layouts.steps import Cast as Cast
 from common.layouts.steps import Flip as Flip
 from common.layouts.steps import Index as Index

@@ -16,7 +16,8 @@ from common.layouts.joins import Concatenate
 from common.layouts.layout import Layout, Source
 from common.layouts.rules import EACH, Place, Role
 from common.layouts.simplification import simplify
-from common.layouts.steps import Cast, Index, KeyData, Step
+from common.layouts.stacks import Stacked
+from common.layouts.steps import Cast, KeyData, Step
 
 STATE = re.compile(r"^state\.get\(|\)(?=$|\[)")
 WORDS = re.compile(r"(\w+)|\['(.+?)'\]")
@@ -93,6 +94,7 @@ class ModelLayouts(abc.ABC):
         self._arrays = list(arrays)
         self.roles: dict[str, Role] = {}
         self.canonical: dict[str, Layout] = {}
+        self._stacks: dict[str, Stacked] = {}
         named: dict[str, Layout] = {}
         self._by_path = {array.path: array for array in self._arrays}
         by_name = collections.defaultdict(list)
@@ -100,15 +102,18 @@ class ModelLayouts(abc.ABC):
             by_name[array.name].append(array)
         for name, group in by_name.items():
             first, shape = group[0], tuple(group[0].value.shape)
-            if EACH in name:
+            if EACH.search(name):
                 _require_alone(name, group)
-                for i in range(shape[0]):
-                    one = name.replace(EACH, str(i + 1))
-                    named[one] = Layout.of(first.path, shape, Index(0, i))
+                stack = Stacked(name, first.path, shape)
+                parts = stack.parts()
+                if first.role is Role.PARAMETER and parts:
+                    self._stacks[stack.names[0]] = stack
             else:
-                named[name] = _joined(name, group)
-            names = [n for n in named if n not in self.roles]
-            for one in names:
+                parts = {name: _joined(name, group)}
+            for one in parts.keys() & named.keys():
+                raise _ambiguous(one, "a stack and another array")
+            named |= parts
+            for one in parts:
                 shape = named[one].shape
                 steps = first.place.steps(shape) + first.dtype_steps()
                 self.canonical[one] = named[one].then(*steps)
@@ -120,6 +125,10 @@ class ModelLayouts(abc.ABC):
         self._canonical = {n: self.canonical[n] for n in self._named}
         self._from_names = invert(self._named)
         self._from_canonical = invert(self._canonical)
+        self._of_stacks = self._named
+        if self._stacks:
+            self._of_stacks = self._with_whole_stacks()
+        self._from_stacks = invert(self._of_stacks)
 
     def names(self, *roles: Role) -> list[str]:
         """Returns the canonical names of the arrays of some roles, or all."""
@@ -206,6 +215,25 @@ class ModelLayouts(abc.ABC):
         """Inverts `to_names`."""
         return self._map_names(self._from_names, tree)
 
+    @property
+    def stacks(self) -> dict[str, Stacked]:
+        """The parameters that hold those of several layers.
+
+        They go by the name that the parameter of the first layer has.
+        """
+        return dict(self._stacks)
+
+    def to_stacks(self, tree: Any) -> Any:
+        """Like `to_names`, but takes no stack apart.
+
+        A stack goes by the name that the parameter of its first layer has.
+        """
+        return self._map_native(self._of_stacks, tree)
+
+    def from_stacks(self, tree: Any) -> Any:
+        """Inverts `to_stacks`."""
+        return self._map_names(self._from_stacks, tree)
+
     def to_canonical(self, tree: Any) -> Any:
         """Replaces each parameter tree by a dict in canonical axis order.
 
@@ -216,6 +244,18 @@ class ModelLayouts(abc.ABC):
     def from_canonical(self, tree: Any) -> Any:
         """Inverts `to_canonical`."""
         return self._map_names(self._from_canonical, tree)
+
+    def _with_whole_stacks(self) -> dict[str, Layout]:
+        """Returns the layouts of the parameters, of stacks as a whole."""
+        found = {}
+        members = {n for x in self._stacks.values() for n in x.names}
+        for name, layout in self._named.items():
+            if name in self._stacks:
+                stack = self._stacks[name]
+                found[name] = Layout.of(stack.path, stack.shape)
+            elif name not in members:
+                found[name] = layout
+        return found
 
     def _without_elements(self, path: str) -> Any:
         """Makes a stack of no layers, which has no canonical name."""
@@ -231,8 +271,10 @@ class ModelLayouts(abc.ABC):
         return jax.tree.map(replace, tree, is_leaf=self.is_parameters)
 
     def _map_names(self, layouts, tree):
+        names = {s.name for x in layouts.values() for s in x.sources}
+
         def is_named(x):
-            return isinstance(x, dict) and x.keys() == self._named.keys()
+            return isinstance(x, dict) and x.keys() == names
 
         def replace(x):
             if not is_named(x):
@@ -290,11 +332,16 @@ def _joined(name: str, group: list[NativeArray]) -> Layout:
 
 def _require_alone(name: str, group: list[NativeArray]) -> None:
     if len(group) > 1:
-        paths = " and ".join(array.path for array in group)
-        raise ValueError(
-            f"canonical name {name!r}: got the arrays {paths}, expected one. "
-            "Rename one of the attributes, or give its layer a rule."
+        raise _ambiguous(
+            name, "the arrays " + " and ".join(array.path for array in group)
         )
+
+
+def _ambiguous(name: str, what: str) -> ValueError:
+    return ValueError(
+        f"canonical name {name!r}: got {what}, expected one. Rename one of "
+        "the attributes, or give its layer a rule."
+    )
 
 
 def _key_impl(keys: Any) -> str:

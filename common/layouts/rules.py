@@ -7,6 +7,7 @@ subclass leaves out is taken from the rule of its base class.
 
 import dataclasses
 import enum
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,7 +54,10 @@ class Part:
         block: if set, its arrays are parts of canonical ones, which are
             concatenated along their last native axis in this order.
         item: if the sublayer is a list, `(layer, index) -> name` of an item;
-            `EACH` if the item stacks several layers.
+            `each(1)` if the item stacks several layers, numbered from 1.
+        stacked: `layer -> bool`, whether the sublayer is several layers of
+            equal structure whose arrays are stacked. They are numbered from
+            0, as in a list.
     """
 
     name: str | None = None
@@ -61,6 +65,7 @@ class Part:
     layouts: Mapping[str, LayoutRule] = dataclasses.field(default_factory=dict)
     block: int | None = None
     item: Callable[[Any, int], str] | None = None
+    stacked: Callable[[Any], bool] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +83,17 @@ class Rule:
 
 Rules = Mapping[type, Rule]
 
-EACH = "*"
+EACH = re.compile(r"\*(\d+)")
 """In a name, the number of each layer whose arrays are stacked."""
+
+
+def each(first: int = 0) -> str:
+    """Returns the word that stands for the number of each stacked layer.
+
+    Args:
+        first: the number of the first layer.
+    """
+    return f"*{first}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +143,8 @@ def resolve(rules: Rules, trail: Sequence[tuple[Any, Any]]) -> Place:
         else:
             words.append(renamed.get(part.name, part.name))
             renamed = {}
+        if part.stacked is not None and part.stacked(node):
+            words.append(each())
     node, word = trail[-1]
     leaf = find_leaf(rules, node, word) or Leaf(
         item(word) if item is not None else str(word)

@@ -62,6 +62,21 @@ def require_ints(spec: Spec, *fields: str, length: int | None = None) -> None:
             )
 
 
+def require_bool(spec: Spec, *fields: str) -> None:
+    """Checks that hyper-parameters are true or false.
+
+    Raises:
+        ValueError: if one is not, naming the first.
+    """
+    for field in fields:
+        value = getattr(spec, field)
+        if not isinstance(value, bool):
+            raise ValueError(
+                f"{spec.name} {field}: got {value!r}, expected True or False. "
+                "Pass one of them."
+            )
+
+
 def require_within(
     spec: Spec, field: str, low: float | int, high: float | int
 ) -> None:

@@ -31,6 +31,7 @@ from common.porting.functions import plan_port as plan_port
 from common.porting.functions import port as port
 from common.porting.plan import Plan as Plan
 from common.porting.registration import register_layer as register_layer
+from common.porting.registration import register_stack as register_stack
 from common.porting.words import concatenate as concatenate
 from common.porting.words import derive as derive
 from common.porting.words import reshape as reshape

@@ -323,7 +323,14 @@ def _value(source: Side, arrays: Mapping[str, Any], name: str) -> Any:
         arrays[layout.sources[0].name], "__array__"
     ):
         return None
-    return np.asarray(layout.apply(arrays)).item()
+    found = np.unique(np.asarray(layout.apply(arrays)))
+    if len(found) > 1:  # of several layers, which have one name
+        raise ValueError(
+            f"batch norms {name!r}: got the different values {found} in "
+            "stacked layers, expected one. Teach the stack with "
+            "`common.porting.register_stack`."
+        )
+    return found.item()
 
 
 def _why_not_resume(dialect: str, wanted: str) -> str:

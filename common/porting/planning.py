@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from common.layouts import Layout, Reshape, Role, Transpose
+from common.layouts import Layout, Reshape, Role, Transpose, simplify
 from common.porting.arithmetic import Divide
 from common.porting.batch_norm import (
     COUNTER,
@@ -81,10 +81,7 @@ def make_plan(
         is_state=given.state is not None,
         served=served,
     )
-    for name, by in normed.divide.items():
-        own = target.canonical[name].sources[0].name
-        if own in layouts:
-            layouts[own] = layouts[own].then(Divide(by))
+    _divide(layouts, normed.divide, target)
     derived = normed.derived | said.derived
     # Rules of `align` keep the flags of batch norms, which have no source.
     known = {*without_source} & normed.derived.keys()
@@ -241,19 +238,49 @@ def norm_pairs(
     layouts: Mapping[str, Layout], source: Side, target: Side
 ) -> dict[str, str]:
     """Returns the source's batch norm of each of the target's."""
-    names = {
-        layout.sources[0].name: name
+    known = {
+        name: layout
         for name, layout in source.canonical.items()
         if name.endswith("running_var")
     }
+    by_layout = {simplify(layout): name for name, layout in known.items()}
+    by_array = {x.sources[0].name: name for name, x in known.items()}
     found = {}
     for prefix in norms(target):
-        own = target.canonical[prefix + "running_var"].sources[0].name
-        if own in layouts and len(layouts[own].sources) == 1:
-            left = names.get(layouts[own].sources[0].name)
-            if left is not None:
-                found[prefix] = left.removesuffix("running_var")
+        name = prefix + "running_var"
+        whole = target.canonical[name]
+        own = whole.sources[0].name
+        if own not in layouts:
+            continue
+        # Of stacked layers, one array of the target or source has several.
+        left = by_layout.get(simplify(whole.substitute(layouts)))
+        if left is None and len(layouts[own].sources) == 1:
+            left = by_array.get(layouts[own].sources[0].name)
+        if left is not None:
+            found[prefix] = left.removesuffix("running_var")
     return found
+
+
+def _divide(
+    layouts: dict[str, Layout], factors: Mapping[str, float], target: Side
+) -> None:
+    """Divides arrays of the target, by the name of a canonical array.
+
+    Raises:
+        ValueError: if the layers of a stack have different factors.
+    """
+    found: dict[str, set[float]] = {}
+    for name, by in factors.items():
+        found.setdefault(target.canonical[name].sources[0].name, set()).add(by)
+    for own, values in found.items():
+        if len(values) > 1:
+            raise ValueError(
+                f"batch norm statistics {own!r}: got the factors "
+                f"{sorted(values)} for stacked layers, expected one. Pass "
+                "batch_norm='resume', or port to a model without the stack."
+            )
+        if own in layouts:
+            layouts[own] = layouts[own].then(Divide(values.pop()))
 
 
 def _copy_counters(
@@ -265,12 +292,19 @@ def _copy_counters(
 ) -> None:
     """Copies the counters of batch norms of one dialect."""
     ours, theirs = extras(source), extras(target)
+    canonical = {}
     for right, left in pairs.items():
         for word in (COUNTER, FIRST):
             own, other = theirs.get(right + word), ours.get(left + word)
-            if own is not None and other is not None and own not in taken:
-                shape = source.infos[other].shape
+            if own is None or other is None or own in taken:
+                continue
+            shape = source.infos[other].shape
+            if shape or target.infos[own].shape:  # of stacked layers
+                canonical[right + word] = source.canonical[left + word]
+            else:
                 layouts.setdefault(own, Layout.of(other, shape))
+    for own, layout in from_canonical(canonical, target).items():
+        layouts.setdefault(own, layout)
 
 
 def _flatten(

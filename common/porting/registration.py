@@ -1,10 +1,10 @@
-"""Teaches a user's own leaf layer."""
+"""Teaches a user's own leaf layer, and a user's stacked layers."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.layouts import Leaf, Rule, Shape, Step
+from common.layouts import Leaf, Part, Rule, Shape, Step
 from common.porting.grammar import ARROW, Call, parse_call
 from common.porting.steps import build_steps
 from common.registry import find_porting, library_of_class
@@ -42,6 +42,58 @@ def register_layer(
     """
     leaves = {name: _leaf(kind, name, text) for name, text in arrays.items()}
     find_porting(library_of_class(kind)).RULES[kind] = Rule(leaves)
+
+
+def register_stack(kind: type, *attributes: str) -> None:
+    """Teaches which parts of a model are several layers, stacked.
+
+    The layers are made by `eqx.filter_vmap` or `nnx.vmap`, so that each array
+    has them along its first axis. Their canonical names are then numbered as
+    in a list: `blocks.0.weight`, `blocks.1.weight`. `port` carries them to and
+    from a model that has a list in their place, and so does a `State`.
+
+    Args:
+        kind: the class of the model, which derives from `eqx.Module` or
+            `nnx.Module`.
+        *attributes: its attributes that hold stacked layers. One that holds a
+            list or a tuple is not stacked.
+
+    Raises:
+        TypeError: if the class is of neither library.
+        ValueError: if no attribute is named.
+
+    Example:
+
+        >>> import equinox as eqx
+        >>> import jax
+        >>> from common.porting import register_stack
+        >>> class Scanned(eqx.Module):
+        ...     blocks: eqx.nn.Linear
+        ...     def __init__(self, key):
+        ...         def make(key):
+        ...             return eqx.nn.Linear(4, 4, key=key)
+        ...         keys = jax.random.split(key, 3)
+        ...         self.blocks = eqx.filter_vmap(make)(keys)
+        >>> register_stack(Scanned, "blocks")
+    """
+    if not attributes:
+        raise ValueError(
+            f"register_stack of {kind.__name__}: got no attribute, expected "
+            'the names of some. Pass them, as in `register_stack(Model, "'
+            'blocks")`.'
+        )
+    rules = find_porting(library_of_class(kind)).RULES
+    old = rules.get(kind, Rule())
+    parts = {
+        name: Part(name, stacked=functools.partial(_is_stacked, name))
+        for name in attributes
+    }
+    rules[kind] = Rule(old.arrays, {**old.parts, **parts})
+
+
+def _is_stacked(attribute: str, model: Any) -> bool:
+    """Tells whether an attribute holds one stack, and no list of layers."""
+    return not isinstance(getattr(model, attribute), Sequence)
 
 
 def _leaf(kind: type, attribute: str, text: str | tuple[str, ...]) -> Leaf:

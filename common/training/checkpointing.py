@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -256,7 +256,11 @@ def _read_meta(
     path: pathlib.Path, folder: pathlib.Path, trainer: Any
 ) -> dict[str, Any]:
     meta = checkpoints.read(path, arrays=False).meta
-    got, expected = _model(meta), _model(manifest.manifest(trainer))
+    spec = trainer.subject.spec
+    free = () if spec is None else spec.program_fields
+    got, expected = (
+        _model(one, free) for one in (meta, manifest.manifest(trainer))
+    )
     if got != expected:
         raise StateError(
             f"{_name(folder)}: got checkpoints of {got}, expected those of "
@@ -284,10 +288,11 @@ def resume(trainer: Any, folder: pathlib.Path) -> None:
     trainer.load(folder)
 
 
-def _model(meta: Mapping[str, Any]) -> str:
+def _model(meta: Mapping[str, Any], free: Collection[str]) -> str:
     name = meta.get("spec", meta.get("model"))
     sizes = json.loads(json.dumps(meta.get("hyper_parameters", {})))
     values = {**sizes, "dtype": meta.get("dtype")}
+    values = {key: x for key, x in values.items() if key not in free}
     shown = ", ".join(f"{key}={x!r}" for key, x in values.items())
     return f"{name}({shown})"
 

@@ -159,14 +159,39 @@ class Compiled:
         whole of it, so all of them have to call this method.
         """
         on_host = self.placement.on_host
+        if self._stacked:
+            leaves = [on_host(x) for x in self._leaves]
+            flat = self._completed(self.pure.state, leaves)
+            flat = {k: np.asarray(x) for k, x in flat.items()}
+            return State.from_flat(flat).numpy()
         flat = {k: on_host(x) for k, x in self.canonical().items()}
         return State.from_flat(flat).numpy()
+
+    @property
+    def _stacked(self) -> bool:
+        """Whether a State is taken apart and put together on the host.
+
+        A program that does so with the arrays of many stacked layers would
+        compile slowly.
+        """
+        one = self.placement is ONE_DEVICE and self.settings.ensemble is None
+        return one and self.pure.stacked
+
+    def _loaded(self, flat: Mapping[str, Any]) -> list[Array]:
+        """Returns the leaves that hold the arrays of a State."""
+        if self._stacked:
+            return self.pure.load([np.asarray(x) for x in self._leaves], flat)
+        return self._load(self._leaves, flat)
 
     def canonical(self) -> dict[str, Any]:
         """Returns the arrays of the State by `group.name`, on the devices
         where they are. Nothing is gathered."""
+        return self._completed(self._state, self._leaves)
+
+    def _completed(self, read: Any, leaves: list[Any]) -> dict[str, Any]:
+        """Reads the arrays of the State, and adds the place in the data."""
         with self._x64():
-            flat = self._state(self._leaves)
+            flat = read(leaves)
             for name, x in flat.items():
                 dtype = canonical_dtype(name, x.dtype)
                 if dtype != x.dtype:

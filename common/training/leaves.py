@@ -1,5 +1,6 @@
 """A native object as the flat list of arrays that a jitted step takes."""
 
+import collections
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,49 @@ def initial_values(
     Every backend starts from these values, in either dtype.
     """
     with jax.enable_x64(False), jax.default_matmul_precision("highest"):
-        return jax.device_get(_init(spec, key))
+        if type(spec).init is not Spec.init:
+            return jax.device_get(_init(spec, key))
+        drawn = jax.device_get(_init_groups(spec, key))
+    values = {
+        name: np.asarray(x)
+        for names, found in zip(_groups(spec), drawn, strict=True)
+        for name, x in zip(names, found, strict=True)
+    }
+    params, buffers = {}, {}
+    for name, variable in sorted(spec.variables().items()):
+        group = params if variable.trainable else buffers
+        group[name] = values[name]
+    return params, buffers
+
+
+def _groups(spec: Spec) -> list[list[str]]:
+    """Returns the names of the variables that are drawn together.
+
+    A program that draws each of the hundreds of a deep model on its own would
+    compile slowly.
+    """
+    groups = collections.defaultdict(list)
+    for name, variable in spec.variables().items():
+        groups[variable.init, variable.shape].append(name)
+    return list(groups.values())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init_groups(spec: Spec, key: PRNGKeyArray) -> list[Array]:
+    """Draws what `Spec.init` does, with equal variables stacked."""
+    variables = spec.variables()
+    keys = jr.split(key, len(variables))
+    numbers = {name: i for i, name in enumerate(variables)}
+
+    def draw(names):
+        variable = variables[names[0]]
+
+        def one(key):
+            return variable.init(key, variable.shape)
+
+        return jax.vmap(one)(keys[jnp.array([numbers[n] for n in names])])
+
+    return [draw(names) for names in _groups(spec)]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -88,6 +131,12 @@ class PureFunctions:
             name: (x.shape, x.dtype)
             for name, x in zip(arrays, unwrap_keys(arrays), strict=True)
         }
+
+    @property
+    def stacked(self) -> bool:
+        """Whether some leaves hold the arrays of several layers."""
+        layouts = getattr(self._backend, "layouts", None)
+        return layouts is not None and bool(layouts.stacks)
 
     @property
     def paths(self) -> list[str]:

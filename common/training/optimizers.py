@@ -6,31 +6,36 @@ canonical name. Its arrays have the library's own axis order where that makes
 no difference to the optimizer, and canonical axis order otherwise.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import optax
 
+from common.layouts import Stacked
 from common.protocol import Arrays
 from common.training.equivariance import is_equivariant
 from common.training.leaves import is_key
+from common.training.optimizer_calls import (
+    ARGUMENTS as ARGUMENTS,
+)
+from common.training.optimizer_calls import (
+    accepted_arguments,
+    functions_of,
+    operands_of,
+    with_arguments,
+)
+from common.training.stacked_optimizers import (
+    first_layers,
+    is_same_in_layers,
+    under_vmap,
+)
 
 OPTIMIZER = "optimizer"
 """First word of the keys in `State.opt`."""
-
-ARGUMENTS = (
-    ("value", "grad", "value_fn"),
-    ("value", "grad", "value_fn", "obj_fn"),
-    ("grad_fn",),
-)
-"""Extra arguments of `update`, in the combinations that are tried in turn.
-
-Most of optax accepts and ignores the first. `sophia` requires `obj_fn`, which
-the line searches reject, and `sam` accepts `grad_fn` only.
-"""
 
 
 @runtime_checkable
@@ -53,14 +58,30 @@ class Layouts(Protocol):
         """Inverts `to_canonical`."""
         ...
 
+    @property
+    def stacks(self) -> dict[str, Stacked]:
+        """The parameters that hold those of several layers."""
+        ...
+
+    def to_stacks(self, tree: Any) -> Any:
+        """Like `to_names`, but takes no stack apart."""
+        ...
+
+    def from_stacks(self, tree: Any) -> Any:
+        """Inverts `to_stacks`."""
+        ...
+
 
 class CanonicalLayouts:
     """The layouts of parameters that are canonical already."""
+
+    stacks: ClassVar[dict[str, Stacked]] = {}
 
     def to_names(self, tree: Any) -> Any:
         return tree
 
     to_native = to_canonical = from_canonical = to_names
+    to_stacks = from_stacks = to_names
 
 
 def in_default_dtype(shapes: Any) -> Any:
@@ -117,19 +138,35 @@ class NamedOptimizer:
         canonical = jax.eval_shape(layouts.to_canonical, params)
         names = jax.eval_shape(layouts.to_names, params)
         canonical, names = in_default_dtype((canonical, names))
-        self.arguments = accepted_arguments(self.optimizer, canonical)
+        self.stacks = layouts.stacks
+        first = first_layers(canonical, self.stacks)
+        self.arguments = accepted_arguments(self.optimizer, first)
+        native_first = first_layers(names, self.stacks)
         self.native_order = isinstance(layouts, CanonicalLayouts) or commutes(
-            self.optimizer, canonical, names, self.arguments
+            self.optimizer, first, native_first, self.arguments
         )
+        if self.stacks and not (
+            self.native_order and self._takes_layers_alike(names, native_first)
+        ):
+            self.stacks = {}
+            self.arguments = accepted_arguments(self.optimizer, canonical)
+            self.native_order = self.native_order and commutes(
+                self.optimizer, canonical, names, self.arguments
+            )
         if self.native_order:
-            self._show, self._restore = layouts.to_names, layouts.to_native
+            self._show, self._restore = layouts.to_stacks, layouts.from_stacks
+            if not self.stacks:
+                self._show, self._restore = layouts.to_names, layouts.to_native
         else:
             self._show = layouts.to_canonical
             self._restore = layouts.from_canonical
 
     def init(self, params: Any) -> optax.OptState:
         """Returns the initial state for a library's parameters."""
-        state = self.optimizer.init(self._show(params))
+        init = self.optimizer.init
+        if self.stacks:
+            init = under_vmap(init, self.stacks)
+        state = init(self._show(params))
         return self._restore(state) if self.native_order else state
 
     def update(
@@ -146,12 +183,12 @@ class NamedOptimizer:
         """
         if self.native_order:
             state = self._show(state)
-        updates, state = self.optimizer.update(
-            self._show(updates),
-            state,
-            self._show(params),
-            **self._select(arguments),
-        )
+        operands = self._show(updates), state, self._show(params)
+        extra = self._select(arguments)
+        if self.stacks:
+            updates, state = self._update_stacks(*operands, extra)
+        else:
+            updates, state = self.optimizer.update(*operands, **extra)
         if self.native_order:
             state = self._restore(state)
         return self._restore(updates), state
@@ -174,6 +211,32 @@ class NamedOptimizer:
             return self.layouts.from_canonical(restored)
         return restored
 
+    def _takes_layers_alike(
+        self, names: Mapping[str, Any], first: Mapping[str, Any]
+    ) -> bool:
+        """Tells whether a stack of layers may be shown as one array."""
+        update = with_arguments(self.optimizer, self.arguments)
+        return is_same_in_layers(
+            update,
+            operands_of(self.optimizer, names),
+            operands_of(self.optimizer, first),
+            names,
+            self.stacks,
+        )
+
+    def _update_stacks(self, updates, state, params, extra):
+        """Updates the parameters of all layers of a stack at once."""
+        arrays = {k: x for k, x in extra.items() if not callable(x)}
+        functions = {k: f for k, f in extra.items() if callable(f)}
+
+        def update(updates, state, params, arrays):
+            return self.optimizer.update(
+                updates, state, params, **arrays, **functions
+            )
+
+        mapped = under_vmap(update, self.stacks)
+        return mapped(updates, state, params, arrays)
+
     def _canonical(self, state: optax.OptState) -> Any:
         if self.native_order:
             return self.layouts.to_canonical(state)
@@ -187,65 +250,6 @@ class NamedOptimizer:
         if value_fn is not None:
             found |= functions_of(lambda named: value_fn(self._restore(named)))
         return {k: x for k, x in found.items() if k in self.arguments}
-
-
-def functions_of(value_fn: Callable[[Any], Any]) -> dict[str, Any]:
-    """Returns the arguments of `update` that are functions of the loss."""
-
-    def grad_fn(params, step=None):
-        del step  # of an inner loop; all of its steps are on the same batch
-        return jax.grad(value_fn)(params)
-
-    return {"value_fn": value_fn, "obj_fn": value_fn, "grad_fn": grad_fn}
-
-
-def accepted_arguments(
-    optimizer: optax.GradientTransformationExtraArgs, params: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """Returns the names of the extra arguments that an optimizer accepts.
-
-    The signature cannot be used, because a chain accepts any argument.
-    Instead, the optimizer is traced with each combination in turn.
-
-    Args:
-        optimizer: accepts extra arguments.
-        params: by canonical name; only shapes and dtypes are used.
-
-    Raises:
-        ValueError: if the optimizer cannot be traced with any of them.
-    """
-    errors: list[Exception] = []
-    for arguments in ARGUMENTS:
-        try:
-            updates, _ = jax.eval_shape(
-                with_arguments(optimizer, arguments),
-                *operands_of(optimizer, params),
-            )
-        except Exception as error:  # an optimizer may raise anything
-            errors.append(error)
-        else:
-            _require_shapes(updates, params)
-            return arguments
-    raise ValueError(
-        f"optimizer: got {type(errors[0]).__name__} ({errors[0]}) from its "
-        "`init` or `update`, expected it to accept gradients, state and "
-        "parameters as flat dicts by canonical name, and the extra arguments "
-        "`value`, `grad` and `value_fn`. Masks and labels must be functions "
-        "of such a dict."
-    ) from errors[0]
-
-
-def _require_shapes(
-    updates: Mapping[str, Any], params: Mapping[str, Any]
-) -> None:
-    for name, x in params.items():
-        if updates[name].shape != x.shape:
-            raise ValueError(
-                f"optimizer update of {name!r}: got shape "
-                f"{updates[name].shape}, expected {x.shape}. The optimizer "
-                "receives one gradient for the whole batch; use one that "
-                "does not expect a gradient for each example."
-            )
 
 
 def commutes(
@@ -274,35 +278,6 @@ def commutes(
     return all(by_name) and is_equivariant(
         with_arguments(optimizer, arguments), *operands, names=canonical
     )
-
-
-def operands_of(
-    optimizer: optax.GradientTransformationExtraArgs, params: Mapping[str, Any]
-) -> tuple[Any, ...]:
-    """Returns shapes of the gradients, state, parameters and loss."""
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    state = jax.eval_shape(optimizer.init, params)
-    return params, state, params, jax.ShapeDtypeStruct((), dtype)
-
-
-def with_arguments(
-    optimizer: optax.GradientTransformationExtraArgs,
-    arguments: tuple[str, ...],
-) -> Callable[..., Any]:
-    """Returns `update` as a function of arrays alone."""
-
-    def value_fn(params):
-        # Stands in for the loss, which depends on all parameters, but not on
-        # the order of their axes.
-        return sum(jnp.sum(x * x) for x in jax.tree.leaves(params))
-
-    def update(updates, state, params, value):
-        found = {"value": value, "grad": updates, **functions_of(value_fn)}
-        return optimizer.update(
-            updates, state, params, **{k: found[k] for k in arguments}
-        )
-
-    return update
 
 
 def _is_by_name(state: Any, params: Mapping[str, Any]) -> bool:
@@ -347,7 +322,8 @@ def unflatten(like: Any, arrays: Mapping[str, Any], name: str) -> Any:
         if is_key(leaf):
             x = jnp.asarray(x, jnp.uint32)
             return jr.wrap_key_data(x, impl=jr.key_impl(leaf))
-        return jnp.asarray(x, leaf.dtype)
+        on_host = isinstance(leaf, np.ndarray)
+        return (np if on_host else jnp).asarray(x, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(restore, like)
 

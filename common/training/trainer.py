@@ -297,7 +297,8 @@ class Trainer(Compiled):
                     state, rules, self.subject, self.state(), like
                 )
         members.require_members(state, self.settings.ensemble, source)
-        expected = self.described().flat() if streams else self.canonical()
+        whole = streams or self._stacked
+        expected = self.described().flat() if whole else self.canonical()
         state.require_like(State.from_flat(expected))
         if meta:
             identity.warn_of_changes(meta, identity.identify(self), source)
@@ -309,7 +310,7 @@ class Trainer(Compiled):
                 )
             else:
                 flat = self.placement.put_state(state.flat())
-                self._leaves = self._load(self._leaves, flat)
+                self._leaves = self._loaded(flat)
         self.steps_taken = int(state.step)
         self.run_key = members.order_key(state, meta, self.settings.ensemble)
         self.place = Place(int(state.rng["epoch"]), int(state.rng["position"]))

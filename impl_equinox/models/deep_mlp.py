@@ -1,7 +1,12 @@
-"""Submodules in a list: a module is a PyTree, and so is a Python list."""
+"""Submodules in a list, or stacked in one: a module is a PyTree, like a list.
+
+With `scan`, `eqx.filter_vmap` stacks the blocks and their states, and
+`jax.lax.scan` runs them, so that the program contains the block once.
+"""
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -43,10 +48,20 @@ class Block(eqx.Module):
 
 
 class DeepMLP(eqx.Module):
-    """A stack of identical blocks, followed by a linear layer."""
+    """A stack of identical blocks, followed by a linear layer.
 
-    blocks: list[Block]
+    Attributes:
+        blocks: a list, or with `scan` one block whose arrays are stacked.
+        head: the last layer.
+        scan: whether the blocks are stacked, and run in a `jax.lax.scan`.
+        remat: whether the backward pass computes the insides of each block
+            again instead of keeping them.
+    """
+
+    blocks: list[Block] | Block
     head: eqx.nn.Linear
+    scan: bool = eqx.field(static=True)
+    remat: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -56,20 +71,29 @@ class DeepMLP(eqx.Module):
         batch_norm: BatchNormDialect = "standard",
         momentum: float = 0.99,
         eps: float = 1e-5,
+        scan: bool = False,
+        remat: bool = False,
         key: PRNGKeyArray,
     ):
-        *block_keys, head_key = jr.split(key, depth + 1)
-        self.blocks = [
-            Block(
+        block_key, head_key = jr.split(key)
+        block_keys = jr.split(block_key, depth)
+
+        def make_block(key):
+            return Block(
                 size,
                 batch_norm=batch_norm,
                 momentum=momentum,
                 eps=eps,
-                key=block_key,
+                key=key,
             )
-            for block_key in block_keys
-        ]
+
+        if scan:
+            self.blocks = eqx.filter_vmap(make_block)(block_keys)
+        else:
+            self.blocks = [make_block(key) for key in block_keys]
         self.head = eqx.nn.Linear(size, size, key=head_key)
+        self.scan = scan
+        self.remat = remat
 
     def __call__(
         self,
@@ -78,6 +102,29 @@ class DeepMLP(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, " size"], eqx.nn.State]:
         del key
-        for block in self.blocks:
-            x, state = block(x, state)
+        if isinstance(self.blocks, list):
+            for block in self.blocks:
+                x, state = self._call(block, x, state)
+        else:
+            x, state = self._scan(self.blocks, x, state)
         return self.head(x), state
+
+    def _call(self, block, x, state):
+        """Calls a block."""
+        if not self.remat:
+            return block(x, state)
+        x, state = eqx.filter_checkpoint(block)(x, state)
+        # A constant, such as the flag of "ema", becomes a Python bool there.
+        return x, jax.tree.map(jnp.asarray, state)
+
+    def _scan(self, blocks, x, state):
+        """Calls one slice of the blocks, with one of their state, in turn."""
+        arrays, static = eqx.partition(blocks, eqx.is_array)
+
+        def call(x, slices):
+            arrays, state = slices
+            return self._call(eqx.combine(arrays, static), x, state)
+
+        states = state.substate(blocks)
+        x, states = jax.lax.scan(call, x, (arrays, states))
+        return x, state.update(states)
