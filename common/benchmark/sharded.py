@@ -1,0 +1,91 @@
+"""The hand-written training step on several devices, in plain JAX.
+
+It is `plain.make_step`, jitted with a sharding for each argument. The batch
+is divided over the axis of the mesh, and the arrays of the run as the layout
+says. XLA inserts the communication.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from common.benchmark import plain
+from common.protocol import Spec
+from common.training.reference import Native
+
+DATA = "data"
+"""The name of the mesh axis over which a batch is divided."""
+
+Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
+"""`(canonical name, canonical shape) -> PartitionSpec`."""
+
+
+def make_mesh(devices: int) -> Mesh:
+    """Returns a mesh of the first devices, with one axis, `"data"`.
+
+    Raises:
+        ValueError: if this process does not have as many devices.
+    """
+    found = jax.devices()
+    if not 1 <= devices <= len(found):
+        raise ValueError(
+            f"devices: got {devices}, expected 1 to {len(found)}, the devices "
+            f"of this process ({found[0].platform}). Pass fewer."
+        )
+    return jax.make_mesh(
+        (devices,), (DATA,), (AxisType.Auto,), devices=found[:devices]
+    )
+
+
+def make_step(
+    spec: Spec, native: Native, mesh: Mesh, rule: Rule | None
+) -> tuple[list[Any], Callable]:
+    """Makes a jitted training step over sharded arrays.
+
+    Args:
+        spec: the model.
+        native: the initial values, from the reference backend.
+        mesh: a mesh with one axis.
+        rule: how a parameter is divided, as are the arrays of the optimizer
+            that have its shape. `None` replicates everything. The buffers
+            are always replicated.
+
+    Returns:
+        The arrays on their devices, and the step
+        `(leaves, xs, ys) -> (leaves, loss)`, which donates them.
+    """
+    params, buffers, opt_state = native.params, native.buffers, native.opt_state
+    replicated = NamedSharding(mesh, PartitionSpec())
+    shardings = dict.fromkeys(params, replicated)
+    if rule is not None:
+        shardings = {
+            name: NamedSharding(mesh, rule(name, array.shape))
+            for name, array in params.items()
+        }
+
+    def like_parameters(array: Any, sharding: NamedSharding) -> NamedSharding:
+        del array
+        return sharding
+
+    opt_shardings = optax.tree.map_params(
+        spec.optimizer(),
+        like_parameters,
+        opt_state,
+        shardings,
+        transform_non_params=lambda array: replicated,
+    )
+    buffer_shardings = dict.fromkeys(buffers, replicated)
+    layout = jax.tree.leaves((shardings, buffer_shardings, opt_shardings))
+
+    leaves, step = plain.make_step(spec, native)
+    batch = NamedSharding(mesh, PartitionSpec(DATA))
+    jitted = jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(layout, batch, batch),
+        out_shardings=(layout, replicated),
+    )
+    return jax.device_put(leaves, layout), jitted
