@@ -242,7 +242,9 @@ def _group_size(rest: str, everyone: int) -> int:
     """Returns the number of devices that take part in one group."""
     if pairs := _PAIRS.search(rest):
         ends = re.findall(r"(\d+),(\d+)", pairs[1])
-        return len({end for pair in ends if len(set(pair)) > 1 for end in pair})
+        return len(
+            {end for pair in ends if len(set(pair)) > 1 for end in pair}
+        )
     if listed := _LISTED.search(rest):
         return len(listed[1].split(","))
     if tiled := _TILED.search(rest):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from common.benchmark.report import Program, Timing
 
@@ -80,11 +81,42 @@ def verify(
     return firsts
 
 
+def first_call(call: Callable[[], Any]) -> float:
+    """Returns the seconds of a call that traces, compiles and runs.
+
+    What was traced or compiled before is forgotten. Within `cold`, nothing is
+    read from the disk either.
+    """
+    jax.clear_caches()
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def cold() -> Iterator[None]:
+    """Compiles without the compilation cache on the disk."""
+    name = "jax_enable_compilation_cache"
+    before = getattr(jax.config, name)
+    jax.config.update(name, False)
+    # JAX remembers whether there is a cache.
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+        compilation_cache.reset_cache()
+
+
+def _nothing() -> None:
+    """Does nothing after a round."""
+
+
 def measure(
     contenders: Sequence[Contender],
     firsts: dict[str, float],
     rounds: int,
-    tick: Callable[[], None],
+    tick: Callable[[], None] = _nothing,
 ) -> tuple[Timing, ...]:
     """Times contenders in turns, in a new order in each round."""
     shuffle = random.Random(SEED).shuffle

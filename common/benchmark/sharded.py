@@ -15,12 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from common.benchmark import plain
 from common.protocol import Spec
 from common.training.reference import Native
-
-DATA = "data"
-"""The name of the mesh axis over which a batch is divided."""
-
-Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
-"""`(canonical name, canonical shape) -> PartitionSpec`."""
+from common.training.sharding import DATA, FSDP, largest_axis
 
 
 def make_mesh(devices: int) -> Mesh:
@@ -41,7 +36,7 @@ def make_mesh(devices: int) -> Mesh:
 
 
 def make_step(
-    spec: Spec, native: Native, mesh: Mesh, rule: Rule | None
+    spec: Spec, native: Native, mesh: Mesh, shard: str | None
 ) -> tuple[list[Any], Callable]:
     """Makes a jitted training step over sharded arrays.
 
@@ -49,20 +44,21 @@ def make_step(
         spec: the model.
         native: the initial values, from the reference backend.
         mesh: a mesh with one axis.
-        rule: how a parameter is divided, as are the arrays of the optimizer
-            that have its shape. `None` replicates everything. The buffers
-            are always replicated.
+        shard: `"fsdp"` divides the largest axis of each parameter that the
+            devices divide, and the optimizer's arrays of the parameter with
+            it. `None` replicates everything. The buffers are always
+            replicated.
 
     Returns:
         The arrays on their devices, and the step
         `(leaves, xs, ys) -> (leaves, loss)`, which donates them.
     """
-    params, buffers, opt_state = native.params, native.buffers, native.opt_state
+    params, buffers, opt_state = native[:3]
     replicated = NamedSharding(mesh, PartitionSpec())
     shardings = dict.fromkeys(params, replicated)
-    if rule is not None:
+    if shard == FSDP:
         shardings = {
-            name: NamedSharding(mesh, rule(name, array.shape))
+            name: NamedSharding(mesh, largest_axis(array.shape, mesh))
             for name, array in params.items()
         }
 
@@ -89,3 +85,8 @@ def make_step(
         out_shardings=(layout, replicated),
     )
     return jax.device_put(leaves, layout), jitted
+
+
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+    """Divides the arrays of a batch over the devices of a mesh."""
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(DATA)))

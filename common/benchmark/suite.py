@@ -33,6 +33,7 @@ from common.benchmark.report import Benchmark, Program, Race
 from common.environment import versions
 from common.models import find_spec
 from common.models.deep_mlp import DeepMLP
+from common.protocol import Spec
 from common.registry import find_contenders
 from common.rendering.progress import ProgressBar
 from common.training import data as data_module
@@ -90,7 +91,7 @@ def run(
         rounds = 3 if quick else ROUNDS
     fit_rounds = max(2, rounds * FIT_ROUNDS // ROUNDS)
     total = len(depths) * rounds + len(fits) * fit_rounds
-    load = _load()
+    load_before = load()
     # The models are float32 with JAX's defaults, whatever the caller set.
     with (
         jax.enable_x64(False),
@@ -119,20 +120,20 @@ def run(
             "compile_cache": getattr(jax.config, CACHE, None),
             "xla_flags": os.environ.get("XLA_FLAGS"),
             # A loaded machine widens the quartiles.
-            "load_before": load,
-            "load_after": _load(),
+            "load_before": load_before,
+            "load_after": load(),
         },
         command=command,
-        **_environment(),
+        **environment(),
     )
 
 
-def _load() -> float | None:
+def load() -> float | None:
     """Returns the load average of the last minute."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
     """Returns the versions, the device and the date."""
     device = jax.devices()[0]
     now = datetime.datetime.now(datetime.UTC)
@@ -252,8 +253,8 @@ def fit_race(name: str, epochs: int, rounds: int, bar: ProgressBar) -> Race:
     )
 
 
-def build_calm(spec: DeepMLP, backend: str) -> Trainer:
-    """Builds a deep model whose losses do not amplify round-off.
+def build_calm(spec: Spec, backend: str, **settings: Any) -> Trainer:
+    """Builds a model whose losses do not amplify round-off.
 
     A stack of a hundred batch normalizations without skip connections is
     chaotic with random weights: two correct programs differ by several
@@ -261,7 +262,9 @@ def build_calm(spec: DeepMLP, backend: str) -> Trainer:
     near the identity and positive biases, where few units are zeroed by
     ReLU, the losses agree. The cost of a step is the same.
     """
-    trainer = build(spec, backend=backend, dtype=DTYPE)
+    trainer = build(spec, backend=backend, dtype=DTYPE, **settings)
+    if not isinstance(spec, DeepMLP):
+        return trainer
     state = trainer.state()
     params = dict(state.params)
     for i in range(spec.depth):
