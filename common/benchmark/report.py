@@ -128,11 +128,10 @@ class Race:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """All races of one run, and the environment they ran in.
+class Measured:
+    """The environment that something was measured in.
 
     Attributes:
-        races: the races.
         versions: the versions of Python and the libraries.
         device: the device that JAX used.
         cpu_count: the number of cores that the process could use.
@@ -141,7 +140,6 @@ class Benchmark:
         command: the command that reproduces the run.
     """
 
-    races: tuple[Race, ...]
     versions: Mapping[str, str]
     device: str
     cpu_count: int
@@ -152,6 +150,17 @@ class Benchmark:
     def to_json(self) -> dict[str, Any]:
         """Returns everything, including the raw samples, as JSON values."""
         return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark(Measured):
+    """All races of one run.
+
+    Attributes:
+        races: the races.
+    """
+
+    races: tuple[Race, ...]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Benchmark":
@@ -275,15 +284,15 @@ def seconds(value: float) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
-def about(benchmark: Benchmark) -> str:
+def about(measured: Measured) -> str:
     """Describes the environment of a benchmark."""
-    versions = ", ".join(f"{k} {v}" for k, v in benchmark.versions.items())
-    load = benchmark.settings.get("load_after")
+    versions = ", ".join(f"{k} {v}" for k, v in measured.versions.items())
+    load = measured.settings.get("load_after")
     busy = "" if load is None else f" (load average {load:.1f} at the end)"
     return (
-        f"{benchmark.device}, {benchmark.cpu_count} CPU cores{busy}, "
+        f"{measured.device}, {measured.cpu_count} CPU cores{busy}, "
         f"{versions}; "
-        f"{benchmark.date}; `{benchmark.command}`."
+        f"{measured.date}; `{measured.command}`."
     )
 
 

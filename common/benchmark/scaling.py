@@ -158,6 +158,11 @@ def _check_count(count: int, batch_size: int) -> None:
             f"devices: got {count}, expected 1 to {len(found)}, the "
             f"{found[0].platform} devices of this process. Pass these."
         )
+    if batch_size < 1:
+        raise ValueError(
+            f"batch size: got {batch_size}, expected at least 1. Pass "
+            f"`--batch-size {BATCH_SIZE}`."
+        )
     if batch_size % count:
         raise ValueError(
             f"batch size: got {batch_size}, expected one that {count} devices "

@@ -5,6 +5,7 @@ Every figure that is printed is computed here from the samples.
 
 import collections
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,9 @@ import rich.text
 from rich.console import RenderableType
 
 from common.benchmark.collectives import Collective, moved_bytes
-from common.benchmark.report import Ratio, about, ratio, seconds
+from common.benchmark.report import Measured, Ratio, about, ratio, seconds
 from common.rendering.tables import (
     Column,
-    Section,
     Table,
     markdown_table,
     render_table,
@@ -34,14 +34,16 @@ NOTES = (
     "`first call` traces, compiles and runs once, with all caches empty. It "
     "is the median of a few, which vary by several percent.",
     "`step` is the median time of a step. Its ratio is taken within rounds, "
-    "in which every contender runs once, in a shuffled order.",
+    "in which every contender runs once, in a shuffled order; `quartiles` are "
+    "those of this ratio.",
     "`memory` is what the compiled program needs on each device: its "
     "arguments, temporaries and results, less the results that are written "
     "over donated arguments, as XLA states them.",
     "`moved` is what each device sends in a step, read from the compiled "
     "program, if every operation uses a ring: 2(n-1)/n of the array in an "
     "all-reduce of n devices, (n-1)/n of the whole array in an all-gather, a "
-    "reduce-scatter or an all-to-all, and all of it in a permutation.",
+    "reduce-scatter or an all-to-all, and all of it in a permutation. "
+    "`operations` counts these operations.",
     f"The last column names what exceeds {MAX_RATIO:.2f}: the time, if the "
     "lower quartile of its ratios does, or the memory.",
     "The batch is the same on any number of devices. Virtual devices of a CPU "
@@ -179,32 +181,16 @@ class Case:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scaling:
-    """The costs on every number of devices, and where they were measured.
+class Scaling(Measured):
+    """The costs of a model on every number of devices.
 
     Attributes:
         model: the name of the spec.
         cases: one for each number of devices and layout.
-        versions: the versions of Python and the libraries.
-        device: the device that JAX used.
-        cpu_count: the number of cores that the process could use.
-        date: the date and time in UTC.
-        settings: the settings of the measurement.
-        command: the command that reproduces the run.
     """
 
     model: str
     cases: tuple[Case, ...]
-    versions: Mapping[str, str]
-    device: str
-    cpu_count: int
-    date: str
-    settings: Mapping[str, Any]
-    command: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns everything, including the raw samples, as JSON values."""
-        return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Scaling":
@@ -223,45 +209,41 @@ class Scaling:
 
 
 def tables(scaling: Scaling) -> list[Table]:
-    """Returns the tables of a run."""
-    found = [_costs(scaling), _parts(scaling)]
+    """Returns the tables of a run, two for each case and variant."""
+    found = []
+    for case in scaling.cases:
+        for variant in scaling.variants:
+            costs = [c for c in case.costs if c.variant == variant]
+            shown = f"{case.title}: {scaling.model} {variant}".strip()
+            found.append(_costs(shown, case, costs))
+            found.append(_parts(case, costs))
     if len(scaling.variants) > 1:
-        found.append(_variants(scaling))
+        found += _variants(scaling)
     return found
 
 
-def _title(scaling: Scaling, case: Case, variant: str) -> Section:
-    shown = f"{scaling.model} {variant}".strip()
-    return Section(f"{case.title}: {shown}")
-
-
-def _costs(scaling: Scaling) -> Table:
-    rows: list[Any] = []
-    for case, variant, costs in _sections(scaling):
-        rows.append(_title(scaling, case, variant))
-        for cost in costs:
-            base = case.baseline(cost)
-            verdict = case.verdict(cost)
-            rows.append(
-                (
-                    cost.contender,
-                    _relative(
-                        seconds(cost.first_call),
-                        cost.first_call / base.first_call,
-                        cost is base,
-                    ),
-                    _relative(
-                        seconds(cost.step),
-                        ratio(cost.seconds, base.seconds).median,
-                        cost is base,
-                    ),
-                    _bytes_relative(_peak(cost), _peak(base), cost is base),
-                    _bytes_relative(cost.moved, base.moved, cost is base),
-                    rich.text.Text(verdict, _STYLES.get(verdict, "bold red")),
-                )
+def _costs(title: str, case: Case, costs: Sequence[Cost]) -> Table:
+    rows = []
+    for cost in costs:
+        base, verdict = case.baseline(cost), case.verdict(cost)
+        cells = (
+            (seconds(cost.first_call), cost.first_call / base.first_call),
+            (seconds(cost.step), ratio(cost.seconds, base.seconds).median),
+            (bytes_(_peak(cost)), _times(_peak(cost), _peak(base))),
+            (bytes_(cost.moved), _times(cost.moved, base.moved)),
+        )
+        rows.append(
+            (
+                cost.contender,
+                *(
+                    shown if cost is base else f"{shown} ({times:.2f})"
+                    for shown, times in cells
+                ),
+                rich.text.Text(verdict, _STYLES.get(verdict, "bold red")),
             )
+        )
     return Table(
-        "Cost of a training step",
+        title,
         _columns(
             "contender",
             "first call",
@@ -274,24 +256,22 @@ def _costs(scaling: Scaling) -> Table:
     )
 
 
-def _parts(scaling: Scaling) -> Table:
-    rows: list[Any] = []
-    for case, variant, costs in _sections(scaling):
-        rows.append(_title(scaling, case, variant))
-        for cost in costs:
-            base, memory = case.baseline(cost), cost.memory
-            found = ratio(cost.seconds, base.seconds)
-            rows.append(
-                (
-                    cost.contender,
-                    "" if cost is base else _quartiles(found),
-                    "-" if memory is None else bytes_(memory.arguments),
-                    "-" if memory is None else bytes_(memory.temporaries),
-                    operations(cost.collectives),
-                )
+def _parts(case: Case, costs: Sequence[Cost]) -> Table:
+    rows = []
+    for cost in costs:
+        base, memory = case.baseline(cost), cost.memory
+        found = ratio(cost.seconds, base.seconds)
+        rows.append(
+            (
+                cost.contender,
+                "" if cost is base else _quartiles(found),
+                "-" if memory is None else bytes_(memory.arguments),
+                "-" if memory is None else bytes_(memory.temporaries),
+                operations(cost.collectives),
             )
+        )
     return Table(
-        "What these consist of",
+        "",
         [
             Column("contender"),
             Column("quartiles", "right"),
@@ -300,24 +280,21 @@ def _parts(scaling: Scaling) -> Table:
             Column("operations"),
         ],
         rows,
-        (
-            "`quartiles` are those of the ratios of a step. `operations` "
-            "counts the collective operations that a step executes.",
-        ),
     )
 
 
-def _variants(scaling: Scaling) -> Table:
+def _variants(scaling: Scaling) -> list[Table]:
     """Compares the hyper-parameters of each contender with the first."""
     first, *others = scaling.variants
-    rows: list[Any] = []
+    tables = []
+    before = first or "the defaults"
     for case in scaling.cases:
         found = {(c.contender, c.variant): c for c in case.costs}
+        contenders = dict.fromkeys(c.contender for c in case.costs)
         for variant in others:
-            rows.append(_title(scaling, case, variant))
-            for contender in dict.fromkeys(c.contender for c in case.costs):
-                cost = found[contender, variant]
-                base = found[contender, first]
+            rows = []
+            for contender in contenders:
+                cost, base = found[contender, variant], found[contender, first]
                 step = ratio(cost.seconds, base.seconds)
                 rows.append(
                     (
@@ -325,17 +302,25 @@ def _variants(scaling: Scaling) -> Table:
                         f"{cost.first_call / base.first_call:.2f}",
                         f"{step.median:.2f}",
                         _quartiles(step),
-                        _times(_peak(cost), _peak(base)),
-                        _times(cost.moved, base.moved),
+                        f"{_times(_peak(cost), _peak(base)):.2f}",
+                        f"{_times(cost.moved, base.moved):.2f}",
                     )
                 )
-    return Table(
-        f"Relative to {scaling.model} {first}".strip(),
-        _columns(
-            "contender", "first call", "step", "quartiles", "memory", "moved"
-        ),
-        rows,
-    )
+            tables.append(
+                Table(
+                    f"{case.title}: {variant} relative to {before}",
+                    _columns(
+                        "contender",
+                        "first call",
+                        "step",
+                        "quartiles",
+                        "memory",
+                        "moved",
+                    ),
+                    rows,
+                )
+            )
+    return tables
 
 
 def render(scaling: Scaling) -> list[RenderableType]:
@@ -362,7 +347,9 @@ def operations(collectives: Sequence[Collective]) -> str:
 
 
 def bytes_(value: float) -> str:
-    """Formats a number of bytes with three digits and a unit."""
+    """Formats a number of bytes with three digits and a unit, or a dash."""
+    if math.isnan(value):
+        return "-"
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if value >= scale:
             value /= scale
@@ -371,33 +358,12 @@ def bytes_(value: float) -> str:
     return f"{value:.0f} B"
 
 
-def _sections(scaling: Scaling):
-    for case in scaling.cases:
-        for variant in scaling.variants:
-            costs = [c for c in case.costs if c.variant == variant]
-            yield case, variant, costs
+def _peak(cost: Cost) -> float:
+    return math.nan if cost.memory is None else cost.memory.peak
 
 
-def _peak(cost: Cost) -> float | None:
-    return None if cost.memory is None else cost.memory.peak
-
-
-def _relative(shown: str, times: float, alone: bool) -> str:
-    return shown if alone else f"{shown} ({times:.2f})"
-
-
-def _bytes_relative(
-    value: float | None, base: float | None, alone: bool
-) -> str:
-    if value is None:
-        return "-"
-    if alone or not base:
-        return bytes_(value)
-    return f"{bytes_(value)} ({value / base:.2f})"
-
-
-def _times(value: float | None, base: float | None) -> str:
-    return f"{value / base:.2f}" if value is not None and base else "-"
+def _times(value: float, base: float) -> float:
+    return value / base if base else 1.0 if value == base else math.inf
 
 
 def _quartiles(found: Ratio) -> str:

@@ -5,7 +5,6 @@ is divided over the axis of the mesh, and the arrays of the run as the layout
 says. XLA inserts the communication.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -37,7 +36,7 @@ def make_mesh(devices: int) -> Mesh:
 
 def make_step(
     spec: Spec, native: Native, mesh: Mesh, shard: str | None
-) -> tuple[list[Any], Callable]:
+) -> tuple[list[Any], Any]:
     """Makes a jitted training step over sharded arrays.
 
     Args:
