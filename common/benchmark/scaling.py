@@ -64,7 +64,7 @@ class Contest(NamedTuple):
     """A contender that has not taken a step yet.
 
     Attributes:
-        call: takes a step and returns the loss without waiting.
+        call: takes a step and returns the loss.
         compile: returns the compiled program of a step.
     """
 
@@ -284,10 +284,15 @@ def _plain(spec: Spec, mesh: Mesh, shard: str | None, batch: Any) -> Contest:
     """Returns hand-written JAX."""
     native = suite.build_calm(spec, "reference").native
     leaves, step = sharded.make_step(spec, native, mesh, shard)
+    # On several CPU devices two programs at a time can deadlock, so a trainer
+    # waits for each step there, and this must.
+    waits = mesh.size > 1 and jax.default_backend() == "cpu"
 
     def call() -> Any:
         nonlocal leaves
         leaves, loss = step(leaves, *batch)
+        if waits:
+            jax.block_until_ready((leaves, loss))
         return loss
 
     return Contest(call, lambda: step.lower(leaves, *batch).compile())
