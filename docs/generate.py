@@ -22,6 +22,7 @@ import diff_pages
 import headline_pages
 import jax
 import layer_pages
+import many_devices_pages
 import norm_pages
 import optimizer_pages
 import plots
@@ -309,6 +310,7 @@ PARTS = {
     "headline": headline_pages.pages,
     "recipes": recipe_pages.pages,
     "scan": scan_pages.pages,
+    "many_devices": many_devices_pages.pages,
 }
 """The functions that return generated files, by their names."""
 

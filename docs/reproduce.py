@@ -44,6 +44,12 @@ COMPARED = _stored(
 TIMED = _stored("eqx-vs-nnx bench --json docs/data/bench.json", "bench.json")
 BATCH_NORM = _built("batch_norm", "batch_norm.json")
 LAYER_TABLE = _built("layers", "layers.json")
+SCALED = _stored(
+    "eqx-vs-nnx bench --devices 1,2,4,8 --shard replicated,fsdp "
+    "--json docs/data/scaling.json",
+    "scaling.json",
+)
+PLANNED = _built("many_devices", "many_devices.json")
 OPTIMIZERS = _built("optimizers", "optimizers.json")
 
 SOURCES: dict[str, tuple[Source, ...]] = {
@@ -99,6 +105,10 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     "scan_costs.md": (
         _stored("python docs/measure_scan.py", "scan_costs.json"),
     ),
+    "many_devices_costs.md": (SCALED,),
+    "many_devices_volume.md": (PLANNED,),
+    "many_devices_norms.md": (PLANNED,),
+    "many_devices_checkpoints.md": (PLANNED,),
     "recipe_costs.md": (
         _stored("python docs/measure_recipes.py", "recipe_costs.json"),
     ),
@@ -112,6 +122,8 @@ UNMEASURED = {
     "names.md": "names and shapes",
     "layers_options.md": "the arguments of layers that no comparison sets",
     "command_line.md": "the text of --help",
+    "many_devices_assumptions.md": "what the plan is computed from",
+    "many_devices_layouts.svg": "a drawing",
     "dictionary.md": "snippets, with the values that the tests check",
     "port_align.md": "a mapping, printed by the code above it",
     "port_rules.md": "a mapping, printed by the code above it",

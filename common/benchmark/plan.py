@@ -66,8 +66,8 @@ class Plan(NamedTuple):
     Attributes:
         moved: the bytes that each device sends in a step for the parameters
             and their gradients.
-        seconds: how long these take at the bandwidth, if nothing else goes
-            on meanwhile.
+        seconds: how long these take, in one operation each, if nothing else
+            goes on meanwhile.
         norm_messages: the all-reduces of synchronized BatchNorm in a step.
         norm_moved: the bytes that each device sends in these.
         norm_seconds: how long these take.
@@ -151,6 +151,25 @@ def norm_bytes(
     return ring_bytes("all-reduce", size, devices)
 
 
+def ring_seconds(
+    moved: float, rounds: int, devices: int, machine: Assumptions
+) -> float:
+    """Returns how long operations on large arrays take.
+
+    A ring sends a part of the array in each of `n - 1` messages, all of which
+    are as long.
+
+    Args:
+        moved: the bytes that each device sends.
+        rounds: how often data goes around: once in an all-gather or a
+            reduce-scatter, twice in an all-reduce.
+        devices: the number of devices.
+        machine: the bandwidth and the latency.
+    """
+    latency = rounds * (devices - 1) * machine.latency
+    return moved / machine.bandwidth + latency
+
+
 def tree_seconds(messages: int, devices: int, latency: float) -> float:
     """Returns how long small all-reduces take one after the other.
 
@@ -182,8 +201,9 @@ def make_plan(
         shard: `"replicated"` or `"fsdp"`.
         assumptions: the machine.
     """
-    split = devices if shard == "fsdp" else 1
-    volume = fsdp_bytes if shard == "fsdp" else replicated_bytes
+    fsdp = shard == "fsdp"
+    split, rounds = (devices, 3) if fsdp else (1, 2)
+    volume = fsdp_bytes if fsdp else replicated_bytes
     moved = volume(model.size, devices)
     messages = norm_messages(model.norms)
     norm_moved = norm_bytes(model.norms, devices, model.bytes_per_element)
@@ -193,7 +213,7 @@ def make_plan(
     written = checkpoint / processes
     return Plan(
         moved=moved,
-        seconds=moved / assumptions.bandwidth,
+        seconds=ring_seconds(moved, rounds, devices, assumptions),
         norm_messages=messages,
         norm_moved=norm_moved,
         norm_seconds=tree_seconds(messages, devices, assumptions.latency)

@@ -1,7 +1,6 @@
 """Divide the parameters and the optimizer's arrays over all devices.
 
-Each device keeps a part of every large array (FSDP). A tree of shardings,
-kept next to the model, says which part.
+Each device keeps a part of each array (FSDP); a tree of shardings says which.
 """
 
 import equinox as eqx
