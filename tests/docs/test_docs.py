@@ -49,6 +49,9 @@ SLOW = (
 )
 """Pages whose snippets the README's test command leaves out."""
 
+SEVERAL_DEVICES = "more_than_one_device.md"
+"""The page whose snippets `test_many_devices.py` runs."""
+
 
 @pytest.mark.parametrize(
     "page",
@@ -59,17 +62,23 @@ SLOW = (
             marks=[pytest.mark.exhaustive] if path.name in SLOW else [],
         )
         for path in PAGES
+        if path.name != SEVERAL_DEVICES
     ],
 )
 def test_snippets_run(page):
+    assert not failures_of_snippets(page)
+
+
+def failures_of_snippets(page: pathlib.Path) -> str:
+    """Runs the snippets of a page, and returns what failed."""
     source = _only(page, "pycon")
     parser = doctest.DocTestParser()
     test = parser.get_doctest(source, {}, page.name, str(page), 0)
     found: list[str] = []
     runner = doctest.DocTestRunner(verbose=False)
     with jax.enable_x64(False):  # JAX's default, which the tests change
-        result = runner.run(test, out=found.append)
-    assert not result.failed, "".join(found)
+        runner.run(test, out=found.append)
+    return "".join(found)
 
 
 def _only(page: pathlib.Path, language: str) -> str:
