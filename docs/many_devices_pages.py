@@ -61,6 +61,7 @@ def costs(stored: Scaling) -> str:
             f"{case.devices}",
             case.shard,
             cost.contender,
+            _with_ratio(seconds(cost.first_call), cost, case, _first_call),
             _with_ratio(seconds(cost.step), cost, case, _step),
             _with_ratio(bytes_(_peak(cost)), cost, case, _memory),
             _with_ratio(bytes_(cost.moved), cost, case, _moved),
@@ -73,6 +74,7 @@ def costs(stored: Scaling) -> str:
         "devices",
         "layout",
         "contender",
+        "first call",
         "step",
         "memory",
         "moved",
@@ -104,6 +106,10 @@ def _with_ratio(
 
 def _peak(cost: Cost) -> float:
     return math.nan if cost.memory is None else cost.memory.peak
+
+
+def _first_call(cost: Cost, base: Cost) -> float:
+    return cost.first_call / base.first_call
 
 
 def _step(cost: Cost, base: Cost) -> float:

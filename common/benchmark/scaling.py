@@ -238,8 +238,9 @@ def _costs(
 
     firsts: dict[tuple[str, str], list[float]] = {key: [] for key in keys}
     for _ in range(first_calls):
-        for key in keys:
-            firsts[key].append(first_call(start(*key).call))
+        contests = {key: start(*key) for key in keys}
+        for key, contest in contests.items():
+            firsts[key].append(first_call(contest.call))
     contests = {key: start(*key) for key in keys}
     contenders = [
         Contender(_label(*key), contest.call)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,11 @@ SIZE, BATCH = 8, 64
 # --- compiled programs ------------------------------------------------------
 
 
-def compiled(devices, shard, change=None, *, donate=True, **hyper):
-    """Compiles the hand-written step, or a changed one."""
-    spec = find_spec("deep_mlp", {"size": SIZE, "depth": 1, **hyper})
+def compiled(
+    devices, shard, change=None, *, donate=True, **hyper
+) -> tuple[Any, dict]:
+    """Returns a spec, and figures of its hand-written or changed step."""
+    spec: Any = find_spec("deep_mlp", {"size": SIZE, "depth": 1, **hyper})
     native = build(spec, backend="reference", dtype="float32").native
     mesh = sharded.make_mesh(devices)
     leaves, step = sharded.make_step(spec, native, mesh, shard)
@@ -44,7 +47,15 @@ def compiled(devices, shard, change=None, *, donate=True, **hyper):
             donate_argnums=0 if donate else (),
         )
     xs = sharded.put_batch(jnp.ones((BATCH, spec.size), "float32"), mesh)
-    return spec, step.lower(leaves, xs, xs).compile()
+    program = step.lower(leaves, xs, xs).compile()
+    memory = scaling.read_memory(program)
+    assert memory is not None
+    found = read_collectives(program.as_text() or "")
+    return spec, {
+        "moved": moved_bytes(found),
+        "operations": scaling_report.operations(found),
+        "memory": memory.peak,
+    }
 
 
 def gathers(step, mesh, leaves, xs, ys):
@@ -79,20 +90,14 @@ def predict(spec, devices, shard) -> tuple[float, float, float]:
 
 
 def read(devices, shard, **hyper) -> dict:
-    spec, program = compiled(devices, shard, **hyper)
-    found = read_collectives(program.as_text())
-    return {
-        "moved": moved_bytes(found),
-        "predicted": predict(spec, devices, shard),
-        "operations": scaling_report.operations(found),
-        "memory": scaling.read_memory(program).peak,
-    }
+    spec, figures = compiled(devices, shard, **hyper)
+    return figures | {"predicted": predict(spec, devices, shard)}
 
 
 def on_eight_devices() -> dict:
     """Compiles everything that the tests below look at."""
     with jax.enable_x64(False):
-        found = {
+        found: dict[Any, dict] = {
             (n, shard): read(n, shard)
             for n, shard in ((2, None), (8, None), (8, FSDP))
         }
@@ -100,12 +105,7 @@ def on_eight_devices() -> dict:
             ("gathers", gathers, {}),
             ("copies", copies, {"donate": False}),
         ):
-            _, program = compiled(2, None, change, **options)
-            communication = read_collectives(program.as_text())
-            found[name] = {
-                "moved": moved_bytes(communication),
-                "memory": scaling.read_memory(program).peak,
-            }
+            _, found[name] = compiled(2, None, change, **options)
     return found
 
 
@@ -195,7 +195,8 @@ def test_every_contender_is_measured_on_two_devices():
         ]  # fmt: skip
         for cost in case.costs:
             assert min(*cost.seconds, *cost.first_calls) > 0
-            assert cost.moved > 0 < cost.memory.peak
+            assert cost.memory is not None and cost.memory.peak > 0
+            assert cost.moved > 0
     plain, *trainers = replicated.costs
     for cost in trainers:
         assert cost.moved <= 1.5 * plain.moved
