@@ -236,26 +236,23 @@ def _costs(
             return _plain(spec, mesh, SHARDS[shard], batch)
         return _trainer(spec, name, mesh, SHARDS[shard], batch)
 
+    contests = {key: start(*key) for key in keys}
+    compiled = {key: contest.compile() for key, contest in contests.items()}
+    contenders = {
+        key: Contender(_label(*key), contest.call)
+        for key, contest in contests.items()
+    }
+    for variant in specs:
+        chosen = [contenders[variant, name] for name in names]
+        verify(chosen, _label(variant, BASELINE), suite.CHECK_STEPS)
     firsts: dict[tuple[str, str], list[float]] = {key: [] for key in keys}
     for _ in range(first_calls):
-        contests = {key: start(*key) for key in keys}
         for key, contest in contests.items():
             firsts[key].append(first_call(contest.call))
-    contests = {key: start(*key) for key in keys}
-    contenders = [
-        Contender(_label(*key), contest.call)
-        for key, contest in contests.items()
-    ]
-    compiled = {key: contest.compile() for key, contest in contests.items()}
-    for variant in specs:
-        chosen = [
-            contender
-            for contender, key in zip(contenders, keys, strict=True)
-            if key[0] == variant
-        ]
-        verify(chosen, _label(variant, BASELINE), suite.CHECK_STEPS)
     timings = measure(
-        contenders, dict.fromkeys((c.name for c in contenders), 0.0), rounds
+        list(contenders.values()),
+        dict.fromkeys((c.name for c in contenders.values()), 0.0),
+        rounds,
     )
     return tuple(
         Cost(
