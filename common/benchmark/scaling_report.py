@@ -44,8 +44,9 @@ NOTES = (
     "all-reduce of n devices, (n-1)/n of the whole array in an all-gather, a "
     "reduce-scatter or an all-to-all, and all of it in a permutation. "
     "`operations` counts these operations.",
-    f"The last column names what exceeds {MAX_RATIO:.2f}: the time, if the "
-    "lower quartile of its ratios does, or the memory.",
+    f"`target` is at most {MAX_RATIO:.2f} times the time and the memory. The "
+    "column names what exceeds it: the time, if the lower quartile of its "
+    "ratios does, or the memory.",
     "The batch is the same on any number of devices. Virtual devices of a CPU "
     "share its cores, so their times do not tell what real devices would "
     "take; memory and bytes do not depend on it.",
@@ -250,7 +251,7 @@ def _costs(title: str, case: Case, costs: Sequence[Cost]) -> Table:
             "step",
             "memory",
             "moved",
-            f"<= {MAX_RATIO:.2f}",
+            "target",
         ),
         rows,
     )
