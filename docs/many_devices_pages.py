@@ -92,7 +92,7 @@ def costs(stored: Scaling) -> str:
             f"{operations(cost.collectives)} ({cost.contender})"
             for cost in last.costs
         )
-        + f". {about(stored)}\n"
+        + f". Measured on {about(stored)}\n"
     )
     return text
 

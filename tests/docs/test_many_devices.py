@@ -77,6 +77,7 @@ def test_a_drawing_shows_what_each_device_has(shard, generated):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_the_plan_is_of_real_models(generated):
     resnet, transformer = generated.models()
     assert len(resnet.norms) == 53 and not transformer.norms
