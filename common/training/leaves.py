@@ -76,7 +76,12 @@ def _init(spec: Spec, key: PRNGKeyArray) -> tuple[Arrays, Arrays]:
 
 def copy_leaves(leaves: Iterable[Array]) -> list[Array]:
     """Returns strongly typed copies that are safe to donate."""
-    return [jnp.array(x, x.dtype, copy=True) for x in leaves]
+    return [
+        jnp.array(x, x.dtype, copy=True)
+        if x.weak_type
+        else jax.device_put(x, x.sharding, may_alias=False)  # compiles nothing
+        for x in leaves
+    ]
 
 
 def is_key(x: Array) -> bool:

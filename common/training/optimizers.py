@@ -7,7 +7,7 @@ no difference to the optimizer, and canonical axis order otherwise.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,9 @@ class Layouts(Protocol):
 class CanonicalLayouts:
     """The layouts of parameters that are canonical already."""
 
-    stacks: ClassVar[dict[str, Stacked]] = {}
+    @property
+    def stacks(self) -> dict[str, Stacked]:
+        return {}
 
     def to_names(self, tree: Any) -> Any:
         return tree
