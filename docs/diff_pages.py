@@ -84,6 +84,7 @@ def _unseen(figures: dict) -> str:
         "used": "used while `diff` was changed",
         "held out": "held out: nothing was tuned on them",
         "independent": "in other pairs, written without reading its code",
+        "fresh": "in two more pairs, which no change of `diff` has used",
     }
     rows = []
     for bank, kind in kinds.items():

@@ -5,12 +5,13 @@ from typing import Any
 
 from tests.divergence.mutations.figures import find
 from tests.divergence.mutations.pair import Pair
-from tests.divergence.unseen import HELD_OUT, USED, independent
+from tests.divergence.unseen import HELD_OUT, USED, fresh, independent
 
 BANKS = {
     "used": USED,
     "held out": HELD_OUT,
     "independent": independent.FAULTS,
+    "fresh": fresh.FAULTS,
 }
 
 
