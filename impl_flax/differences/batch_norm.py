@@ -199,7 +199,7 @@ def nnx_batch_norm_accumulate() -> float:
 
 
 @family.known_difference(
-    name="batch-norm-bfloat16-statistics",
+    name="nnx-batch-norm-bfloat16",
     layer="BatchNorm",
     dtype="bfloat16",
     quantity="an output at inference whose exact value is 3",
@@ -213,7 +213,7 @@ def nnx_batch_norm_accumulate() -> float:
     ours="`build(compute_dtype=...)` and our models pass "
     "`promote_dtype=impl_flax.layers.keep_dtypes`.",
 )
-def batch_norm_bfloat16_statistics() -> float:
+def nnx_batch_norm_bfloat16() -> float:
     """Returns the output for 260 with a running mean of 257.
 
     The running variance is 1. bfloat16 has 8 significant bits.
