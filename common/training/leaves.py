@@ -76,12 +76,15 @@ def _init(spec: Spec, key: PRNGKeyArray) -> tuple[Arrays, Arrays]:
 
 def copy_leaves(leaves: Iterable[Array]) -> list[Array]:
     """Returns strongly typed copies that are safe to donate."""
-    return [
-        jnp.array(x, x.dtype, copy=True)
-        if x.weak_type
-        else jax.device_put(x, x.sharding, may_alias=False)  # compiles nothing
-        for x in leaves
-    ]
+    return list(map(_copy, leaves))
+
+
+def _copy(x: Array) -> Array:
+    if x.weak_type:
+        return jnp.array(x, x.dtype, copy=True)
+    # Compiles nothing. Without a sharding, an array stays uncommitted.
+    split = len(x.sharding.device_set) > 1
+    return jax.device_put(x, x.sharding if split else None, may_alias=False)
 
 
 def is_key(x: Array) -> bool:
