@@ -124,7 +124,7 @@ def close(actual: Any, expected: Any, quantity: str) -> None:
 
 QUICK: list[Cell] = [
     ("digits_cnn", "flax", "standard", "fsdp"),
-    ("stateful_mlp", "equinox", "standard", None),
+    ("stateful_mlp", "equinox", "standard", "fsdp"),
 ]
 
 

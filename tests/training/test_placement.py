@@ -2,12 +2,9 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
-import optax
 import pytest
-from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from common import backends, build, specs
@@ -15,7 +12,6 @@ from common.layers import BATCH_NORM_DIALECTS
 from common.models import find_spec
 from common.training.placement import MeshPlacement
 from tests import topologies
-from tests.training import user_models
 from tests.training.mesh_runs import (
     EXAMPLES,
     QUICK,
@@ -24,7 +20,6 @@ from tests.training.mesh_runs import (
     check,
     close,
     examples,
-    masks_on_mesh,
     mesh,
     on_one_device,
     raised,
@@ -32,9 +27,10 @@ from tests.training.mesh_runs import (
     run_on_mesh,
     start,
 )
-from tests.training.test_dropout_masks import masks
 
 TOPOLOGIES = {"8": (1, 8), "2x2": (2, 2)}
+
+CELL = QUICK[1]
 
 ALL: list[Cell] = [
     (model, backend, dialect, shard)
@@ -52,10 +48,8 @@ def test_all_models_are_run():
 def on_eight_devices() -> dict[str, Any]:
     """Everything that the quick tests look at, in one process."""
     return {
-        "runs": run_on_mesh(QUICK, 2),
-        "own": own_models(mesh=mesh()),
+        "run": run(CELL, 2, mesh=mesh()),
         "wrong rows": wrong_rows(),
-        "masks": masks_on_mesh(),
         "memory": memory(),
         "errors": errors(),
     }
@@ -67,37 +61,8 @@ def quick() -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("i", range(len(QUICK)))
-def test_eight_devices_train_as_one(quick, i):
-    check(QUICK[i], [quick["runs"][i]], 2)
-
-
-def own_models(**options) -> list[np.ndarray]:
-    """Trains models of the user, with dropout and running statistics."""
-    models = [
-        user_models.NnxStateful(nnx.Rngs(0)),
-        eqx.nn.make_with_state(user_models.EqxStateful)(jax.random.key(0)),
-    ]
-    xs, ys = user_models.XS.astype(float), user_models.YS.astype(float)
-    losses = []
-    for model in models:
-        trainer = build(
-            model,
-            loss="mse",
-            optimizer=optax.adam(1e-2),
-            dtype="float64",
-            **options,
-        )
-        losses.append(
-            trainer.fit(xs, ys, epochs=3, batch_size=8, progress=False)
-        )
-    return losses
-
-
-@pytest.mark.filterwarnings("ignore:.*mode=:UserWarning")
-def test_models_of_the_user_train_on_eight_devices(quick):
-    for found, expected in zip(quick["own"], own_models(), strict=True):
-        close(found, expected, "trajectory")
+def test_eight_devices_train_as_one(quick):
+    check(CELL, [quick["run"]], 2)
 
 
 def wrong_rows() -> np.ndarray:
@@ -111,19 +76,13 @@ def wrong_rows() -> np.ndarray:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MeshPlacement, "data", data)
-        return run(QUICK[1], 2, mesh=mesh())["losses"]
+        return run(CELL, 2, mesh=mesh())["losses"]
 
 
 def test_a_wrong_example_is_found(quick):
-    expected = on_one_device(QUICK[1], 2)["losses"]
+    expected = on_one_device(CELL, 2)["losses"]
     with pytest.raises(AssertionError, match="trajectory"):
         close(quick["wrong rows"], expected, "trajectory")
-
-
-def test_dropout_masks_do_not_depend_on_the_topology(quick):
-    expected = masks("reference")
-    for found in quick["masks"]:
-        assert found.tobytes() == expected.tobytes()
 
 
 def memory() -> dict[str, Any]:

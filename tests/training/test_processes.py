@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 import optax
@@ -11,11 +12,14 @@ from flax import nnx
 
 from common import build, load
 from tests import topologies
+from tests.training import user_models
 from tests.training.mesh_runs import (
     QUICK,
     check,
+    close,
     masks_on_mesh,
     mesh,
+    part,
     raised,
     run_on_mesh,
 )
@@ -27,6 +31,7 @@ def on_two_processes(folder: pathlib.Path) -> dict[str, Any]:
         "saved": save(folder),
         "runs": run_on_mesh(QUICK, 2),
         "masks": masks_on_mesh(),
+        "own": own_models(mesh=mesh()),
         "disagreements": disagreements(),
     }
 
@@ -73,6 +78,38 @@ def test_masks_do_not_depend_on_the_number_of_processes(runs):
     for found in runs:
         for one in found["masks"]:
             assert one.tobytes() == expected.tobytes()
+
+
+def own_models(**options) -> list[np.ndarray]:
+    """Trains models of the user, with dropout and running statistics."""
+    models = [
+        user_models.NnxStateful(nnx.Rngs(0)),
+        eqx.nn.make_with_state(user_models.EqxStateful)(jax.random.key(0)),
+    ]
+    xs, ys = user_models.XS.astype(float), user_models.YS.astype(float)
+    if options:
+        xs, ys = part(xs), part(ys)
+    losses = []
+    for model in models:
+        trainer = build(
+            model,
+            loss="mse",
+            optimizer=optax.adam(1e-2),
+            dtype="float64",
+            **options,
+        )
+        losses.append(
+            trainer.fit(xs, ys, epochs=3, batch_size=8, progress=False)
+        )
+    return losses
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore:.*mode=:UserWarning")
+def test_models_of_the_user_train_in_two_processes(runs):
+    for found in runs:
+        for losses, expected in zip(found["own"], own_models(), strict=True):
+            close(losses, expected, "trajectory")
 
 
 def disagreements() -> dict[str, tuple[str, str]]:
