@@ -125,7 +125,7 @@ class State:
     def hollow(self) -> "State":
         """Returns what `numpy` would, with zeros that take no memory.
 
-        Arrays may also be `jax.ShapeDtypeStruct`s.
+        An entry may also be a `jax.ShapeDtypeStruct`.
         """
 
         def zeros(name, x):

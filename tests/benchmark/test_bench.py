@@ -231,6 +231,7 @@ def test_markdown_has_every_figure_of_the_tables():
 # --- end to end -------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_quick_run_times_every_contender(quick):
     step, fit = quick.races
     names = [timing.contender for timing in step.timings]
@@ -246,6 +247,7 @@ def test_quick_run_times_every_contender(quick):
             assert min(timing.seconds) > 0 < timing.first_call
 
 
+@pytest.mark.exhaustive
 def test_quick_run_reads_the_compiled_programs(quick):
     programs = quick.races[0].programs
     assert {p.contender for p in programs} == {
@@ -258,6 +260,7 @@ def test_quick_run_reads_the_compiled_programs(quick):
         assert program.parameters > 2  # more than the batch
 
 
+@pytest.mark.exhaustive
 def test_quick_run_keeps_what_it_ran_on(quick):
     values = json.loads(json.dumps(quick.to_json()))
     assert Benchmark.from_json(values) == quick

@@ -4,7 +4,7 @@ import pytest
 
 from common import State
 from tests.commands.processes import run_script, run_with_startup
-from tests.conftest import exhaustive_but, rarely_but
+from tests.conftest import exhaustive_but
 
 # Presses when something imports JAX.
 WHILE_IMPORTING = """
@@ -116,7 +116,7 @@ def check_file(done, file) -> int:
 
 @pytest.mark.parametrize(
     "startup",
-    rarely_but([WHILE_COMPILING, WHILE_TRAINING], WHILE_COMPILING),
+    exhaustive_but([WHILE_COMPILING, WHILE_TRAINING], one_in=2),
 )
 def test_an_interrupted_run_is_saved(startup, tmp_path):
     file = tmp_path / "run.safetensors"

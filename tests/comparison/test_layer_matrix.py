@@ -97,7 +97,7 @@ def test_layer_agrees_with_its_definition(row, backend):
 
 @low_precision
 @libraries
-@some_rows(one_in(4, LAYERS, rarer=2))
+@some_rows(one_in(8, LAYERS, rarer=2))
 def test_layer_rounds_as_its_definition(row, backend, dtype):
     measure_and_assert(LAYERS[row](), backend, dtype)
 
@@ -175,7 +175,7 @@ def test_optimized_layer_agrees_with_its_definition(row, backend):
 
 
 @libraries
-@some_rows(one_in(4, LAYERS))
+@some_rows(one_in(8, LAYERS, rarer=2))
 def test_second_derivatives_agree(row, backend):
     layer = LAYERS[row]()
     findings = judge.curvature(layer, backend)

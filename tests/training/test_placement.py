@@ -13,8 +13,8 @@ from common.models import find_spec
 from common.training.placement import MeshPlacement
 from tests import topologies
 from tests.training.mesh_runs import (
+    CELL,
     EXAMPLES,
-    QUICK,
     SIZES,
     Cell,
     check,
@@ -29,8 +29,6 @@ from tests.training.mesh_runs import (
 )
 
 TOPOLOGIES = {"8": (1, 8), "2x2": (2, 2)}
-
-CELL = QUICK[1]
 
 ALL: list[Cell] = [
     (model, backend, dialect, shard)

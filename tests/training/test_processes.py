@@ -14,25 +14,30 @@ from common import build, load
 from tests import topologies
 from tests.training import user_models
 from tests.training.mesh_runs import (
-    QUICK,
+    CELL,
     check,
     close,
     masks_on_mesh,
     mesh,
     part,
     raised,
-    run_on_mesh,
+    run,
 )
 from tests.training.test_dropout_masks import masks
 
 
 def on_two_processes(folder: pathlib.Path) -> dict[str, Any]:
     return {
+        "run": run(CELL, 2, mesh=mesh()),
         "saved": save(folder),
-        "runs": run_on_mesh(QUICK, 2),
+        "disagreements": disagreements(),
+    }
+
+
+def more_on_two_processes() -> dict[str, Any]:
+    return {
         "masks": masks_on_mesh(),
         "own": own_models(mesh=mesh()),
-        "disagreements": disagreements(),
     }
 
 
@@ -44,6 +49,11 @@ def folder(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def runs(folder) -> list[dict[str, Any]]:
     return topologies.run(on_two_processes, folder, processes=2, devices=2)
+
+
+@pytest.fixture(scope="module")
+def more_runs() -> list[dict[str, Any]]:
+    return topologies.run(more_on_two_processes, processes=2, devices=2)
 
 
 def save(folder: pathlib.Path) -> tuple[dict[str, Any], Any]:
@@ -68,14 +78,14 @@ def test_one_process_writes_the_file_of_all(folder, runs):
 
 @pytest.mark.exhaustive
 def test_two_processes_train_as_one_device(runs):
-    for i, cell in enumerate(QUICK):
-        check(cell, [found["runs"][i] for found in runs], 2)
+    check(CELL, [found["run"] for found in runs], 2)
 
 
 @pytest.mark.exhaustive
-def test_masks_do_not_depend_on_the_number_of_processes(runs):
+@pytest.mark.nightly
+def test_masks_do_not_depend_on_the_number_of_processes(more_runs):
     expected = masks("reference")
-    for found in runs:
+    for found in more_runs:
         for one in found["masks"]:
             assert one.tobytes() == expected.tobytes()
 
@@ -105,9 +115,10 @@ def own_models(**options) -> list[np.ndarray]:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:.*mode=:UserWarning")
-def test_models_of_the_user_train_in_two_processes(runs):
-    for found in runs:
+def test_models_of_the_user_train_in_two_processes(more_runs):
+    for found in more_runs:
         for losses, expected in zip(found["own"], own_models(), strict=True):
             close(losses, expected, "trajectory")
 
