@@ -154,7 +154,8 @@ def _parts(layout: Layout, out: np.ndarray, window: Window) -> Any:
         inner = (*window[:axis], *window[axis + 1 :])
         start, stop = window[axis].start, window[axis].stop
         for i in range(start, stop):
-            yield layout.inputs[i], out[(*before, i - start)], inner
+            # With the ellipsis, also a single element is a view.
+            yield layout.inputs[i], out[(*before, i - start, ...)], inner
         return
     if not isinstance(join, Concatenate):
         raise TypeError(

@@ -43,6 +43,7 @@ def test_all_backends_compute_a_batch_in_parts(capsys):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_one_report_has_no_summary():
     done = run_module(*"--model deep_mlp --dtype float32 --steps 1".split())
     assert done.returncode == 0, done.stderr
@@ -57,7 +58,7 @@ def test_one_report_has_no_summary():
         pytest.param(
             "float64 float32",
             "2 of 2 comparisons failed.",
-            marks=pytest.mark.exhaustive,
+            marks=(pytest.mark.exhaustive, pytest.mark.nightly),
         ),
     ],
 )

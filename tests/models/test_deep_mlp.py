@@ -31,7 +31,7 @@ CASES = [
     for case in itertools.product(backends(), BATCH_NORM_DIALECTS, WAYS)
 ]
 # The flag of "ema" is a constant, of which `jax.checkpoint` makes a number.
-QUICK = ["equinox-ema-remat", "equinox-ema-both", "flax-ema-both"]
+QUICK = ["equinox-ema-both", "flax-ema-both"]
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_a_few_architectures_make_the_round_trip(pair):
 
 
 @pytest.mark.exhaustive
-@hypothesis.settings(max_examples=draws(140, nightly=1000))
+@hypothesis.settings(max_examples=draws(70, nightly=1000))
 @hypothesis.given(architectures())
 def test_architectures_make_the_round_trip(pair):
     check_round_trip(pair)
@@ -124,7 +124,7 @@ def test_a_few_faults_are_never_mapped_wrongly(pair):
 
 
 @pytest.mark.exhaustive
-@hypothesis.settings(max_examples=draws(60, nightly=500))
+@hypothesis.settings(max_examples=draws(30, nightly=500))
 @hypothesis.given(broken_architectures())
 def test_faults_are_never_mapped_wrongly(pair):
     check_no_wrong_map(pair)

@@ -40,6 +40,8 @@ def marked(cell):
     """Returns a cell with its marks."""
     model, _, dtype, mode = cell
     marks = [] if cell in QUICK else [pytest.mark.exhaustive]
+    if mode == "eager":
+        marks.append(pytest.mark.nightly)
     if mode == "jit" and (dtype == "float32" or model == "stateful_mlp"):
         marks.append(pytest.mark.optimized)
     return pytest.param(cell, marks=marks, id="-".join(cell))
@@ -136,7 +138,7 @@ def test_inference_changes_nothing(cell):
 
 
 @pytest.mark.parametrize(
-    "dialect", exhaustive_but(BATCH_NORM_DIALECTS, "torch", one_in=2)
+    "dialect", exhaustive_but(BATCH_NORM_DIALECTS, "torch", one_in=3)
 )
 @pytest.mark.parametrize("backend", exhaustive_but(JUDGED, "flax"))
 @pytest.mark.parametrize(

@@ -24,8 +24,7 @@ def marked(model: str, dialect: str) -> Any:
     marks = []
     if (model, dialect) != ("stateful_mlp", "standard"):
         marks.append(pytest.mark.exhaustive)
-    rare = model == "digits_cnn" or (model, dialect) == ("deep_mlp", "batch")
-    if rare and dialect != "standard":
+    if dialect != "standard" and (model, dialect) != ("deep_mlp", "torch"):
         marks.append(pytest.mark.nightly)
     return pytest.param(model, dialect, marks=marks)
 
