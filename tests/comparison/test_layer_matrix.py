@@ -166,7 +166,7 @@ def test_errors_that_a_formula_amplifies_are_accepted(row, backend):
 @pytest.mark.exhaustive  # with little optimization, it repeats those above
 @pytest.mark.optimized
 @libraries
-@some_rows(one_in(4, LAYERS))
+@some_rows(one_in(4, LAYERS, rarer=3))
 def test_optimized_layer_agrees_with_its_definition(row, backend):
     """The other tests pass compiler options for little optimization."""
     layer = LAYERS[row]()
