@@ -122,7 +122,7 @@ class Placement:
         """Returns a State on the host, but for what is where it belongs."""
         return state.numpy()
 
-    def on_host(self, x: Array) -> np.ndarray:
+    def on_host(self, x: Any) -> np.ndarray:
         """Returns the whole of an array."""
         return np.asarray(x)
 
