@@ -93,7 +93,7 @@ print(killed, len(seen), partial, int(whole.state().step))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    "count", [10, pytest.param(200, marks=pytest.mark.nightly)]
+    "count", [5, pytest.param(200, marks=pytest.mark.nightly)]
 )
 def test_a_killed_run_continues_to_the_same_end(count, tmp_path):
     arguments = (str(tmp_path / "run"), str(tmp_path / "cache"), str(count))

@@ -34,15 +34,22 @@ QUICK = [
     for cell in CELLS
     if cell[3] == "jit" and (cell[0] == "stateful_mlp" or cell[2] == "float64")
 ]
+OPTIMIZED = [
+    ("stateful_mlp", "equinox", "float32", "jit"),
+    ("stateful_mlp", "flax", "float32", "jit"),
+    ("stateful_mlp", "flax", "float64", "jit"),
+    ("digits_cnn", "equinox", "float32", "jit"),
+    ("deep_mlp", "flax", "float32", "jit"),
+]
 
 
 def marked(cell):
     """Returns a cell with its marks."""
-    model, _, dtype, mode = cell
+    *_, mode = cell
     marks = [] if cell in QUICK else [pytest.mark.exhaustive]
     if mode == "eager":
         marks.append(pytest.mark.nightly)
-    if mode == "jit" and (dtype == "float32" or model == "stateful_mlp"):
+    if cell in OPTIMIZED:
         marks.append(pytest.mark.optimized)
     return pytest.param(cell, marks=marks, id="-".join(cell))
 
