@@ -4,12 +4,10 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from common.environment import flag
-from common.errors import choose
 from common.models import find_spec
 from common.native import Call, NativeModel
 from common.protocol import Loss, Settings, Spec
@@ -24,6 +22,7 @@ from common.training import (
 from common.training.native_backend import UserStep
 from common.training.precision import (
     find_compute_dtype,
+    find_name,
     require_parameters,
 )
 from common.training.subjects import NativeSubject, SpecSubject
@@ -39,15 +38,7 @@ def find_dtype(dtype: DTypeLike) -> str:
     Raises:
         ValueError: if a model cannot have this dtype.
     """
-    name: Any = dtype
-    if not isinstance(dtype, str | None):
-        try:
-            name = np.dtype(dtype).name
-        except TypeError:
-            pass
-    if not isinstance(name, str) or name not in DTYPES:
-        raise choose("dtype", name, DTYPES)
-    return name
+    return find_name("dtype", dtype, DTYPES)
 
 
 def build(

@@ -18,7 +18,7 @@ from common.training.placement import (
     ONE_DEVICE,
     MeshPlacement,
     Placement,
-    on_one_device,
+    on_the_host,
 )
 from common.training.subjects import Subject
 
@@ -58,7 +58,7 @@ class Compiled:
         self.name = subject.name
         self.dtype = subject.dtype
         self.seed = seed
-        with self._x64(), on_one_device(settings.mesh):
+        with self._x64(), on_the_host(settings.mesh):
             self.optimizer = optimizers.require_optimizers(
                 subject.optimizer() if optimizer is None else optimizer
             )

@@ -326,14 +326,19 @@ class _Waiting:
         return jax.block_until_ready(self._jitted(*args))
 
 
-def on_one_device(mesh: Mesh | None) -> contextlib.AbstractContextManager:
+def on_the_host(mesh: Mesh | None) -> contextlib.AbstractContextManager:
     """A context in which a model is made on the host, to be split later.
 
-    A model that needs a mesh may be too large for one of its devices.
+    A model that needs a mesh may be too large for one of its devices. If JAX
+    was told not to use the host's CPU, the model is made on the first device.
     """
     if mesh is None:
         return contextlib.nullcontext()
-    return jax.default_device(jax.local_devices(backend="cpu")[0])
+    try:
+        (host, *_) = jax.local_devices(backend="cpu")
+    except RuntimeError:
+        return contextlib.nullcontext()
+    return jax.default_device(host)
 
 
 def _owners(mesh: Mesh, axis: str) -> dict[int, list[int]]:
@@ -347,14 +352,14 @@ def _owners(mesh: Mesh, axis: str) -> dict[int, list[int]]:
     parts = parts.reshape(mesh.shape[axis], -1)
     owners: dict[int, list[int]] = {}
     for i, devices in enumerate(parts):
-        processes = {device.process_index for device in devices}
-        if len(processes) > 1:
+        sharing = {device.process_index for device in devices}
+        if len(sharing) > 1:
             raise ValueError(
                 f"mesh: got part {i} of its axis {axis!r} in the processes "
-                f"{sorted(processes)}, expected one process for each part. "
+                f"{sorted(sharing)}, expected one process for each part. "
                 "Order the devices so that each process has whole parts."
             )
-        owners.setdefault(processes.pop(), []).append(i)
+        owners.setdefault(sharing.pop(), []).append(i)
     counts = {process: len(mine) for process, mine in owners.items()}
     several = len(owners) > 1
     expected = set(range(jax.process_count())) if several else set(owners)

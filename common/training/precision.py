@@ -1,5 +1,6 @@
 """Mixed precision: float32 parameters, and products in a narrower dtype."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,14 +24,28 @@ def find_compute_dtype(compute_dtype: DTypeLike | None) -> str | None:
     """
     if compute_dtype is None:
         return None
-    name: Any = compute_dtype
-    if not isinstance(compute_dtype, str):
+    return find_name("compute_dtype", compute_dtype, COMPUTE_DTYPES)
+
+
+def find_name(what: str, dtype: Any, choices: Sequence[str]) -> str:
+    """Returns the name of a dtype that is one of the valid ones.
+
+    Args:
+        what: the name of the argument.
+        dtype: a name, or anything that NumPy takes for a dtype.
+        choices: the valid names.
+
+    Raises:
+        ValueError: if it is not one of them.
+    """
+    name = dtype
+    if not isinstance(dtype, str | None):
         try:
-            name = np.dtype(compute_dtype).name
+            name = np.dtype(dtype).name
         except TypeError:
             pass
-    if not isinstance(name, str) or name not in COMPUTE_DTYPES:
-        raise choose("compute_dtype", name, COMPUTE_DTYPES)
+    if not isinstance(name, str) or name not in choices:
+        raise choose(what, name, choices)
     return name
 
 

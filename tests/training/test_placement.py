@@ -1,5 +1,6 @@
 """Runs on several devices and processes are the run on one device."""
 
+import contextlib
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from common import backends, build, specs
 from common.layers import BATCH_NORM_DIALECTS
 from common.models import find_spec
-from common.training.placement import MeshPlacement
+from common.training.placement import MeshPlacement, on_the_host
 from tests import topologies
 from tests.training.mesh_runs import (
     CELL,
@@ -172,6 +173,15 @@ def test_what_the_devices_cannot_do_is_refused(quick):
     assert rule[0] == "ValueError"
     assert rule[1].startswith("shard of 'head.weight' with shape (8, 8): ")
     assert inference == ("none", "")  # any number of examples
+
+
+def test_a_model_is_made_elsewhere_if_jax_has_no_cpu(monkeypatch):
+    def fail(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    assert isinstance(on_the_host(mesh()), type(jax.default_device(None)))
+    monkeypatch.setattr(jax, "local_devices", fail)
+    assert isinstance(on_the_host(mesh()), contextlib.nullcontext)
 
 
 # --- the whole matrix -------------------------------------------------------
