@@ -107,6 +107,7 @@ def split_over_devices():
     return found
 
 
+@pytest.mark.exhaustive
 def test_each_shard_is_made_once_however_many_devices_hold_it():
     ((*found,),) = topologies.run(split_over_devices, devices=8)
     assert found == [[12] * 4, [6] * 8, [24] * 2, [48], [6] * 8]

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from common import build
+from common.registry import backends
 from common.training import streaming
 from tests import topologies
+from tests.conftest import exhaustive_but
 
 
 @pytest.fixture
@@ -45,6 +47,7 @@ def held(monkeypatch):
     return watch
 
 
+@pytest.mark.parametrize("backend", exhaustive_but(backends(), "equinox"))
 def test_a_run_is_loaded_in_groups(
     backend, make, fill, assert_same, held, small_groups, tmp_path
 ):
@@ -69,6 +72,7 @@ def test_one_program_would_hold_everything_at_once(make, fill, held, tmp_path):
     assert len(found) == 1 and min(found[0]) > 0.99
 
 
+@pytest.mark.parametrize("backend", exhaustive_but(backends(), "equinox"))
 def test_what_a_state_would_be_like(backend, make):
     trainer = make("deep_mlp", backend)
     described = trainer.described()
@@ -79,7 +83,7 @@ def test_what_a_state_would_be_like(backend, make):
 def test_a_run_that_does_not_fit_changes_nothing(
     make, assert_same, small_groups, tmp_path
 ):
-    trainer = make("deep_mlp", "flax")
+    trainer = make("deep_mlp", "equinox")
     before = trainer.state()
     wrong = before.flat()
     wrong.pop(next(iter(wrong)))
@@ -92,7 +96,7 @@ def test_a_run_that_does_not_fit_changes_nothing(
 def test_an_error_says_that_some_leaves_are_new(
     make, monkeypatch, small_groups, tmp_path
 ):
-    trainer = make("deep_mlp", "equinox", fresh=True)
+    trainer = make("deep_mlp", "equinox")
     trainer.save(tmp_path / "run.safetensors")
 
     def fail(flat):
@@ -105,7 +109,7 @@ def test_an_error_says_that_some_leaves_are_new(
 
 
 def test_the_arrays_of_a_state_by_name(make):
-    state = make("deep_mlp", "reference").state()
+    state = make("deep_mlp", "equinox").state()
     flat = streaming.Flat(state)
     assert list(flat) == list(state.flat()) and len(flat) == len(state.flat())
     for name, x in state.flat().items():
