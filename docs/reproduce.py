@@ -96,6 +96,9 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     "align_cost.md": (
         _stored("python docs/measure_align.py", "align_cost.json"),
     ),
+    "port_cost.md": (
+        _stored("python docs/measure_port.py", "port_cost.json"),
+    ),
     "recipe_costs.md": (
         _stored("python docs/measure_recipes.py", "recipe_costs.json"),
     ),
