@@ -50,6 +50,9 @@ def _example(equinox: Any, nnx: Any, inputs: Any) -> dict[str, str]:
         "align_cost.md": _cost(
             json.loads((DATA / "align_cost.json").read_text())
         ),
+        "port_cost.md": _filled(
+            json.loads((DATA / "port_cost.json").read_text())
+        ),
     }
 
 
@@ -76,3 +79,42 @@ def _cost(stored: dict) -> str:
         "error of the proof",
     )
     return table(columns, rows) + f"Measured on {stored['machine']}.\n"
+
+
+def _filled(stored: dict) -> str:
+    names = {"equinox": "Equinox", "flax": "NNX"}
+    rows = []
+    for run in stored["runs"]:
+        seconds, size = run["seconds"], run["bytes"]
+        rows.append(
+            (
+                names[run["library"]],
+                f"{run['devices']}",
+                f"{seconds['copy']:.2f}",
+                f"{seconds['transpose']:.2f}",
+                f"{seconds['port']:.2f}",
+                f"{seconds['port'] / seconds['copy']:.2f}",
+                f"{seconds['port'] / seconds['transpose']:.2f}",
+                f"{run['memory'] / size:.3f}",
+            )
+        )
+    columns = (
+        "target",
+        "devices",
+        "a copy, s",
+        "a transposing copy, s",
+        "`port`, s",
+        "`port` / copy",
+        "`port` / transposing copy",
+        "peak memory / target",
+    )
+    first = stored["runs"][0]
+    return (
+        table(columns, rows)
+        + f"{first['parameters'] / 1e9:.2f} billion parameters of bfloat16, "
+        f"{first['bytes'] / 1e9:.2f} GB; the largest array has "
+        f"{first['largest'] / first['bytes']:.0%} of them. To compute the "
+        f"SHA-256 of the file took {first['seconds']['verify']:.1f} s. Each "
+        f"time is the shortest of {len(first['all_seconds']['port'])}. "
+        f"Measured on {stored['machine']}, with virtual devices of one CPU.\n"
+    )

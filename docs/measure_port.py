@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,8 +26,8 @@ CASES = (("equinox", 1), ("equinox", 8), ("flax", 1), ("flax", 8))
 WIDTH, BLOCKS, STACKED, OUTPUTS = 4096, 16, 6, 22_968
 """At this width, the model has 1.0e9 parameters."""
 
-ROUNDS = 3
-"""How often each time is taken. The median counts."""
+ROUNDS = 7
+"""How often each time is taken. The shortest counts, as in `timeit`."""
 
 WARM = 2**31
 """Bytes of memory that are used before each measurement."""
@@ -181,21 +180,17 @@ class Watch:
 
 
 def timed(call, *arguments):
-    """Returns how long a call takes, whose result is dropped after that.
-
-    Both the time that passes and the processor time of all threads, which
-    depends less on what else the machine does.
-    """
+    """Returns how long a call takes, in seconds. Its result is dropped."""
     import numpy as np
 
     # A virtual machine gives free memory back, and takes long to get it again.
     np.ones(WARM, np.uint8)
-    start = time.perf_counter(), time.process_time()
+    start = time.perf_counter()
     result = call(*arguments)
-    end = time.perf_counter(), time.process_time()
+    seconds = time.perf_counter() - start
     del result
     release()
-    return end[0] - start[0], end[1] - start[1]
+    return seconds
 
 
 def release():
@@ -225,8 +220,14 @@ def measure(path, library, width=WIDTH):
     def fill(target):
         return port(path, target, rules=RULES[library])
 
+    def parts():
+        # Each array is divided as the one of the target is.
+        for x in arrays.values():
+            largest = x.shape.index(max(x.shape))
+            yield from np.split(x, jax.device_count(), largest)
+
     def copy():
-        return [np.array(x) for x in arrays.values()]
+        return [np.array(x) for x in parts()]
 
     def verify():
         # What is done to the file of a State before it is read.
@@ -236,7 +237,7 @@ def measure(path, library, width=WIDTH):
 
     def transpose():
         # By JAX, which is faster at this than NumPy.
-        made = (jax.device_put(x.T) for x in arrays.values())
+        made = (jax.device_put(x.T) for x in parts())
         return [x.block_until_ready() for x in made]
 
     entries = arrays.entries.values()
@@ -256,10 +257,6 @@ def measure(path, library, width=WIDTH):
         times["copy"].append(timed(copy))
         times["port"].append(timed(fill, new()))
         times["transpose"].append(timed(transpose))
-    passed, used = (
-        {name: [each[i] for each in t] for name, t in times.items()}
-        for i in range(2)
-    )
     return {
         "library": library,
         "devices": jax.device_count(),
@@ -267,10 +264,8 @@ def measure(path, library, width=WIDTH):
         "bytes": sum(sizes),
         "largest": largest,
         "memory": held,
-        "seconds": {n: statistics.median(t) for n, t in passed.items()},
-        "processor": {n: statistics.median(t) for n, t in used.items()},
-        "all_seconds": passed,
-        "all_processor": used,
+        "seconds": {name: min(taken) for name, taken in times.items()},
+        "all_seconds": times,
     }
 
 

@@ -109,6 +109,9 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     "many_devices_volume.md": (PLANNED,),
     "many_devices_norms.md": (PLANNED,),
     "many_devices_checkpoints.md": (PLANNED,),
+    "port_cost.md": (
+        _stored("python docs/measure_port.py", "port_cost.json"),
+    ),
     "recipe_costs.md": (
         _stored("python docs/measure_recipes.py", "recipe_costs.json"),
     ),
