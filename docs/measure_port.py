@@ -220,14 +220,8 @@ def measure(path, library, width=WIDTH):
     def fill(target):
         return port(path, target, rules=RULES[library])
 
-    def parts():
-        # Each array is divided as the one of the target is.
-        for x in arrays.values():
-            largest = x.shape.index(max(x.shape))
-            yield from np.split(x, jax.device_count(), largest)
-
     def copy():
-        return [np.array(x) for x in parts()]
+        return [np.array(x) for x in arrays.values()]
 
     def verify():
         # What is done to the file of a State before it is read.
@@ -237,7 +231,7 @@ def measure(path, library, width=WIDTH):
 
     def transpose():
         # By JAX, which is faster at this than NumPy.
-        made = (jax.device_put(x.T) for x in parts())
+        made = (jax.device_put(x.T) for x in arrays.values())
         return [x.block_until_ready() for x in made]
 
     entries = arrays.entries.values()

@@ -23,6 +23,9 @@ PADDING = 32
 SHARES = 8
 """How many parts of an array threads copy."""
 
+THREADED = 2**24
+"""Bytes below which it takes longer to start threads than they save."""
+
 Window = tuple[slice, ...]
 """A range of each axis."""
 
@@ -193,10 +196,11 @@ def copy(out: np.ndarray, x: np.ndarray) -> None:
         # NumPy holds its lock while it copies other dtypes than its own.
         bits = np.dtype(f"u{x.itemsize}")
         out, x = out.view(bits), x.view(bits)
-    if x.size < TILE * TILE:
+    rows, columns = _closest(x), _closest(out)
+    in_order = rows == columns and x.nbytes < THREADED
+    if x.size < TILE * TILE or in_order:
         np.copyto(out, x, casting="unsafe")
         return
-    rows, columns = _closest(x), _closest(out)
     if rows == columns:
         first = max(range(x.ndim), key=lambda axis: abs(out.strides[axis]))
         out, x = out.swapaxes(0, first), x.swapaxes(0, first)
@@ -232,4 +236,9 @@ def _copy_transposed(out: np.ndarray, x: np.ndarray) -> None:
             target = out[j : j + TILE, i : i + TILE]
             np.copyto(target, held.T, casting="unsafe")
 
-    in_threads(copy_columns, range(0, x.shape[0], TILE))
+    starts = range(0, x.shape[0], TILE)
+    if x.nbytes < THREADED:
+        for start in starts:
+            copy_columns(start)
+    else:
+        in_threads(copy_columns, starts)

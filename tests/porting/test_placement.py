@@ -21,8 +21,10 @@ from tests import topologies
 RNG = np.random.default_rng(0)
 
 
+@pytest.mark.parametrize("threaded", [1, placement.THREADED])
 @pytest.mark.parametrize("shape", [(300, 600), (3, 257, 513), (2, 9, 400, 3)])
-def test_a_transposed_copy(shape):
+def test_a_transposed_copy(shape, threaded, monkeypatch):
+    monkeypatch.setattr(placement, "THREADED", threaded)
     x = RNG.normal(size=shape).astype(np.float32)
     for view in (x, x.T, x.swapaxes(-1, -2), x[::-1].T, x[..., ::2]):
         out = np.empty(view.shape, np.float64)
