@@ -56,11 +56,11 @@ gc.set_threshold(200_000, 50, 100)
 # JAX's strict promotion modes stay off: the definitions add a (C,) bias to a
 # (B, C) batch, and optax's Adam raises a float to the power of an integer.
 
-# Hypothesis draws the same examples in every run; the `nightly` profile draws
-# new ones. Examples are small, and shrinking would compile every attempt.
+# Hypothesis draws the same examples in every run; the `exhaustive` profile
+# draws new ones. Examples are small, and shrinking would compile each attempt.
 for name, options in {
     "default": {"max_examples": 20, "derandomize": True},
-    "nightly": {"max_examples": 500},
+    "exhaustive": {"max_examples": 500},
 }.items():
     hypothesis.settings.register_profile(
         name,
@@ -80,54 +80,28 @@ TINY: dict[str, dict[str, Any]] = {
 """Sizes at which a model still has every kind of array it can have."""
 
 
-def exhaustive_but(
-    values: Iterable[Any], *quick: Any, one_in: int = 1
-) -> list[Any]:
-    """Marks all values of a parameter as exhaustive but the given ones.
-
-    With `one_in`, all but every so many of those are nightly too.
-    """
+def exhaustive_but(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Marks all values of a parameter as exhaustive but the given ones."""
     values = list(values)
     missing = [value for value in quick if value not in values]
     assert not missing, f"{missing} are not among the values"
-    others = [value for value in values if value not in quick]
-    rare = [value for i, value in enumerate(others) if i % one_in]
     return [
         value
         if value in quick
-        else pytest.param(
-            value,
-            marks=[pytest.mark.exhaustive]
-            + [pytest.mark.nightly] * (value in rare),
-        )
+        else pytest.param(value, marks=pytest.mark.exhaustive)
         for value in values
     ]
 
 
-def rarely_but(values: Iterable[Any], *often: Any) -> list[Any]:
-    """Marks all values of a parameter as nightly but the given ones."""
+def many_draws(factor: float) -> int:
+    """Returns a multiple of the number of examples of Hypothesis's profile."""
+    return max(1, int(hypothesis.settings().max_examples * factor))
+
+
+def one_in(step: int, values: Iterable[Any]) -> list[Any]:
+    """Marks all values of a parameter as exhaustive but every `step`-th."""
     values = list(values)
-    missing = [value for value in often if value not in values]
-    assert not missing, f"{missing} are not among the values"
-    marks = (pytest.mark.exhaustive, pytest.mark.nightly)
-    return [
-        pytest.param(value, marks=() if value in often else marks)
-        for value in values
-    ]
-
-
-def many_draws(fraction: float) -> int:
-    """Returns a fraction of the number of examples of Hypothesis's profile."""
-    return max(1, int(hypothesis.settings().max_examples * fraction))
-
-
-def one_in(step: int, values: Iterable[Any], rarer: int = 1) -> list[Any]:
-    """Marks all values of a parameter as exhaustive but every `step`-th.
-
-    With `rarer`, all but every so many of those are nightly too.
-    """
-    values = list(values)
-    return exhaustive_but(values, *values[::step], one_in=rarer)
+    return exhaustive_but(values, *values[::step])
 
 
 SHARED = ("cell", "row", "pair_name", "quick", "recording", "rooms", "runs")

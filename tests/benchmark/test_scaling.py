@@ -121,7 +121,6 @@ def assert_predicted(figures: dict) -> None:
     assert least <= figures["moved"] <= least + extra, figures
 
 
-@pytest.mark.exhaustive
 def test_the_plan_is_what_the_compiled_programs_send(runs):
     for key in ((2, None), (8, None), (8, FSDP)):
         assert_predicted(runs[key])
@@ -130,14 +129,12 @@ def test_the_plan_is_what_the_compiled_programs_send(runs):
     assert runs[8, None]["operations"] == "5 all-reduce"
 
 
-@pytest.mark.exhaustive
 def test_a_planted_gather_moves_more_bytes(runs):
     batch = BATCH * SIZE * 4
     more = runs["gathers"]["moved"] - runs[2, None]["moved"]
     assert more >= batch / 2
 
 
-@pytest.mark.exhaustive
 def test_a_planted_copy_takes_more_memory(runs):
     spec = find_spec("deep_mlp", {"size": SIZE, "depth": 1})
     values = sum(
@@ -149,7 +146,6 @@ def test_a_planted_copy_takes_more_memory(runs):
     assert more >= 3 * 4 * values  # parameters, and Adam's two moments
 
 
-@pytest.mark.exhaustive
 def test_a_share_of_the_arrays_takes_less_memory(runs):
     assert runs[8, FSDP]["memory"] < runs[8, None]["memory"]
 
@@ -177,7 +173,6 @@ def costs_on_two_devices() -> list[dict]:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_the_plan_of_larger_models_on_two_to_eight_devices():
     [found] = topologies.run(larger, devices=8)
     for figures in found.values():
@@ -185,7 +180,6 @@ def test_the_plan_of_larger_models_on_two_to_eight_devices():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_every_contender_is_measured_on_two_devices():
     [values] = topologies.run(costs_on_two_devices, devices=2)
     replicated, fsdp = map(Case.from_json, values)
@@ -203,7 +197,6 @@ def test_every_contender_is_measured_on_two_devices():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_a_number_of_devices_is_measured_in_a_new_process():
     found = scaling.run(
         "deep_mlp",

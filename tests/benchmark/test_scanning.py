@@ -36,7 +36,6 @@ def test_the_list_is_the_baseline():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["equinox", "flax"])
 def test_a_hundred_blocks_compile_and_step_fast(backend):
     """Ratios, because a test may run on a machine that is not idle."""

@@ -140,7 +140,6 @@ def test_all_layers_in_one_model(round_trip):
     assert problems(round_trip) == []
 
 
-@pytest.mark.exhaustive
 def test_a_missing_rule_is_seen(monkeypatch):
     monkeypatch.delitem(FLAX_RULES, nnx.LinearGeneral)
     monkeypatch.delitem(EQUINOX_RULES, eqx.nn.WeightNorm)

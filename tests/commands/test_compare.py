@@ -7,10 +7,10 @@ import pytest
 from common import cli
 from tests.commands.processes import environment, run_module, run_script
 from tests.comparison import faults
-from tests.conftest import rarely_but
+from tests.conftest import exhaustive_but
 
 
-@pytest.mark.parametrize("columns", rarely_but([80, 120], 80))
+@pytest.mark.parametrize("columns", exhaustive_but([80, 120], 80))
 def test_compare_is_the_default_command_and_writes_both_files(
     columns, tmp_path
 ):
@@ -33,7 +33,6 @@ def test_compare_is_the_default_command_and_writes_both_files(
     assert max(len(x) for x in lines if not x.startswith("Wrote")) <= columns
 
 
-@pytest.mark.exhaustive
 def test_all_backends_compute_a_batch_in_parts(capsys):
     words = "compare --model deep_mlp --dtype float64 --steps 2 --accumulate 4"
     assert cli.main(words.split()) == 0
@@ -43,7 +42,6 @@ def test_all_backends_compute_a_batch_in_parts(capsys):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_one_report_has_no_summary():
     done = run_module(*"--model deep_mlp --dtype float32 --steps 1".split())
     assert done.returncode == 0, done.stderr
@@ -58,7 +56,7 @@ def test_one_report_has_no_summary():
         pytest.param(
             "float64 float32",
             "2 of 2 comparisons failed.",
-            marks=(pytest.mark.exhaustive, pytest.mark.nightly),
+            marks=pytest.mark.exhaustive,
         ),
     ],
 )

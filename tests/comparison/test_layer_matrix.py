@@ -15,7 +15,7 @@ from common.comparison import layer_judge as judge
 from common.differences import excused, known_differences
 from common.layers.table import LAYERS
 from common.registry import find_counterpart
-from tests.conftest import exhaustive_but, many_draws, one_in, rarely_but
+from tests.conftest import exhaustive_but, many_draws, one_in
 from tests.layers.draws import DRAWS
 from tests.layers.draws.covering import COVERING
 
@@ -97,7 +97,7 @@ def test_layer_agrees_with_its_definition(row, backend):
 
 @low_precision
 @libraries
-@some_rows(one_in(8, LAYERS, rarer=2))
+@some_rows(one_in(8, LAYERS))
 def test_layer_rounds_as_its_definition(row, backend, dtype):
     measure_and_assert(LAYERS[row](), backend, dtype)
 
@@ -122,7 +122,7 @@ def test_layer_rounds_as_its_definition_at_a_large_mean(row, backend):
 
 
 @libraries
-@some_rows(rarely_but(LAYERS, "embedding_attend"))
+@some_rows(exhaustive_but(LAYERS, "embedding_attend"))
 def test_layer_rounds_as_its_definition_in_float16(row, backend):
     measure_and_assert(LAYERS[row](), backend, "float16")
 
@@ -155,7 +155,6 @@ AMPLIFYING = {
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @libraries
 @some_rows(AMPLIFYING)
 def test_errors_that_a_formula_amplifies_are_accepted(row, backend):
@@ -164,9 +163,11 @@ def test_errors_that_a_formula_amplifies_are_accepted(row, backend):
 
 
 @pytest.mark.exhaustive  # with little optimization, it repeats those above
-@pytest.mark.optimized
 @libraries
-@some_rows(one_in(4, LAYERS, rarer=3))
+@some_rows(
+    pytest.param(row, marks=[pytest.mark.optimized] * (i % 2 == 0))
+    for i, row in enumerate(LAYERS)
+)
 def test_optimized_layer_agrees_with_its_definition(row, backend):
     """The other tests pass compiler options for little optimization."""
     layer = LAYERS[row]()
@@ -175,7 +176,7 @@ def test_optimized_layer_agrees_with_its_definition(row, backend):
 
 
 @libraries
-@some_rows(one_in(8, LAYERS, rarer=2))
+@some_rows(one_in(8, LAYERS))
 def test_second_derivatives_agree(row, backend):
     layer = LAYERS[row]()
     findings = judge.curvature(layer, backend)
@@ -192,7 +193,7 @@ def test_arrays_make_a_round_trip(row, backend):
 
 
 @libraries
-@some_rows(exhaustive_but(LAYERS, one_in=2))
+@some_rows(exhaustive_but(LAYERS))
 def test_many_layers_agree_with_their_definition(row, backend):
     def check(layer):
         measure_and_assert(layer, backend, "float64")

@@ -21,7 +21,7 @@ from common.models import specs
 from common.protocol import Settings
 from common.training.precision import cast
 from tests.comparison.faults import EQUINOX, FLAX, batch, trainer
-from tests.conftest import TINY, exhaustive_but, rarely_but
+from tests.conftest import TINY, exhaustive_but
 
 NARROW = "bfloat16"
 STEPS = 3
@@ -55,10 +55,8 @@ def faulty(backend, **hyper):
     return found, *batch("stateful_mlp", "float32")
 
 
-@pytest.mark.parametrize("dialect", rarely_but(BATCH_NORM_DIALECTS, "ema"))
-@pytest.mark.parametrize(
-    "model", exhaustive_but(specs(), "stateful_mlp", one_in=2)
-)
+@pytest.mark.parametrize("dialect", exhaustive_but(BATCH_NORM_DIALECTS, "ema"))
+@pytest.mark.parametrize("model", exhaustive_but(specs(), "stateful_mlp"))
 @pytest.mark.parametrize("backend", exhaustive_but(JUDGED, "equinox"))
 def test_a_backend_agrees_with_the_definition(model, backend, dialect):
     left, right = (
@@ -76,9 +74,7 @@ def test_a_backend_agrees_with_the_definition(model, backend, dialect):
 # --- the dtypes of the operations --------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "model", exhaustive_but(specs(), "stateful_mlp", one_in=2)
-)
+@pytest.mark.parametrize("model", exhaustive_but(specs(), "stateful_mlp"))
 @pytest.mark.parametrize("backend", exhaustive_but(backends(), "flax"))
 def test_a_step_computes_in_the_right_dtypes(model, backend):
     found = build_narrow(model, backend)
@@ -127,7 +123,6 @@ def test_rounded_statistics_are_found():
     assert "dot_general" not in wrong
 
 
-@pytest.mark.exhaustive
 def test_rounded_parameters_of_norms_are_found(monkeypatch):
     monkeypatch.setattr(impl_equinox.backend, "narrow", cast_whole)
     wrong = "\n".join(find_wrong_dtypes(*faulty(EQUINOX)))
@@ -136,7 +131,6 @@ def test_rounded_parameters_of_norms_are_found(monkeypatch):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_the_report_counts_wrong_operations():
     left, *data = faulty(WideProducts)
     right = build_narrow("stateful_mlp", "reference", **MLP)
@@ -148,7 +142,6 @@ def test_the_report_counts_wrong_operations():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_batch_statistics_in_the_compute_dtype_are_found(monkeypatch):
     """The program says nothing of a mean that is rounded, but the buffers
     do."""
@@ -206,7 +199,6 @@ def test_trainers_of_other_compute_dtypes_are_refused():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize("dialect", BATCH_NORM_DIALECTS)
 @pytest.mark.parametrize("model", specs())
 def test_long_runs_stay_within_the_yardstick(model, dialect):
@@ -229,7 +221,6 @@ def test_long_runs_stay_within_the_yardstick(model, dialect):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize("backend", JUDGED)
 def test_float16_agrees_too(backend):
     left, right = (

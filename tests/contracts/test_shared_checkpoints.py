@@ -238,7 +238,6 @@ def test_arrays_are_read_onto_a_device(alone):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_processes_write_together_and_any_number_of_devices_reads(
     tmp_path, alone
 ):

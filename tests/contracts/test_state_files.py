@@ -19,7 +19,7 @@ import safetensors.numpy
 
 from common import State
 from common.errors import StateError
-from tests.conftest import rarely_but
+from tests.conftest import exhaustive_but
 
 USAGE = resource.RUSAGE_SELF
 
@@ -124,7 +124,7 @@ def path(state, tmp_path) -> pathlib.Path:
     return path
 
 
-@pytest.mark.parametrize("count", rarely_but([1000, 10_000], 1000))
+@pytest.mark.parametrize("count", exhaustive_but([1000, 10_000], 1000))
 def test_every_flipped_bit_is_noticed(count, path):
     data = path.read_bytes()
     bits = random.Random(0).sample(range(8 * len(data)), count)
@@ -218,7 +218,7 @@ print(len(seen), len(os.listdir(os.path.dirname(path))))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-@pytest.mark.parametrize("count", rarely_but([200, 1000], 200))
+@pytest.mark.parametrize("count", exhaustive_but([200, 1000], 200))
 def test_a_killed_process_leaves_a_whole_file(count, tmp_path):
     path = tmp_path / "run.safetensors"
     done = subprocess.run(

@@ -49,7 +49,6 @@ def test_one_process_has_devices():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_processes_share_their_devices():
     found = topologies.run(add_up, 16, processes=2, devices=2)
     assert [x["process"] for x in found] == [0, 1]
@@ -59,7 +58,6 @@ def test_processes_share_their_devices():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize("how", ["raise", "kill", "hang"])
 def test_what_fails_is_shown_and_leaves_no_process(how):
     began = time.perf_counter()

@@ -51,7 +51,6 @@ def test_pairs_without_a_fault_agree():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_figures_are_those_of_the_documentation(capsys):
     findings = []
     for pair, fault in FAULTS:

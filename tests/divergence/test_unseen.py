@@ -50,7 +50,6 @@ def test_planted_fault_is_the_first_origin(case):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize("bank", BANKS)
 def test_the_documented_figures(bank):
     found = count(BANKS[bank], bound_memory)

@@ -16,7 +16,6 @@ from tests.docs.test_docs import DOCS, SEVERAL_DEVICES, failures_of_snippets
 PAGE = DOCS / SEVERAL_DEVICES
 
 
-@pytest.mark.exhaustive
 def test_snippets_run_on_eight_devices():
     [found] = topologies.run(failures_of_snippets, PAGE, devices=8)
     assert not found
@@ -29,7 +28,6 @@ def losses_of_a_part() -> np.ndarray:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_several_processes_train_as_one_device():
     from common.agreement import assert_close
 
@@ -77,7 +75,6 @@ def test_a_drawing_shows_what_each_device_has(shard, generated):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_the_plan_is_of_real_models(generated):
     resnet, transformer = generated.models()
     assert len(resnet.norms) == 53 and not transformer.norms

@@ -72,11 +72,11 @@ def agreeing_cells():
     """Returns the name and backend of each check, and the marks.
 
     The layer matrix compares both libraries with the definitions, so most of
-    the comparisons of a library with the golden vectors are nightly.
+    the comparisons of a library with the golden vectors are exhaustive.
     """
     cells = [(name, backend) for name in STORED for backend in BACKENDS]
     definitions = [cell for cell in cells if cell[1] == "reference"]
-    return exhaustive_but(cells, *definitions, one_in=5)
+    return exhaustive_but(cells, *definitions)
 
 
 @pytest.mark.parametrize("cell", agreeing_cells(), ids="-".join)

@@ -18,7 +18,7 @@ from common.registry import backends
 from common.training import optimizers
 from impl_equinox.models.deep_mlp import DeepMLP as EquinoxDeepMLP
 from tests import topologies
-from tests.conftest import exhaustive_but, rarely_but
+from tests.conftest import exhaustive_but
 
 SIZES: dict[str, Any] = {"depth": 3, "size": 3}
 SCAN: dict[str, Any] = {"scan": True, "remat": False}
@@ -60,7 +60,7 @@ def assert_close(got, want):
 # --- the same numbers -------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", exhaustive_but(CASES, *QUICK, one_in=6))
+@pytest.mark.parametrize("case", exhaustive_but(CASES, *QUICK))
 def test_a_step_and_a_prediction_are_those_of_the_plain_model(
     case, make, batch
 ):
@@ -73,7 +73,6 @@ def test_a_step_and_a_prediction_are_those_of_the_plain_model(
     assert np.max(np.abs(error)) <= tolerance("float64", "forward")
 
 
-@pytest.mark.exhaustive
 def test_statistics_in_reversed_order_are_found(monkeypatch, make, batch):
     """A scan that returns the new states of the blocks in another order."""
     scan = EquinoxDeepMLP._scan
@@ -92,14 +91,12 @@ def test_statistics_in_reversed_order_are_found(monkeypatch, make, batch):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_scanned_models_of_both_libraries_compare(make, batch):
     left = make("deep_mlp", "equinox", **SIZES, **SCAN)
     right = make("deep_mlp", "flax", **SIZES, **SCAN)
     assert compare(left, right, *batch, steps=2).ok
 
 
-@pytest.mark.exhaustive
 def test_a_scanned_model_compares_with_a_plain_one(make, batch):
     left = make("deep_mlp", "equinox", **SIZES, **SCAN)
     right = make("deep_mlp", "reference", **SIZES)
@@ -120,7 +117,6 @@ def test_a_state_moves_between_stacked_and_plain_blocks(
         assert_same(other.load(state).state(), state)
 
 
-@pytest.mark.exhaustive
 def test_a_checkpoint_of_plain_blocks_is_resumed_by_stacked_ones(
     make, batch, tmp_path
 ):
@@ -186,7 +182,6 @@ def on_a_mesh(dialect):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_stacked_blocks_are_split_over_devices():
     (states,) = topologies.run(on_a_mesh, "ema", devices=4)
     plain, *others = states
@@ -209,14 +204,12 @@ def temporary_bytes(backend, **options):
     return analysis.temp_size_in_bytes
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("backend", rarely_but(backends(), "equinox"))
+@pytest.mark.parametrize("backend", exhaustive_but(backends(), "equinox"))
 def test_remat_needs_less_memory(backend):
     kept = temporary_bytes(backend, **SCAN)
     assert temporary_bytes(backend, **BOTH) < 0.8 * kept
 
 
-@pytest.mark.exhaustive
 def test_a_remat_that_keeps_everything_is_found(monkeypatch):
     kept = temporary_bytes("equinox", **SCAN)
     monkeypatch.setattr(eqx, "filter_checkpoint", lambda block: block)
@@ -234,7 +227,6 @@ def test_the_program_does_not_grow_with_depth(backend):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_an_optimizer_that_takes_stacks_apart_is_found(monkeypatch):
     monkeypatch.setattr(
         optimizers, "is_same_in_layers", lambda *arguments: False

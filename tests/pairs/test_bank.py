@@ -4,7 +4,7 @@ import pytest
 
 from common.agreement import tolerance
 from common.native import NativeModel
-from tests.conftest import one_in, rarely_but
+from tests.conftest import exhaustive_but, one_in
 from tests.pairs.bank import Fault, Pair, held_out, pairs
 from tests.pairs.verification import errors, is_float
 
@@ -29,7 +29,7 @@ def failures(pair: Pair, training: bool, fault: Fault | None = None):
 
 
 @pytest.mark.parametrize(
-    "pair", rarely_but(PAIRS, *PAIRS[1::16]), ids=lambda pair: pair.name
+    "pair", exhaustive_but(PAIRS, *PAIRS[1::16]), ids=lambda pair: pair.name
 )
 def test_the_true_mapping_is_right(pair):
     assert failures(pair, False) == {}
@@ -44,9 +44,7 @@ def test_the_true_mapping_is_right_in_training(pair):
     assert failures(pair, True) == {}
 
 
-@pytest.mark.parametrize(
-    "pair", one_in(12, PAIRS, rarer=2), ids=lambda pair: pair.name
-)
+@pytest.mark.parametrize("pair", one_in(12, PAIRS), ids=lambda pair: pair.name)
 def test_every_array_is_mapped_or_named(pair):
     layouts = pair.layouts()
     right = NativeModel(pair.right()).infos
@@ -71,7 +69,7 @@ def test_a_pair_has_three_faults(pair):
 
 @pytest.mark.parametrize(
     "case",
-    rarely_but(FAULTS, *FAULTS[::80]),
+    exhaustive_but(FAULTS, *FAULTS[::80]),
     ids=lambda case: f"{case[0].name}-{case[1].name}",
 )
 def test_a_fault_has_an_effect(case):

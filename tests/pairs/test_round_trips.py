@@ -15,14 +15,6 @@ from tests.pairs.architectures import architectures, broken_architectures
 from tests.pairs.bank import Pair
 from tests.pairs.verification import errors, random_arrays
 
-QUICK_DRAWS = 20
-"""The number of examples of Hypothesis's default profile."""
-
-
-def draws(usual: int, nightly: int) -> int:
-    """Returns how many architectures are drawn: 200 in all, and more."""
-    return nightly if many_draws(1) > QUICK_DRAWS else usual
-
 
 def aligned(pair: Pair, left: Any, right: Any) -> Alignment | None:
     left_call, right_call = pair.calls()
@@ -111,7 +103,7 @@ def test_a_few_architectures_make_the_round_trip(pair):
 
 
 @pytest.mark.exhaustive
-@hypothesis.settings(max_examples=draws(70, nightly=1000))
+@hypothesis.settings(max_examples=many_draws(7))
 @hypothesis.given(architectures())
 def test_architectures_make_the_round_trip(pair):
     check_round_trip(pair)
@@ -124,7 +116,7 @@ def test_a_few_faults_are_never_mapped_wrongly(pair):
 
 
 @pytest.mark.exhaustive
-@hypothesis.settings(max_examples=draws(30, nightly=500))
+@hypothesis.settings(max_examples=many_draws(3))
 @hypothesis.given(broken_architectures())
 def test_faults_are_never_mapped_wrongly(pair):
     check_no_wrong_map(pair)

@@ -109,7 +109,6 @@ def split_over_devices():
     return found
 
 
-@pytest.mark.exhaustive
 def test_each_shard_is_made_once_however_many_devices_hold_it():
     ((*found,),) = topologies.run(split_over_devices, devices=8)
     assert found == [[12] * 4, [6] * 8, [24] * 2, [48], [6] * 8]
@@ -136,7 +135,6 @@ def split_over_processes():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_a_process_makes_the_shards_of_its_devices_only():
     found = topologies.run(split_over_processes, processes=2, devices=2)
     assert found == [[12, 12], [12, 12]]

@@ -215,9 +215,7 @@ PORTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "pair", exhaustive_but(PORTS, "equinox1-flax0", one_in=4)
-)
+@pytest.mark.parametrize("pair", exhaustive_but(PORTS, "equinox1-flax0"))
 def test_stacked_layers_become_listed_ones_and_back(pair, stacks):
     left, right = ((x[:-1], int(x[-1])) for x in pair.split("-"))
     trainer, expected = trained(make(*left))
@@ -235,7 +233,6 @@ def test_stacked_layers_become_listed_ones_and_back(pair, stacks):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_a_stack_without_a_name_is_ported_by_rules():
     rules = """
     blocks.linear.weight -> unstack -> transpose -> blocks.{i}.linear.kernel

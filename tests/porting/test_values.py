@@ -126,7 +126,6 @@ def test_a_reader_that_reads_everything_first_is_found(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize(("library", "devices"), measure_port.CASES)
 def test_a_billion_parameters(library, devices, tmp_path):
     path = tmp_path / "model.safetensors"

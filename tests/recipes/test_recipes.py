@@ -183,7 +183,6 @@ for name, recipe in (
 """
 
 
-@pytest.mark.exhaustive
 def test_eight_devices_train_like_one(tmp_path):
     flags = os.environ.get("XLA_FLAGS", "")
     flags += " --xla_force_host_platform_device_count=8"

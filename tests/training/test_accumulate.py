@@ -101,7 +101,6 @@ def test_parts_are_the_whole_batch(library):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize("library", ["equinox", "flax"])
 def test_a_line_search_evaluates_the_mean_over_the_parts(library):
     check_equal(library, optimizer=optax.lbfgs())
@@ -133,7 +132,6 @@ def test_the_check_finds_masks_of_the_parts_alone(monkeypatch):
 # Backends of the specs: the same definition in parts in all of them.
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("backend", ["equinox", "flax"])
 def test_parts_agree_with_the_reference(backend, make, make_batch):
     """With dropout, and batch statistics that pass from part to part."""
@@ -161,7 +159,6 @@ def test_running_statistics_pass_from_part_to_part(make, make_batch):
     assert_close(found, expected, dtype="float64", quantity="buffers")
 
 
-@pytest.mark.exhaustive
 def test_more_parts_take_less_memory(make_batch):
     bytes_of = {}
     for parts in (1, 8):

@@ -77,7 +77,6 @@ def masks(backend, steps=3, rows=lambda x: x, **options):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_mixed_precision_samples_the_same_masks():
     expected = masks(backends()[0])
     for backend in backends():

@@ -74,7 +74,6 @@ def test_members_are_the_runs_of_their_seeds(ensemble, data, make):
     assert ensemble.evaluate(*data)["loss"].shape == (MEMBERS,)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("backend", ["equinox", "flax"])
 def test_members_in_both_libraries(backend, make, make_batch):
     """With dropout and with batches in parts."""
@@ -144,7 +143,6 @@ def test_the_member_that_fails_is_named(ensemble, data):
         ensemble.fit(*data, batch_size=2, progress=False)
 
 
-@pytest.mark.exhaustive
 def test_an_update_that_is_not_finite_names_the_member(make, make_batch):
     trainer = make(
         "deep_mlp",

@@ -240,7 +240,6 @@ def wait_for(child: subprocess.Popen[str], text: str) -> str:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_three_interrupts_in_a_row_end_three_runs_at_a_step():
     """The run then continues as if nothing had happened."""
     with process(RUNNING, sorts=0) as child:

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.conftest import exhaustive_but
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 # The parent never starts a JAX backend, so that it can fork. Each child
@@ -91,10 +93,7 @@ print(killed, len(seen), partial, int(whole.state().step))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-@pytest.mark.exhaustive
-@pytest.mark.parametrize(
-    "count", [5, pytest.param(200, marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize("count", exhaustive_but([3, 200], 3))
 def test_a_killed_run_continues_to_the_same_end(count, tmp_path):
     arguments = (str(tmp_path / "run"), str(tmp_path / "cache"), str(count))
     done = subprocess.run(

@@ -45,10 +45,7 @@ OPTIMIZED = [
 
 def marked(cell):
     """Returns a cell with its marks."""
-    *_, mode = cell
     marks = [] if cell in QUICK else [pytest.mark.exhaustive]
-    if mode == "eager":
-        marks.append(pytest.mark.nightly)
     if cell in OPTIMIZED:
         marks.append(pytest.mark.optimized)
     return pytest.param(cell, marks=marks, id="-".join(cell))
@@ -145,12 +142,10 @@ def test_inference_changes_nothing(cell):
 
 
 @pytest.mark.parametrize(
-    "dialect", exhaustive_but(BATCH_NORM_DIALECTS, "torch", one_in=3)
+    "dialect", exhaustive_but(BATCH_NORM_DIALECTS, "torch")
 )
 @pytest.mark.parametrize("backend", exhaustive_but(JUDGED, "flax"))
-@pytest.mark.parametrize(
-    "model", exhaustive_but(specs(), "stateful_mlp", one_in=2)
-)
+@pytest.mark.parametrize("model", exhaustive_but(specs(), "stateful_mlp"))
 def test_batch_norm_dialect(model, backend, dialect):
     """Every model has every dialect in every backend."""
     found = report((model, backend, "float64", "jit"), batch_norm=dialect)

@@ -56,7 +56,7 @@ def products(function, *args):
 @pytest.mark.parametrize("library", exhaustive_but(LIBRARIES, "flax"))
 @pytest.mark.parametrize(
     "name",
-    exhaustive_but(["Stateful", "Tokens", "Mlp"], "Stateful", one_in=2),
+    exhaustive_but(["Stateful", "Tokens", "Mlp"], "Stateful"),
 )
 def test_a_users_model_computes_in_the_compute_dtype(name, library):
     xs = inputs_of(name)
@@ -80,7 +80,6 @@ def test_a_users_model_computes_in_the_compute_dtype(name, library):
         assert 0 < relative_error(x, y) <= 4 * EPS[NARROW]
 
 
-@pytest.mark.exhaustive
 @each_library
 def test_a_users_model_is_fitted_and_evaluated(library):
     mixed = trainer_of("Stateful", library, compute_dtype=NARROW)
@@ -95,7 +94,6 @@ def test_a_users_model_is_fitted_and_evaluated(library):
         assert type(native[0].norm) is eqx.nn.BatchNorm
 
 
-@pytest.mark.exhaustive
 @each_library
 def test_a_call_of_the_user_is_narrowed_too(library):
     seen = []
@@ -115,7 +113,6 @@ def test_a_call_of_the_user_is_narrowed_too(library):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_trainers_of_users_models_are_compared():
     left, right = (
         trainer_of("Mlp", library, compute_dtype=NARROW)

@@ -63,9 +63,7 @@ KEYS = {
 
 
 @pytest.fixture(
-    params=exhaustive_but(
-        OPTIMIZERS, "clip_and_schedule", "by_label", one_in=2
-    )
+    params=exhaustive_but(OPTIMIZERS, "clip_and_schedule", "by_label")
 )
 def optimizer(request):
     return OPTIMIZERS[request.param]
@@ -226,7 +224,7 @@ def test_one_that_depends_on_axes_sees_canonical_arrays(
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("model", ["deep_mlp", "digits_cnn"])
 @pytest.mark.parametrize(
-    "name", one_in(4, [*OPTIMIZERS, *BY_ELEMENT_OR_ARRAY], rarer=3)
+    "name", one_in(4, [*OPTIMIZERS, *BY_ELEMENT_OR_ARRAY])
 )
 def test_one_that_does_not_sees_native_arrays(name, model, library, make):
     optimizer = (OPTIMIZERS | BY_ELEMENT_OR_ARRAY)[name]

@@ -61,7 +61,6 @@ def counts(jitted, *args):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize("setting", ["accumulate", "ensemble"])
 def test_a_step_costs_what_hand_written_jax_costs(setting):
     spec = build("deep_mlp", backend="reference", **SIZES).spec

@@ -190,7 +190,6 @@ LONG = 34  # epochs of 3 steps
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize("name", TOPOLOGIES)
 @pytest.mark.parametrize("model", SIZES)
 def test_a_hundred_steps_are_those_of_one_device(name, model):

@@ -64,7 +64,6 @@ def save(folder: pathlib.Path) -> tuple[dict[str, Any], Any]:
     return trainer.state().flat(), failure
 
 
-@pytest.mark.exhaustive
 def test_one_process_writes_the_file_of_all(folder, runs):
     trainer = load(folder / "run.safetensors", backend="equinox")
     for found in runs:
@@ -76,13 +75,11 @@ def test_one_process_writes_the_file_of_all(folder, runs):
     assert other == "BatchError" and told.endswith(f"this: {kind}: {message}")
 
 
-@pytest.mark.exhaustive
 def test_two_processes_train_as_one_device(runs):
     check(CELL, [found["run"] for found in runs], 2)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_masks_do_not_depend_on_the_number_of_processes(more_runs):
     expected = masks("reference")
     for found in more_runs:
@@ -115,7 +112,6 @@ def own_models(**options) -> list[np.ndarray]:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:.*mode=:UserWarning")
 def test_models_of_the_user_train_in_two_processes(more_runs):
     for found in more_runs:
@@ -167,7 +163,6 @@ DISAGREEMENTS = {
 }
 
 
-@pytest.mark.exhaustive
 def test_processes_that_disagree_are_told_so_by_name(runs):
     for name, start in DISAGREEMENTS.items():
         for found in runs:

@@ -134,7 +134,6 @@ ERRORS = {
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_what_fails_in_one_process_is_raised_in_both(tmp_path):
     both = topologies.run(disagree, str(tmp_path), processes=2, devices=2)
     for found in both:
@@ -150,7 +149,6 @@ def test_what_fails_in_one_process_is_raised_in_both(tmp_path):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)])
 def test_a_killed_process_leaves_the_last_checkpoint(victims, tmp_path):
     whole = make()

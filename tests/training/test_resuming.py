@@ -14,7 +14,7 @@ import pytest
 from common import State, Trainer, agreement, checkpoints
 from common.errors import Interrupted
 from common.training.progress import Progress
-from tests.conftest import rarely_but
+from tests.conftest import exhaustive_but
 from tests.training.runs import use_loop
 
 SIZE, BATCH = 11, 4
@@ -91,7 +91,7 @@ def check_states(actual: State, expected: State) -> None:
         assert np.array_equal(actual.rng[name], expected.rng[name]), name
 
 
-@pytest.mark.parametrize("steps", rarely_but([QUICK, 1000], QUICK))
+@pytest.mark.parametrize("steps", exhaustive_but([QUICK, 1000], QUICK))
 def test_halves_switches_and_crashes_keep_the_trajectory(
     steps, start, run, data, tmp_path
 ):
@@ -196,7 +196,6 @@ def test_what_is_lost_when_resuming_is_noticed(fault, start, run):
         check_states(lost.state(), end)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("backend", ["equinox", "flax"])
 def test_float32_is_bit_identical_without_a_switch(
     backend, start, run, data, make_batch, tmp_path, assert_same

@@ -150,7 +150,7 @@ def errors(trainer, plain, batch):
 
 
 @pytest.mark.parametrize(
-    "name", exhaustive_but(TRAINED, "a mask of one layer", one_in=2)
+    "name", exhaustive_but(TRAINED, "a mask of one layer")
 )
 def test_a_stack_is_trained_like_its_layers(name, make, make_batch):
     batch = make_batch(DeepMLP(**SIZES))
@@ -161,7 +161,6 @@ def test_a_stack_is_trained_like_its_layers(name, make, make_batch):
     assert max(found.values()) <= tolerance("float64", "update")
 
 
-@pytest.mark.exhaustive
 def test_a_mask_that_is_overlooked_is_found(make, make_batch, monkeypatch):
     monkeypatch.setattr(
         optimizers, "is_same_in_layers", lambda *arguments: True

@@ -137,7 +137,6 @@ def load_on_a_mesh(path):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_is_loaded_in_groups_onto_a_mesh(processes, fill, tmp_path):
     path = tmp_path / "run.safetensors"

@@ -70,11 +70,8 @@ def test_running_statistics_are_the_mean_over_devices(make, make_batch):
         )
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("backend", ["equinox", "flax"])
-@pytest.mark.parametrize(
-    "parts", [1, pytest.param(2, marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize("parts", exhaustive_but([1, 2], 1))
 def test_devices_agree_with_the_reference(backend, parts, make, make_batch):
     states = []
     for name in ("reference", backend):
@@ -182,7 +179,6 @@ def forward_of(trainer, xs):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.nightly
 def test_devices_compute_statistics_without_communication(make, make_batch):
     whole = make(MODEL, "reference")
     batch = make_batch(whole.spec)

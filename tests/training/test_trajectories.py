@@ -20,12 +20,9 @@ models = pytest.mark.parametrize(
 
 
 def marked(model: str, dialect: str) -> Any:
-    """Returns a cell with its marks. Convolutions take most of the time."""
-    marks = []
-    if (model, dialect) != ("stateful_mlp", "standard"):
-        marks.append(pytest.mark.exhaustive)
-    if dialect != "standard" and (model, dialect) != ("deep_mlp", "torch"):
-        marks.append(pytest.mark.nightly)
+    """Returns a cell with its marks."""
+    quick = (model, dialect) == ("stateful_mlp", "standard")
+    marks = [] if quick else [pytest.mark.exhaustive]
     return pytest.param(model, dialect, marks=marks)
 
 
@@ -85,7 +82,7 @@ def test_three_backends_agree(model, dialect):
     check_states(*judged)
 
 
-@pytest.mark.parametrize("model", exhaustive_but(specs(), one_in=len(specs())))
+@pytest.mark.parametrize("model", exhaustive_but(specs()))
 def test_the_backend_can_change_after_every_step(model):
     """The run is the same as one that stays in one backend."""
     names = ("reference", "equinox", "flax")
@@ -124,9 +121,7 @@ def test_the_float32_envelope_grows():
     assert f64[0] == f64[1]
 
 
-@pytest.mark.parametrize(
-    "backend", exhaustive_but(backends(), one_in=len(backends()))
-)
+@pytest.mark.parametrize("backend", exhaustive_but(backends()))
 def test_digits_are_learned(backend):
     """The accuracy on held-out digits is at least 98 % in every backend."""
     trainer = build("digits_cnn", backend=backend)

@@ -182,7 +182,6 @@ def test_dropout_and_cache_are_state():
     assert start.get(view.attend.cache_index) == 0
 
 
-@pytest.mark.exhaustive
 def test_an_lstm_is_the_same(xs):
     module = Recurrent(nnx.Rngs(0))
     view, state = as_equinox(module)
@@ -274,7 +273,6 @@ def test_leaves_are_serialised(classifier, xs, tmp_path):
     assert_same_module(as_nnx(*read), view.original(state))
 
 
-@pytest.mark.exhaustive
 def test_vmap_over_an_ensemble(xs):
     @eqx.filter_vmap
     def make(key):

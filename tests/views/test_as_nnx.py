@@ -289,7 +289,6 @@ def test_vmap_carries_the_state_of_each_example(normalized, xs):
     )
 
 
-@pytest.mark.exhaustive
 def test_vmap_over_an_ensemble(xs):
     make = eqx.filter_vmap(eqx.nn.make_with_state(Normalized))
     model, state = make(jr.split(jr.key(0), 2))
