@@ -155,7 +155,7 @@ def _hash(
     first, second = (
         jnp.broadcast_to(x, high.shape) for x in words[:KEY_WORDS]
     )
-    return jex.random.threefry2x32_p.bind(first, second, high, low)
+    return tuple(jex.random.threefry2x32_p.bind(first, second, high, low))
 
 
 def _numbers(

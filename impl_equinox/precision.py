@@ -12,6 +12,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jax.typing import DTypeLike
 
 from common.training.precision import PARAMETERS, cast, widened
 from impl_equinox import layers
@@ -30,7 +31,7 @@ REPARAMETRIZED = (eqx.nn.SpectralNorm, eqx.nn.WeightNorm)
 """Layers that compute the weight of another one, in float32."""
 
 
-def narrow(model: Any, dtype: str | None) -> Any:
+def narrow(model: Any, dtype: DTypeLike | None) -> Any:
     """Casts a model to a compute dtype, except for its norms.
 
     A norm returns the dtype of its input. A weight that is normalized is cast

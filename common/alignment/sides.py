@@ -14,6 +14,7 @@ from jaxtyping import Float64, UInt32
 from common.agreement import EPS
 from common.alignment.arrangement import without_numbers
 from common.layouts import Role
+from common.layouts.model import is_key
 from common.native import NativeModel
 
 ARRAY_VALUE_ERRORS = (
@@ -226,11 +227,6 @@ def precise() -> Iterator[None]:
     """A context in which JAX computes in float64."""
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         yield
-
-
-def is_key(x: Any) -> bool:
-    """Tells typed random keys from other arrays."""
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def to_float64(tree: Any) -> Any:

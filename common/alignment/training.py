@@ -10,10 +10,11 @@ import numpy as np
 from common.alignment.aligner import Mapping
 from common.alignment.fill import random_like
 from common.alignment.proof import DRAWS
-from common.alignment.sides import Side, is_key, precise
+from common.alignment.sides import Side, precise
 from common.alignment.ties import carried_values
 from common.divergence.sources import error_frames
 from common.layouts import Role
+from common.layouts.model import is_key
 from common.native import is_weak_counter, recast_counter
 
 MAX_TEXT = 300

@@ -64,7 +64,7 @@ class NativeArray:
 
 
 def is_key(x: Any) -> bool:
-    """Tells typed random keys from other arrays."""
+    """Returns whether an array of JAX or NumPy is a typed PRNG key."""
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 

@@ -20,7 +20,7 @@ import jax.random as jr
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from common.training.leaves import is_key
+from common.layouts.model import is_key
 
 ELEMENTWISE = frozenset(
     "abs add add_any and atan2 cbrt ceil clamp convert_element_type copy "

@@ -19,7 +19,7 @@ import jax.random as jr
 import numpy as np
 import optax
 
-from common.training.leaves import is_key
+from common.layouts.model import is_key
 
 Identity = dict[str, Any]
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from common.environment import flag
+from common.layouts.model import is_key
 from common.protocol import Arrays, Backend, Metrics, Spec
 from common.state import State
 
@@ -87,12 +88,7 @@ def _copy(x: Array) -> Array:
     return jax.device_put(x, x.sharding if split else None, may_alias=False)
 
 
-def is_key(x: Array) -> bool:
-    """Returns whether an array is a typed PRNG key."""
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def unwrap_keys(arrays: Mapping[str, Array]) -> list[Array]:
+def unwrap_keys(arrays: Mapping[str, Any]) -> list[Any]:
     """Returns the arrays in order, with typed PRNG keys as their key data.
 
     A typed key costs Python time at every call of a jitted function.
@@ -155,12 +151,12 @@ class PureFunctions:
         """Returns the native object that holds these leaves."""
         return self._rebuild(
             [
-                jr.wrap_key_data(x) if is_key else x
-                for x, is_key in zip(leaves, self._are_keys, strict=True)
+                jr.wrap_key_data(x) if keyed else x
+                for x, keyed in zip(leaves, self._are_keys, strict=True)
             ]
         )
 
-    def flatten(self, native: Any) -> list[Array]:
+    def flatten(self, native: Any) -> list[Any]:
         """Inverts `rebuild`."""
         return unwrap_keys(self._backend.split(native)[0])
 

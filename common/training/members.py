@@ -38,7 +38,7 @@ class EnsembleFunctions(PureFunctions):
         """Returns the native object that holds these leaves."""
         return self._one.rebuild(leaves)
 
-    def flatten(self, native: Any) -> list[Array]:
+    def flatten(self, native: Any) -> list[Any]:
         """Inverts `rebuild`."""
         return self._one.flatten(native)
 

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+from jaxtyping import Array
 
 from common.layouts import Stacked
-from common.protocol import Arrays
+from common.layouts.model import is_key
 from common.training.equivariance import is_equivariant
-from common.training.leaves import is_key
 from common.training.optimizer_calls import (
     ARGUMENTS as ARGUMENTS,
 )
@@ -195,7 +195,7 @@ class NamedOptimizer:
             state = self._restore(state)
         return self._restore(updates), state
 
-    def read(self, state: optax.OptState) -> Arrays:
+    def read(self, state: optax.OptState) -> dict[str, Array | np.ndarray]:
         """Returns `State.opt` for a native optimizer state."""
         return flatten(self._canonical(state), self.name)
 
@@ -300,7 +300,7 @@ def _is_by_name(state: Any, params: Mapping[str, Any]) -> bool:
     )
 
 
-def flatten(state: Any, name: str) -> Arrays:
+def flatten(state: Any, name: str) -> dict[str, Array | np.ndarray]:
     """Flattens an optimizer state over named parameters into `State.opt`.
 
     Typed random keys become their key data.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from common import part_keys
-from common.training.leaves import is_key
+from common.layouts.model import is_key
 
 
 def split_parts(batch: Any, parts: int) -> Any:
