@@ -5,13 +5,14 @@ from typing import Any
 
 from tests.divergence.mutations.figures import find
 from tests.divergence.mutations.pair import Pair
-from tests.divergence.unseen import HELD_OUT, USED, fresh, independent
+from tests.divergence.unseen import HELD_OUT, USED, fresh, independent, last
 
 BANKS = {
     "used": USED,
     "held out": HELD_OUT,
     "independent": independent.FAULTS,
     "fresh": fresh.FAULTS,
+    "last": last.FAULTS,
 }
 
 

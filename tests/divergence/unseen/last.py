@@ -1,4 +1,4 @@
-"""Planted faults on which nothing was tuned, of a newer bank.
+"""Planted faults on which nothing was tuned.
 
 The lines that `diff` should name were marked before it ran on any of them.
 Whoever changes `diff` because of one of them needs a newer bank.
