@@ -4,6 +4,8 @@ import collections
 import functools
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from common.divergence.matching import ROOTS, Matching
 from common.divergence.record import Node, Record
 
@@ -54,6 +56,8 @@ MASKING = {
     "sign",
     "stop_gradient",
 }
+# Those of them that return a value as it is where they do not mask it.
+CLIPPING = {"abs", "clamp", "max", "min", "select_n"}
 # The number of steps that `ancestors` and `neighbors` go through a program.
 MAX_STEPS = 3
 
@@ -273,10 +277,23 @@ class BackwardWalk:
             verified[user.number]
             for user in users
             if user.primitive not in PARTIAL_READS
-            and user.primitive not in MASKING
+            and (user.primitive not in MASKING or self._keeps(user, number))
             and not user.fingerprint.is_constant
         ]
         return any(rest) or (bool(parts) and all(parts))
+
+    def _keeps(self, user: Node, number: int) -> bool:
+        """Whether an operation that may mask a value has returned it as it is.
+
+        A variance that is at least zero, for example, is not masked.
+        """
+        value = self.record.nodes[number].value
+        return (
+            user.primitive in CLIPPING
+            and value is not None
+            and user.value is not None
+            and np.array_equal(user.value, value)
+        )
 
     def _skips(self, user: Node, number: int) -> bool:
         """Whether a convolution's strides leave elements of a value out."""

@@ -195,6 +195,29 @@ def test_memory_is_bounded():
     assert first(found)[0].primitive == "add"
 
 
+def test_a_clip_that_leaves_a_value_as_it_is_hides_nothing():
+    """What a matched norm is computed from is no origin of a wrong loss."""
+
+    def clipped_norm(x):
+        centered = x - x.mean(-1, keepdims=True)
+        total = jnp.maximum((centered**2).sum(-1, keepdims=True), 0)
+        return centered / jnp.sqrt(total / x.shape[-1] + 1e-5)
+
+    def loss(call, factor):
+        return jax.value_and_grad(
+            lambda x: factor * jnp.mean((call(x) @ W) ** 2)
+        )
+
+    assert diff(loss(clipped_norm, 1.0), loss(fast_norm, 1.0), X).ok
+    found = diff(loss(clipped_norm, 1.0), loss(fast_norm, 0.5), X)
+    lefts = [origin.left for origin in found.origins if origin.left]
+    assert lefts and not [
+        node
+        for node in lefts
+        if node.primitive == "integer_pow" and node.shape == X.shape
+    ]
+
+
 def test_input_of_one_program_only_is_named():
     found = diff(jnp.matmul, jnp.matmul, X, W, right_args=(X, 1.5 * W))
     reason = found.origins[0].reason

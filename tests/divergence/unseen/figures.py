@@ -17,8 +17,14 @@ BANKS = {
 
 
 def figures() -> dict[str, dict[str, Any]]:
-    """Computes the figures of each bank."""
-    return {name: count(faults) for name, faults in BANKS.items()}
+    """Computes the figures of each bank, and adds those of a first run."""
+    figures = {name: count(faults) for name, faults in BANKS.items()}
+    figures["last, at first"] = {
+        "faults": len(last.FAULTS),
+        "missed": list(last.MISSED_AT_FIRST),
+        "silent": [],
+    }
+    return figures
 
 
 def count(
