@@ -37,14 +37,36 @@ each_page = pytest.mark.parametrize(
 )
 
 
+SLOW = (
+    "checkpoints.md",
+    "diff.md",
+    "live_views.md",
+    "move_a_model.md",
+    "optimizers.md",
+    "porting.md",
+    "state.md",
+    "training_step.md",
+)
+"""Pages whose snippets the README's test command leaves out."""
+
 SEVERAL_DEVICES = "more_than_one_device.md"
 """The page whose snippets `test_many_devices.py` runs."""
 
 
-@each_page
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            path,
+            id=str(path.relative_to(DOCS)),
+            marks=[pytest.mark.exhaustive] if path.name in SLOW else [],
+        )
+        for path in PAGES
+        if path.name != SEVERAL_DEVICES
+    ],
+)
 def test_snippets_run(page):
-    if page.name != SEVERAL_DEVICES:
-        assert not failures_of_snippets(page)
+    assert not failures_of_snippets(page)
 
 
 def failures_of_snippets(page: pathlib.Path) -> str:

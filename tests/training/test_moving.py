@@ -17,7 +17,6 @@ from common import agreement, build, checkpoints, load
 from common.models import specs
 from common.registry import backends
 from tests import topologies
-from tests.conftest import exhaustive_but
 
 SIZE, BATCH = 20, 8  # two steps in an epoch, and four examples left
 STAGES = ((1, 1), (1, 8), (2, 2), (1, 1))
@@ -75,7 +74,8 @@ def train(cells: Any, data: Any, folder: str, epochs: int) -> dict[Any, Any]:
     return found
 
 
-@pytest.mark.parametrize("cells", exhaustive_but(["one", "all"], "one"))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("cells", ["one", "all"])
 def test_a_run_moves_between_topologies(cells, make_batch, tmp_path):
     names = {
         "one": [("deep_mlp", "reference")],
