@@ -128,6 +128,7 @@ def test_a_reader_that_reads_everything_first_is_found(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("library", "devices"), measure_port.CASES)
 def test_a_billion_parameters(library, devices, tmp_path):
+    """The time that it takes is in the documentation only."""
     path = tmp_path / "model.safetensors"
     try:
         measure_port.write(path, measure_port.WIDTH)
@@ -136,10 +137,6 @@ def test_a_billion_parameters(library, devices, tmp_path):
         path.unlink()
     assert cost["parameters"] > 1e9
     assert cost["memory"] <= cost["bytes"] + cost["largest"] + 2**26
-    # Most arrays are transposed on their way to Flax.
-    yardstick = "copy" if library == "equinox" else "transpose"
-    seconds = cost["seconds"]
-    assert seconds["port"] <= 1.5 * seconds[yardstick], cost
 
 
 def test_the_old_arrays_of_a_module_are_freed(source, tmp_path, monkeypatch):
