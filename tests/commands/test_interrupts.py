@@ -114,10 +114,8 @@ def check_file(done, file) -> int:
     return steps
 
 
-@pytest.mark.parametrize(
-    "startup",
-    exhaustive_but([WHILE_COMPILING, WHILE_TRAINING]),
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("startup", [WHILE_COMPILING, WHILE_TRAINING])
 def test_an_interrupted_run_is_saved(startup, tmp_path):
     file = tmp_path / "run.safetensors"
     done = run_with_startup(startup, tmp_path, *TRAIN, "--save", file.name)

@@ -192,8 +192,9 @@ def test_arrays_make_a_round_trip(row, backend):
 # --- many draws -------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @libraries
-@some_rows(exhaustive_but(LAYERS))
+@rows
 def test_many_layers_agree_with_their_definition(row, backend):
     def check(layer):
         measure_and_assert(layer, backend, "float64")

@@ -34,7 +34,7 @@ QUICK = [
     for cell in CELLS
     if cell[3] == "jit"
     and (cell[0] == "stateful_mlp" or cell[2] == "float64")
-    # Convolutions take long to compile. The next list has the other library.
+    # Convolutions take long to compile. The next list has these.
     and cell[:2] != ("digits_cnn", "equinox")
 ]
 OPTIMIZED = [

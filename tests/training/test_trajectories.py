@@ -82,7 +82,8 @@ def test_three_backends_agree(model, dialect):
     check_states(*judged)
 
 
-@pytest.mark.parametrize("model", exhaustive_but(specs()))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("model", specs())
 def test_the_backend_can_change_after_every_step(model):
     """The run is the same as one that stays in one backend."""
     names = ("reference", "equinox", "flax")
@@ -121,7 +122,8 @@ def test_the_float32_envelope_grows():
     assert f64[0] == f64[1]
 
 
-@pytest.mark.parametrize("backend", exhaustive_but(backends()))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("backend", backends())
 def test_digits_are_learned(backend):
     """The accuracy on held-out digits is at least 98 % in every backend."""
     trainer = build("digits_cnn", backend=backend)
